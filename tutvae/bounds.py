@@ -1,0 +1,69 @@
+"""The evidence lower bound, the losses made of it, and its importance-weighted form."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Elbo:
+    """The terms of the evidence lower bound, one value an example, in nats.
+
+    A term is summed over the example (all pixels, all tokens, all latent dimensions) and never
+    averaged over it; only the batch is averaged, by `loss`.
+
+    Attributes:
+        reconstruction: -log p(x|z) at a sample z of the posterior, `[B]`.
+        kl: KL(q(z|x) || p(z)), `[B]`.
+        kl_per_dimension: the same before its sum over dimensions, `[B, Z]`.
+
+    Source: Kingma & Welling (2014), equations 3 and 10. Chapter 1, equation `elbo`.
+    """
+
+    reconstruction: Tensor
+    kl: Tensor
+    kl_per_dimension: Tensor | None = None
+
+    @property
+    def value(self) -> Tensor:
+        """The bound itself, a lower bound on log p(x), `[B]` nats."""
+        return -(self.reconstruction + self.kl)
+
+    def loss(self, kl_weight: float = 1.0, free_bits: float = 0.0) -> Tensor:
+        """Average over the batch what training minimises, a scalar in nats.
+
+        Args:
+            kl_weight: factor of the KL term, often called beta; 1 gives the bound itself.
+            free_bits: nats that each dimension may use at no cost: its KL, averaged over the
+                batch, counts as at least this much.
+
+        Raises:
+            ValueError: free bits are asked for, but the KL per dimension is not known.
+
+        Source: Higgins et al. (2017) for the weight, Kingma et al. (2016) for free bits.
+            Chapters 2 and 5.
+        """
+        if free_bits == 0.0:
+            return self.reconstruction.mean() + kl_weight * self.kl.mean()
+        if self.kl_per_dimension is None:
+            raise ValueError("free_bits needs kl_per_dimension, and this bound has none")
+        kl = self.kl_per_dimension.mean(0).clamp(min=free_bits).sum()
+        return self.reconstruction.mean() + kl_weight * kl
+
+
+def importance_weighted_bound(log_weights: Tensor) -> Tensor:
+    """Bound log p(x) by the log of the mean of S importance weights.
+
+    Args:
+        log_weights: log p(x, z) - log q(z|x) at S samples z of q(z|x), `[S, B]` nats.
+
+    Returns:
+        The bound, `[B]` nats; S = 1 is the ELBO, and its mean rises with S towards log p(x).
+
+    Source: Burda et al. (2016), equation 8. Chapter 2, equation `iwae`.
+    """
+    return torch.logsumexp(log_weights, dim=0) - math.log(len(log_weights))

@@ -1,0 +1,89 @@
+"""The command line: `tutvae train` and `tutvae info`."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Variational autoencoders for text: train recorded experiments.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@contextmanager
+def readable_errors(debug: bool) -> Iterator[None]:
+    """Turn an expected error into one message and exit code 1."""
+    try:
+        yield
+    except (OSError, ValueError, FloatingPointError) as error:
+        if debug:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def train(
+    experiment: Annotated[Path, typer.Argument(help="An experiment file, TOML.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a value: section.key=value.")
+    ] = None,
+    results: Annotated[Path, typer.Option(help="Where to write NAME.json.")] = Path("results"),
+    runs: Annotated[Path, typer.Option(help="Where to save the weights.")] = Path("runs"),
+    debug: Debug = False,
+) -> None:
+    """Fit and evaluate an experiment; write its results file and its weights."""
+    with readable_errors(debug):
+        from safetensors.torch import save_file
+
+        from tutvae.experiments import load_experiment, run_experiment
+        from tutvae.results import write_result
+
+        described = load_experiment(experiment, settings or [])
+        command = shlex.join(["tutvae", *sys.argv[1:]])
+        model, record = run_experiment(described, command)
+        weights = runs / described.name / "weights.safetensors"
+        weights.parent.mkdir(parents=True, exist_ok=True)
+        save_file(model.state_dict(), weights)
+        path = write_result(record, results)
+        for split, report in record["reports"].items():
+            nll, samples = report["importance_weighted_nll"], report["importance_samples"]
+            typer.echo(f"{split}: bound {report['bound']:.2f}, NLL {nll:.2f} ({samples} samples)")
+        typer.echo(f"wrote {path} and {weights}")
+
+
+@app.command()
+def info(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show versions, the device and where data is looked for."""
+    import torch
+
+    import tutvae
+    from tutvae.data.files import DATA_VARIABLE
+    from tutvae.training import pick_device
+
+    facts = {
+        "tutvae": tutvae.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": str(pick_device()),
+        DATA_VARIABLE: os.environ.get(DATA_VARIABLE, "not set"),
+    }
+    if as_json:
+        typer.echo(json.dumps(facts))
+    else:
+        typer.echo("\n".join(f"{name:<12} {value}" for name, value in facts.items()))

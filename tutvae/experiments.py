@@ -1,0 +1,191 @@
+"""Recorded runs: a TOML file is built, fitted and evaluated into a results file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import ValidationError as PydanticError
+
+from tutvae.data.corpora import digits, mnist
+from tutvae.data.corpus import Corpus, Images
+from tutvae.data.images import ImageBatches
+from tutvae.evaluation import evaluate
+from tutvae.models import VAE
+from tutvae.results import data_sha256, provenance
+from tutvae.training import History, fit
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class Section(BaseModel):
+    """A part of an experiment file: unknown keys and wrong types are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CorpusSection(Section):
+    """`[corpus]`: which corpus; `valid_size` images of MNIST's training set are held out."""
+
+    name: Literal["mnist", "digits"]
+    valid_size: NonNegativeInt = 10_000
+
+
+class ModelSection(Section):
+    """`[model]`: the sizes of a `VAE`."""
+
+    latent_size: PositiveInt
+    hidden_sizes: tuple[PositiveInt, ...]
+
+
+class TrainingSection(Section):
+    """`[training]`: Adam with a learning rate that follows a cosine to zero."""
+
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    learning_rate: PositiveFloat
+
+
+class EvaluationSection(Section):
+    """`[evaluation]`: posterior samples of the importance-weighted NLL."""
+
+    importance_samples: PositiveInt
+
+
+class Experiment(Section):
+    """A whole experiment file. Chapter 2."""
+
+    name: str
+    seed: NonNegativeInt
+    corpus: CorpusSection
+    model: ModelSection
+    training: TrainingSection
+    evaluation: EvaluationSection
+
+
+def load_experiment(path: str | Path, settings: Sequence[str] = ()) -> Experiment:
+    """Read and check an experiment file.
+
+    Args:
+        path: the TOML file.
+        settings: changes to it, each `section.key=value` with a TOML value.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not TOML, or a key is unknown, missing or of an impossible value;
+            the message names each key and what is allowed.
+    """
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        for setting in settings:
+            _apply(setting, table)
+        return Experiment.model_validate(table)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is not valid TOML: {error}") from error
+    except PydanticError as error:
+        faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise ValueError("\n".join([f"{path} does not describe an experiment:", *faults])) from None
+
+
+def _apply(setting: str, table: dict[str, Any]) -> None:
+    """Set one `section.key=value` in a parsed file."""
+    keys, equals, value = setting.partition("=")
+    if not equals:
+        raise ValueError(f"a setting reads section.key=value, not {setting!r}")
+    *sections, key = keys.strip().split(".")
+    for section in sections:
+        table = table.setdefault(section, {})
+    try:
+        table[key] = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        table[key] = value.strip()
+
+
+def run_experiment(
+    experiment: Experiment, command: str, *, progress: bool | None = None
+) -> tuple[VAE, dict[str, Any]]:
+    """Build, fit and evaluate what an experiment describes.
+
+    Args:
+        experiment: the description.
+        command: what the user typed to start it, for the record.
+        progress: show a bar; by default only where somebody watches.
+
+    Returns:
+        The trained model, and the record of the run for `write_result`.
+
+    Raises:
+        FileNotFoundError: the corpus is not at hand.
+        FloatingPointError: training diverged.
+
+    Source: Burda et al. (2016), section 5, for the experiment in the project. Chapter 2.
+    """
+    record = {"name": experiment.name, "command": command, **provenance()}
+    torch.manual_seed(experiment.seed)
+    corpus = load_corpus(experiment.corpus)
+    model = VAE(corpus.train.pixels.shape[1], **experiment.model.model_dump())
+    start = time.perf_counter()
+    history = _train(experiment, model, corpus, progress)
+    seconds = time.perf_counter() - start
+    record |= {
+        "configuration": experiment.model_dump(mode="json"),
+        "data_sha256": data_sha256(corpus),
+        "train_seconds": round(seconds, 1),
+        "examples_per_second": round(len(corpus.train) * len(history) / seconds),
+        "curves": {
+            column: [round(value, 6) for value in history[column]] for column in history.records[0]
+        },
+        "reports": _reports(experiment, model, corpus),
+    }
+    return model, record
+
+
+def load_corpus(section: CorpusSection) -> Corpus[Images]:
+    """Load the corpus that an experiment names."""
+    return mnist(valid_size=section.valid_size) if section.name == "mnist" else digits()
+
+
+def _train(
+    experiment: Experiment, model: VAE, corpus: Corpus[Images], progress: bool | None
+) -> History:
+    """Fit the model as `[training]` says."""
+    training = experiment.training
+    train = ImageBatches(corpus.train, training.batch_size, shuffle=True, seed=experiment.seed)
+    optimizer = torch.optim.Adam(model.parameters(), lr=training.learning_rate)
+    return fit(
+        model,
+        train,
+        epochs=training.epochs,
+        valid=_fixed_batches(corpus.valid, experiment) if len(corpus.valid) else None,
+        optimizer=optimizer,
+        scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, training.epochs),
+        progress=progress,
+    )
+
+
+def _reports(
+    experiment: Experiment, model: VAE, corpus: Corpus[Images]
+) -> dict[str, dict[str, Any]]:
+    """Evaluate on the test set, and on the validation set where there is one."""
+    samples = experiment.evaluation.importance_samples
+    splits = {"valid": corpus.valid, "test": corpus.test}
+    return {
+        name: evaluate(
+            model, _fixed_batches(split, experiment), importance_samples=samples
+        ).to_dict()
+        for name, split in splits.items()
+        if len(split)
+    }
+
+
+def _fixed_batches(split: Images, experiment: Experiment) -> ImageBatches:
+    """The one binarisation that a split is always measured on."""
+    return ImageBatches(split, 500, shuffle=False, seed=experiment.seed)
