@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from torch import Tensor
@@ -18,12 +18,32 @@ class Images:
         labels: class of each image, `[N]`.
         height: rows of an image.
         width: columns of an image.
+
+    Raises:
+        ValueError: the shapes do not fit together, or a pixel is NaN or outside [0, 1].
     """
 
     pixels: Tensor
     labels: Tensor
     height: int
     width: int
+
+    def __post_init__(self) -> None:
+        D = self.height * self.width
+        if self.pixels.ndim != 2 or self.pixels.shape[1] != D:
+            raise ValueError(
+                f"pixels of {self.height} x {self.width} images must be [N, {D}], "
+                f"not {list(self.pixels.shape)}"
+            )
+        if self.labels.shape != self.pixels.shape[:1]:
+            raise ValueError(
+                f"labels must be [{len(self)}], one an image, not {list(self.labels.shape)}"
+            )
+        if not self.pixels.is_floating_point():
+            raise ValueError(f"pixels must be floats in [0, 1], not {self.pixels.dtype}")
+        # Comparisons with NaN are False.
+        if not ((self.pixels >= 0) & (self.pixels <= 1)).all():
+            raise ValueError("pixels must lie in [0, 1]: divide bytes by 255, and look for NaN")
 
     def __len__(self) -> int:
         """The number of images N."""
@@ -36,18 +56,20 @@ class Texts:
 
     Attributes:
         texts: the documents, `N` strings.
-        labels: class of each document, `N` integers, or None.
+        labels: class of each document, `N` integers in 0 ... K - 1, or None.
+        label_names: what the K classes are called, or None.
     """
 
     texts: Sequence[str]
     labels: Sequence[int] | None = None
+    label_names: Sequence[str] | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         """The number of documents N."""
         return len(self.texts)
 
 
-Split = TypeVar("Split", Images, Texts)
+Split = TypeVar("Split", bound="Images | Texts", covariant=True)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import http.client
 import os
+import tempfile
+import urllib.error
+import urllib.request
 import zlib
 from pathlib import Path
 
@@ -27,11 +31,20 @@ def local_folder(name: str, folder: str | Path | None = None) -> Path | None:
     if folder is not None:
         path = Path(folder)
         if not path.is_dir():
-            raise FileNotFoundError(f"no folder {path}: give the folder that holds {name}'s files")
+            raise FileNotFoundError(
+                f"no folder {path}: give the folder that holds {name}'s files, or none and set "
+                f"{DATA_VARIABLE} to the folder that holds {name}/; with neither, they are fetched"
+            )
         return path
     root = os.environ.get(DATA_VARIABLE)
     candidate = Path(root) / name if root else None
     return candidate if candidate is not None and candidate.is_dir() else None
+
+
+def cache_folder(name: str) -> Path:
+    """Say where to keep downloads: `$TUTVAE_DATA/name`, or `~/.cache/tutvae/name`."""
+    root = os.environ.get(DATA_VARIABLE)
+    return (Path(root) if root else Path.home() / ".cache" / "tutvae") / name
 
 
 def find_file(folder: Path, name: str) -> Path:
@@ -54,8 +67,9 @@ def read_bytes(path: Path) -> bytes:
     """
     if path.suffix != ".gz":
         return path.read_bytes()
+    packed = path.read_bytes()
     try:
-        return gzip.decompress(path.read_bytes())
+        return gzip.decompress(packed)
     except (EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{path} is not a whole gzip file ({error}): fetch it again") from error
 
@@ -72,3 +86,44 @@ def check_sha256(content: bytes, expected: str, what: str) -> None:
             f"{what} is not the published file: its SHA-256 is {found}, expected {expected}. "
             "Fetch it again, or load your own data by another function."
         )
+
+
+def write_beside(path: str | Path, content: bytes) -> None:
+    """Write a whole file, or leave the one that is there: beside it first, then renamed over it.
+
+    Raises:
+        FileNotFoundError: the folder of `path` does not exist.
+        OSError: the folder cannot be written to, or the disk is full.
+    """
+    path = Path(path)
+    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(partial, 0o644)  # mkstemp's files are their owner's alone
+        os.replace(partial, path)
+    except BaseException:
+        os.unlink(partial)
+        raise
+
+
+def download(url: str, path: Path, sha256: str) -> None:
+    """Fetch `url` into `path`, once it is seen to be the published file.
+
+    Raises:
+        OSError: the address cannot be reached, or the file not written.
+        ValueError: what came has another SHA-256.
+    """
+    try:
+        with urllib.request.urlopen(url, timeout=60) as response:
+            content = response.read()
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise OSError(f"{url}: {error}") from error
+    except http.client.HTTPException as error:
+        raise OSError(f"{url} broke off: {error!r}") from error
+    check_sha256(content, sha256, url)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_beside(path, content)
