@@ -1,0 +1,350 @@
+"""The named text corpora: layouts, downloads, and the counts of the real files."""
+
+import gzip
+import hashlib
+import json
+import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
+
+import pytest
+
+from tutvae.data import text_corpora
+from tutvae.data.text_corpora import ag_news, ptb, yahoo, yelp
+from tutvae.data.tokenization import Tokenizer
+
+PTB = {"train": " a cat \n the <unk> \n", "valid": " N dogs \n", "test": " a dog \n"}
+
+
+@pytest.fixture
+def nowhere(tmp_path, monkeypatch):
+    """No corpus at hand, and a home to download to."""
+    monkeypatch.delenv("TUTVAE_DATA", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return tmp_path / "home" / ".cache" / "tutvae"
+
+
+@pytest.fixture
+def small_ptb(monkeypatch):
+    """Hold three small files for the published ones."""
+    sums = {split: hashlib.sha256(text.encode()).hexdigest() for split, text in PTB.items()}
+    monkeypatch.setattr(text_corpora, "PTB_SHA256", sums)
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A folder that is served on loopback where the published files would be."""
+
+    asked = []
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            asked.append(self.path)
+
+    folder = tmp_path / "served"
+    folder.mkdir()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    monkeypatch.setattr(text_corpora, "PTB_URL", f"http://127.0.0.1:{server.server_port}")
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield folder, asked
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def write_all(folder, files):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        data = content.encode()
+        (folder / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    return folder
+
+
+def ptb_files(pack=""):
+    return {f"ptb.{split}.txt{pack}": text for split, text in PTB.items()}
+
+
+def json_lines(rows):
+    return "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows)
+
+
+@pytest.mark.parametrize("pack", ["", ".gz"])
+def test_ptb_from_a_folder(pack, small_ptb, nowhere, tmp_path):
+    corpus = ptb(write_all(tmp_path / "mine", ptb_files(pack)))
+    assert corpus.name == "ptb"
+    assert corpus.train.texts == ["a cat", "the <unk>"]
+    assert corpus.valid.texts == ["N dogs"]
+    assert corpus.test.texts == ["a dog"]
+
+
+def test_ptb_from_the_data_folder(small_ptb, tmp_path, monkeypatch):
+    write_all(tmp_path / "ptb", ptb_files())
+    monkeypatch.setenv("TUTVAE_DATA", str(tmp_path))
+    assert ptb().test.texts == ["a dog"]
+
+
+def test_another_file_by_ptbs_name_is_refused(nowhere, tmp_path):
+    folder = write_all(tmp_path / "mine", ptb_files())
+    with pytest.raises(ValueError, match=r"ptb\.train\.txt is not the published file"):
+        ptb(folder)
+
+
+def test_ptb_is_fetched_once(small_ptb, nowhere, server):
+    folder, asked = server
+    write_all(folder, ptb_files())
+    assert ptb().train.texts == ["a cat", "the <unk>"]
+    assert sorted(path.name for path in (nowhere / "ptb").iterdir()) == sorted(ptb_files())
+    assert len(asked) == 3
+    ptb()
+    assert len(asked) == 3
+
+
+def test_a_download_that_was_interrupted_goes_on(small_ptb, nowhere, server, monkeypatch):
+    folder, asked = server
+    write_all(folder, ptb_files())
+    monkeypatch.setenv("TUTVAE_DATA", str(nowhere))
+    write_all(nowhere / "ptb", {"ptb.train.txt": PTB["train"]})
+    assert ptb().test.texts == ["a dog"]
+    assert len(asked) == 2
+
+
+def test_a_download_of_another_file_is_refused_and_not_kept(small_ptb, nowhere, server):
+    folder, _ = server
+    write_all(folder, ptb_files() | {"ptb.train.txt": "<html>moved</html>"})
+    with pytest.raises(ValueError, match=r"http://127.*ptb\.train\.txt is not the published file"):
+        ptb()
+    assert not (nowhere / "ptb").exists()
+
+
+def test_a_download_that_breaks_off_is_said_and_not_kept(small_ptb, nowhere, server, monkeypatch):
+    def break_off(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Length", "1000")
+        handler.end_headers()
+        handler.wfile.write(b" a cat \n")
+
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "do_GET", break_off)
+    with pytest.raises(FileNotFoundError, match=r"ptb\.train\.txt could not be fetched.*broke off"):
+        ptb()
+    assert not (nowhere / "ptb").exists()
+
+
+@pytest.mark.usefixtures("server")
+def test_ptb_that_cannot_be_fetched_says_what_to_do(small_ptb, nowhere):
+    with pytest.raises(FileNotFoundError, match="TUTVAE_DATA") as caught:
+        ptb()
+    message = str(caught.value)
+    assert str(nowhere / "ptb") in message
+    assert "ptb(folder)" in message
+    assert "404" in message
+
+
+def test_an_explicit_folder_is_never_added_to(small_ptb, nowhere, server, tmp_path):
+    folder, asked = server
+    write_all(folder, ptb_files())
+    mine = write_all(tmp_path / "mine", {"ptb.train.txt": PTB["train"]})
+    with pytest.raises(FileNotFoundError, match=r"mine holds neither ptb\.valid\.txt nor"):
+        ptb(mine)
+    assert asked == []
+
+
+@pytest.mark.parametrize("load", [ptb, yahoo, yelp, ag_news])
+def test_a_folder_that_is_missing_is_named(load, nowhere, tmp_path):
+    with pytest.raises(FileNotFoundError, match="TUTVAE_DATA") as caught:
+        load(tmp_path / "absent")
+    assert str(tmp_path / "absent") in str(caught.value)
+
+
+def yahoo_lines(count, start=0):
+    return "".join(f"question {i} _UNK ? it is _UNK .\n" for i in range(start, start + count))
+
+
+def test_the_smaller_yahoo_holds_out_the_last_thousand(nowhere, tmp_path):
+    files = {"val.txt.gz": yahoo_lines(1203), "test.txt": yahoo_lines(7, 5000)}
+    corpus = yahoo(write_all(tmp_path / "yahoo", files))
+    assert corpus.name == "yahoo-tenth"
+    assert (len(corpus.train), len(corpus.valid), len(corpus.test)) == (203, 1000, 7)
+    assert corpus.train.texts[-1] == "question 202 <unk> ? it is <unk> ."
+    assert corpus.valid.texts[0].startswith("question 203 ")
+    assert corpus.test.texts[0] == "question 5000 <unk> ? it is <unk> ."
+    assert corpus.train.labels is None
+
+
+def test_a_yahoo_too_small_to_hold_out_from(nowhere, tmp_path):
+    files = {"val.txt": yahoo_lines(1000), "test.txt": yahoo_lines(3)}
+    with pytest.raises(ValueError, match="1000 documents, too few"):
+        yahoo(write_all(tmp_path / "yahoo", files))
+
+
+@pytest.mark.parametrize("load", [yahoo, yelp])
+@pytest.mark.parametrize("pack", ["", ".gz"])
+def test_the_published_layout(load, pack, nowhere, tmp_path):
+    name = load.__name__
+    plain = {f"{name}.{s}.txt{pack}": f"of {s} _UNK\n" for s in ("train", "valid", "test")}
+    corpus = load(write_all(tmp_path / "plain", plain))
+    assert corpus.name == name
+    assert corpus.valid.texts == ["of valid <unk>"]
+    assert corpus.train.labels is None
+    labelled = {
+        f"{name}.train.txt{pack}": "10\ta\n9\tb _UNK\n",
+        f"{name}.valid.txt{pack}": "9\tc\n",
+        f"{name}.test.txt{pack}": "0\td\te\n",
+    }
+    corpus = load(write_all(tmp_path / "labelled", labelled))
+    assert corpus.train.texts == ["a", "b <unk>"]
+    assert corpus.train.labels == [2, 1]
+    assert corpus.test.texts == ["d\te"]
+    assert corpus.test.labels == [0]
+    assert corpus.test.label_names == ["0", "9", "10"]
+
+
+def test_yahoo_from_nowhere_says_how_to_get_it(nowhere):
+    with pytest.raises(FileNotFoundError, match=r"yahoo\(folder\).*TUTVAE_DATA.*jxhe") as caught:
+        yahoo()
+    assert str(nowhere / "yahoo-unlabelled") in str(caught.value)
+
+
+def test_yelp_stars_become_labels_from_zero(nowhere, tmp_path):
+    files = {
+        "train.jsonl.gz": json_lines([("Bad.", 1), ("Great!", 5)]),
+        "valid.jsonl": json_lines([("Fine.", 3)]),
+        "test.jsonl": json_lines([("Good.", 4)]),
+    }
+    corpus = yelp(write_all(tmp_path / "yelp", files))
+    assert corpus.name == "yelp-stars"
+    assert (corpus.train.labels, corpus.valid.labels, corpus.test.labels) == ([0, 4], [2], [3])
+    assert list(corpus.train.label_names) == ["1", "2", "3", "4", "5"]
+    write_all(tmp_path / "yelp", {"test.jsonl": json_lines([("What?", 6)])})
+    with pytest.raises(ValueError, match="label '6'"):
+        yelp(tmp_path / "yelp")
+
+
+def test_ag_news_has_its_topics_in_the_usual_order(tmp_path, monkeypatch):
+    rows = [("w", "World"), ("s", "Sports"), ("b", "Business"), ("t", "Sci/Tech")]
+    files = {f"{split}.jsonl": json_lines(rows) for split in ("train", "valid", "test")}
+    write_all(tmp_path / "ag-news", files)
+    monkeypatch.setenv("TUTVAE_DATA", str(tmp_path))
+    corpus = ag_news()
+    assert corpus.train.labels == [0, 1, 2, 3]
+
+
+@pytest.fixture
+def hub(monkeypatch, nowhere):
+    """Let `datasets.load_dataset` bring small data sets of the Hub's shape."""
+    datasets = pytest.importorskip("datasets", reason="needs tutvae[data]")
+    asked = []
+
+    def load_dataset(name):
+        asked.append(name)
+        if name == "Yelp/yelp_review_full":
+            names = [f"{stars} star{'s' * (stars > 1)}" for stars in range(1, 6)]
+        else:
+            names = ["World", "Sports", "Business", "Sci/Tech"]
+        features = datasets.Features(
+            text=datasets.Value("string"), label=datasets.ClassLabel(names=names)
+        )
+        sizes = {"train": 40, "test": 7}
+        return datasets.DatasetDict(
+            {
+                split: datasets.Dataset.from_dict(
+                    {
+                        "text": [f"{split} {i}" for i in range(size)],
+                        "label": [i % len(names) for i in range(size)],
+                    },
+                    features=features,
+                )
+                for split, size in sizes.items()
+            }
+        )
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("load", "hub_name", "K"),
+    [(yelp, "Yelp/yelp_review_full", 5), (ag_news, "fancyzhx/ag_news", 4)],
+)
+def test_from_the_hub(load, hub_name, K, hub):
+    corpus = load()
+    assert hub == [hub_name]
+    assert corpus.name == hub_name.split("/")[1]
+    assert (len(corpus.train), len(corpus.valid), len(corpus.test)) == (36, 4, 7)
+    for split in (corpus.train, corpus.valid, corpus.test):
+        assert split.labels == [int(text.split()[1]) % K for text in split.texts]
+    assert len(corpus.train.label_names) == K
+    assert not {*corpus.train.texts} & {*corpus.valid.texts}
+
+
+@pytest.mark.parametrize("load", [yelp, ag_news])
+def test_without_network_the_error_says_what_to_do(load, hub, monkeypatch, nowhere):
+    import datasets
+
+    def offline(name):
+        raise ConnectionError(f"couldn't reach {name}")
+
+    monkeypatch.setattr(datasets, "load_dataset", offline)
+    with pytest.raises(FileNotFoundError, match=rf"{load.__name__}\(folder\).*TUTVAE_DATA.*reach"):
+        load()
+
+
+@pytest.mark.parametrize("load", [yelp, ag_news])
+def test_without_the_datasets_library_the_error_says_what_to_do(load, nowhere, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(FileNotFoundError, match=r"TUTVAE_DATA.*install tutvae\[data\]"):
+        load()
+
+
+@pytest.mark.data
+@pytest.mark.usefixtures("real_data")
+@pytest.mark.parametrize(
+    ("load", "counts"),
+    [
+        (ptb, (42_068, 3_370, 3_761)),
+        (yahoo, (9_000, 1_000, 10_000)),
+        (yelp, (19_909, 2_500, 2_500)),
+        (ag_news, (10_001, 3_800, 3_800)),
+    ],
+)
+def test_the_real_corpora_have_their_published_sizes(load, counts):
+    corpus = load()
+    assert (len(corpus.train), len(corpus.valid), len(corpus.test)) == counts
+
+
+@pytest.mark.data
+@pytest.mark.usefixtures("real_data")
+@pytest.mark.parametrize(("load", "L"), [(ptb, 21.917), (yahoo, 79.867)])
+def test_predicted_tokens_a_test_document(load, L):
+    corpus = load()
+    tokenizer = Tokenizer.train(corpus.train.texts)
+    encoded = tokenizer.encode(corpus.test.texts)
+    assert sum(len(ids) - 1 for ids in encoded) / len(encoded) == pytest.approx(L, abs=5e-4)
+
+
+@pytest.mark.data
+@pytest.mark.usefixtures("real_data")
+def test_ptbs_vocabulary():
+    corpus = ptb()
+    tokenizer = Tokenizer.train(corpus.train.texts)
+    assert len(tokenizer) == 9_999 + 3
+    unknown = sum(ids.count(tokenizer.unk_id) for ids in tokenizer.encode(corpus.test.texts))
+    assert unknown == sum(text.split().count("<unk>") for text in corpus.test.texts)
+
+
+@pytest.mark.data
+@pytest.mark.usefixtures("real_data")
+def test_yelps_stars_as_counted():
+    labels = yelp().train.labels
+    assert [labels.count(k) for k in range(5)] == [2210, 1773, 2515, 5692, 7719]
+
+
+@pytest.mark.data
+@pytest.mark.usefixtures("real_data")
+def test_no_split_shares_documents_with_another():
+    for load in (yahoo, yelp):
+        corpus = load()
+        splits = [set(split.texts) for split in (corpus.train, corpus.valid, corpus.test)]
+        assert not any(a & b for a, b in [*pairwise(splits), (splits[0], splits[2])])

@@ -1,0 +1,96 @@
+"""Building tokenizers of Hugging Face's `tokenizers` library."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+PAD, BOS, EOS, UNK = MARKS = ("<pad>", "<bos>", "<eos>", "<unk>")
+
+
+def train_words(
+    texts: Iterable[str], max_vocabulary: int, min_frequency: int
+) -> tokenizers.Tokenizer:
+    """Count the words between white space.
+
+    Raises:
+        ValueError: no word is left, or `max_vocabulary` has no room for one.
+    """
+    _check_size(max_vocabulary, len(MARKS) + 1)
+    counter = tokenizers.Tokenizer(models.WordLevel(unk_token=UNK))
+    counter.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    trainer = trainers.WordLevelTrainer(
+        vocab_size=max_vocabulary - len(MARKS), min_frequency=min_frequency, show_progress=False
+    )
+    counter.train_from_iterator(_without_marks(texts), trainer)
+    ids = counter.get_vocab()
+    if not ids:
+        raise ValueError("there is nothing to train a tokenizer on: no word came often enough")
+    words = sorted(ids, key=ids.__getitem__)
+    return word_backend([*MARKS, *words], unk=UNK, marks=MARKS)
+
+
+def word_backend(words: list[str], unk: str | None, marks: Iterable[str]) -> tokenizers.Tokenizer:
+    """A word-level tokenizer in which `words[i]` has the id i."""
+    ids = {word: index for index, word in enumerate(words)}
+    model = models.WordLevel(ids, unk_token=unk) if unk else models.WordLevel(ids)
+    backend = tokenizers.Tokenizer(model)
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.add_special_tokens(list(marks))
+    return backend
+
+
+def train_bpe(
+    texts: Iterable[str], max_vocabulary: int, min_frequency: int
+) -> tokenizers.Tokenizer:
+    """Learn byte-level byte-pair merges.
+
+    Raises:
+        ValueError: `max_vocabulary` has no room for the 256 bytes.
+    """
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    _check_size(max_vocabulary, len(MARKS) + len(alphabet))
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=max_vocabulary,
+        min_frequency=min_frequency,
+        special_tokens=list(MARKS),
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
+    backend.train_from_iterator(_without_marks(texts), trainer)
+    return backend
+
+
+def from_str(serialized: str, source: str) -> tokenizers.Tokenizer:
+    """Read a backend; the library raises bare Exceptions."""
+    try:
+        return tokenizers.Tokenizer.from_str(serialized)
+    except Exception as error:
+        raise ValueError(f"{source} is not a tokenizer's JSON: {error}") from error
+
+
+def covers(model: models.Model, word: str) -> bool:
+    """Whether the model's tokens make up the whole word."""
+    try:
+        tokens = model.tokenize(word)
+    except Exception:  # the library raises bare Exceptions; word-level models raise one here
+        return False
+    return sum(token.offsets[1] - token.offsets[0] for token in tokens) == len(word.encode())
+
+
+def _without_marks(texts: Iterable[str]) -> Iterator[str]:
+    """Drop spelt-out marks, which are no words to be counted."""
+    marks = re.compile("|".join(MARKS))
+    return (marks.sub(" ", text) for text in texts)
+
+
+def _check_size(max_vocabulary: int, smallest: int) -> None:
+    """Raise ValueError for a vocabulary that cannot hold the marks and the units."""
+    if max_vocabulary < smallest:
+        raise ValueError(f"max_vocabulary must be at least {smallest}, not {max_vocabulary}")

@@ -1,0 +1,275 @@
+"""Tokenizers: documents as strings to token ids and back."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import tokenizers
+
+from tutvae.data import backends
+from tutvae.data.backends import BOS, EOS, PAD, UNK
+from tutvae.data.files import write_beside
+
+# The library's encodings are some 100 bytes a token, so they are made a few at a time.
+ENCODED_AT_ONCE = 1000
+
+
+class Tokenizer:
+    """A `tokenizers.Tokenizer` that knows its padding, start, end and unknown marks.
+
+    Make one with `train`, `load`, `from_tokenizers` or `from_torchtext`.
+
+    Attributes:
+        backend: the `tokenizers.Tokenizer` that does the work.
+        pad_id: id of the padding, which fills a batch's shorter rows and is never predicted.
+        bos_id: id of the start mark, the first input.
+        eos_id: id of the end mark, the last target.
+        unk_id: id of the mark for everything outside the vocabulary; None if there is none.
+
+    Raises:
+        ValueError: the backend's vocabulary lacks a mark.
+
+    Source: chapter 3.
+    """
+
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        *,
+        pad: str = PAD,
+        bos: str = BOS,
+        eos: str = EOS,
+        unk: str | None = UNK,
+    ) -> None:
+        self.backend = backend
+        self.pad_id = _id_of(backend, "pad", pad)
+        self.bos_id = _id_of(backend, "bos", bos)
+        self.eos_id = _id_of(backend, "eos", eos)
+        self.unk_id = None if unk is None else _id_of(backend, "unk", unk)
+        self._marks = {"pad": pad, "bos": bos, "eos": eos, "unk": unk}
+        # One more than the largest id: a vocabulary taken over may have gaps.
+        self._size = max(backend.get_vocab().values()) + 1
+        self._structure = {self.pad_id, self.bos_id, self.eos_id}
+        # Longest first: one mark may begin another.
+        structural = sorted((pad, bos, eos), key=len, reverse=True)
+        self._structural = re.compile("|".join(map(re.escape, structural)))
+        self._known_words: set[str] = set()
+
+    @classmethod
+    def train(
+        cls,
+        texts: Iterable[str],
+        *,
+        model: Literal["words", "bpe"] = "words",
+        max_vocabulary: int = 20_000,
+        min_frequency: int = 1,
+    ) -> Tokenizer:
+        """Build a vocabulary from documents.
+
+        The marks `<pad> <bos> <eos> <unk>` get the ids 0 to 3, and a literal `<unk>` in a text
+        is that mark.
+
+        Args:
+            texts: the training documents.
+            model: "words", the strings between white space, most frequent first; or "bpe",
+                byte-level byte-pair encoding, to which nothing is unknown.
+            max_vocabulary: the largest vocabulary V, with the marks.
+            min_frequency: how often a word, or a pair of units, must occur to have an id.
+
+        Raises:
+            ValueError: there is no text at all, or `max_vocabulary` is too small.
+
+        Source: Sennrich et al. (2016) for byte-pair encoding. Chapter 3.
+        """
+        if model not in ("words", "bpe"):
+            raise ValueError(f'model must be "words" or "bpe", not {model!r}')
+        build = backends.train_words if model == "words" else backends.train_bpe
+        return cls(build(_not_a_string(texts), max_vocabulary, min_frequency))
+
+    @classmethod
+    def from_tokenizers(
+        cls,
+        existing: tokenizers.Tokenizer | str | Path,
+        *,
+        pad: str = PAD,
+        bos: str = BOS,
+        eos: str = EOS,
+        unk: str | None = UNK,
+    ) -> Tokenizer:
+        """Take over any tokenizer of Hugging Face's `tokenizers`; the original is not changed.
+
+        Args:
+            existing: the tokenizer, or the path of its JSON file.
+            pad: what its padding mark is called, for example "[PAD]".
+            bos: what its start mark is called, for example "[CLS]" or "<s>".
+            eos: what its end mark is called, for example "[SEP]" or "</s>".
+            unk: what its unknown mark is called, or None where it has none.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: its vocabulary lacks a mark, or the file is no tokenizer.
+        """
+        if isinstance(existing, tokenizers.Tokenizer):
+            serialized = existing.to_str()
+        else:
+            serialized = Path(existing).read_text(encoding="utf-8")
+        backend = backends.from_str(serialized, str(existing))
+        backend.no_padding()
+        backend.no_truncation()
+        return cls(backend, pad=pad, bos=bos, eos=eos, unk=unk)
+
+    @classmethod
+    def from_torchtext(
+        cls, vocab: Any, *, pad: str = PAD, bos: str = BOS, eos: str = EOS, unk: str = UNK
+    ) -> Tokenizer:
+        """Turn a torchtext vocabulary into a word tokenizer with the same ids.
+
+        Missing padding, start and end marks are added after the last word. A missing unknown
+        mark is not: then a word outside the vocabulary is an error. torchtext itself need not
+        be installed.
+
+        Args:
+            vocab: an object with `.itos` (torchtext up to 0.8) or `.get_itos()` (from 0.9).
+            pad: what the vocabulary's padding mark is called.
+            bos: what its start mark is called, often "<sos>".
+            eos: what its end mark is called.
+            unk: what its unknown mark is called.
+
+        Raises:
+            TypeError: it is neither shape of vocabulary.
+        """
+        if callable(getattr(vocab, "get_itos", None)):
+            words = list(vocab.get_itos())
+        elif hasattr(vocab, "itos"):
+            words = list(vocab.itos)
+        else:
+            raise TypeError(
+                f"a {type(vocab).__name__} is no torchtext vocabulary: "
+                "it has neither .itos nor .get_itos()"
+            )
+        present = set(words)
+        words += [mark for mark in (pad, bos, eos) if mark not in present]
+        known = unk if unk in present else None
+        marks = [mark for mark in (pad, bos, eos, known) if mark is not None]
+        return cls(backends.word_backend(words, known, marks), pad=pad, bos=bos, eos=eos, unk=known)
+
+    def encode(self, texts: Iterable[str]) -> list[list[int]]:
+        """Turn documents into token ids, each from its start mark to its end mark.
+
+        A padding, start or end mark that a text spells out becomes the unknown mark: only the
+        document's own end ends it.
+
+        Args:
+            texts: N documents; an empty one becomes the start and end marks alone.
+
+        Returns:
+            N lists of ids.
+
+        Raises:
+            ValueError: a word is outside the vocabulary and there is no unknown mark.
+        """
+        documents = iter(_not_a_string(texts))
+        encoded: list[list[int]] = []
+        while chunk := [self._prepared(text) for text in islice(documents, ENCODED_AT_ONCE)]:
+            for encoding in self.backend.encode_batch(chunk, add_special_tokens=False):
+                encoded.append([self.bos_id, *encoding.ids, self.eos_id])
+        return encoded
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Turn one document's token ids into text.
+
+        Args:
+            ids: a list or a tensor `[T]`. What follows the first end mark is left out, and so
+                are start marks and padding; unknown marks are shown.
+
+        Returns:
+            The text.
+        """
+        kept: list[int] = []
+        for token in ids.tolist() if hasattr(ids, "tolist") else ids:
+            if token == self.eos_id:
+                break
+            if token not in self._structure:
+                kept.append(token)
+        return self.backend.decode(kept, skip_special_tokens=False)
+
+    def save(self, path: str | Path) -> None:
+        """Write one JSON file, which `load` reads."""
+        content = {"marks": self._marks, "tokenizer": json.loads(self.backend.to_str())}
+        write_beside(path, json.dumps(content, ensure_ascii=False).encode())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Tokenizer:
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is not a file that `save` wrote.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            marks, serialized = content["marks"], json.dumps(content["tokenizer"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path} was not written by Tokenizer.save; a file of the tokenizers library "
+                "is read by Tokenizer.from_tokenizers"
+            ) from error
+        return cls(backends.from_str(serialized, str(path)), **marks)
+
+    @property
+    def tokens(self) -> list[str]:
+        """The vocabulary in the order of the ids, V strings."""
+        return [self.backend.id_to_token(index) or "" for index in range(len(self))]
+
+    def __len__(self) -> int:
+        """The size of the vocabulary V: every id is below it."""
+        return self._size
+
+    def __repr__(self) -> str:
+        return f"Tokenizer(V={len(self)})"
+
+    def _prepared(self, text: str) -> str:
+        """Replace spelt-out structural marks; without an unknown mark, insist on known words."""
+        unk = self._marks["unk"]
+        if unk is None:
+            self._require_known(text)
+            return text
+        return self._structural.sub(lambda _: unk, text)
+
+    def _require_known(self, text: str) -> None:
+        """Raise ValueError for a word that the vocabulary does not cover."""
+        normalizer, pre_tokenizer = self.backend.normalizer, self.backend.pre_tokenizer
+        clean = normalizer.normalize_str(text) if normalizer else text
+        pieces = pre_tokenizer.pre_tokenize_str(clean) if pre_tokenizer else [(clean, (0, 0))]
+        words = {word for word, _ in pieces} - self._known_words
+        unknown = self._structural.findall(text)
+        unknown += [word for word in words if not backends.covers(self.backend.model, word)]
+        if unknown:
+            raise ValueError(
+                f"the word {unknown[0]!r} is outside the vocabulary, and the tokenizer has no "
+                "unknown mark to stand for it: train one that has, or leave the word out"
+            )
+        self._known_words |= words
+
+
+def _not_a_string(texts: Iterable[str]) -> Iterable[str]:
+    """Return `texts`, unless they are one string, whose characters would pass for documents."""
+    if isinstance(texts, str):
+        raise TypeError("texts must be a list of documents, not one string: write [text]")
+    return texts
+
+
+def _id_of(backend: tokenizers.Tokenizer, role: str, mark: str) -> int:
+    """The id of a mark that must be there."""
+    index = backend.token_to_id(mark)
+    if index is None:
+        raise ValueError(
+            f"the vocabulary has no {mark!r}: say what its mark is called with {role}=..., "
+            f"or add one with add_special_tokens([{mark!r}])"
+        )
+    return index
