@@ -1,0 +1,107 @@
+# Every command of the project. `make` alone lists them.
+PYTHON ?= python3
+PORT ?= 8000
+NB ?= notebooks/*.ipynb
+
+BIN := .venv/bin
+BOOK := _build/html/index.html
+INSTALLED := .venv/.installed
+SOURCES := $(shell find book notebooks tutvae results _config.yml _toc.yml \
+	-type f -not -path '*/.*' -not -path '*/__pycache__/*' 2>/dev/null)
+
+# The chapters are sized for two cores, and their stored outputs come from two threads.
+export OMP_NUM_THREADS ?= 2
+
+heading = @printf '\n\033[1m== %s ==\033[0m\n' "$(1)"
+
+.DELETE_ON_ERROR:
+.PHONY: help book serve test lint types unit nbval pages notebooks colab requirements clean
+
+help:  ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+book: $(BOOK)  ## Build the book and say where to open it
+	@echo "The book is in $(BOOK)"
+	@echo "Open file://$(CURDIR)/$(BOOK), or run 'make serve'."
+
+serve: $(BOOK)  ## Build the book and serve it on localhost (PORT=8000)
+	@echo "The book is at http://localhost:$(PORT)/ (Ctrl-C stops it)."
+	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT) >/dev/null
+
+test: lint types unit nbval pages  ## Run everything that CI runs
+
+lint: $(INSTALLED)  ## Check style, format and spelling
+	$(call heading,Style)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(call heading,Spelling)
+	$(BIN)/codespell
+	$(BIN)/codespell --skip '' --ignore-regex '"image/[a-z+]*": "[^"]*"' notebooks
+
+types: $(INSTALLED)  ## Check the types
+	$(call heading,Types)
+	$(BIN)/mypy
+
+unit: export MPLBACKEND = Agg
+unit: $(INSTALLED)  ## Run the unit tests, with at least 95 % of the lines covered
+	$(call heading,Unit tests)
+	$(BIN)/python -m pytest -m "not browser" --cov --cov-fail-under=95 tests
+
+# A stored progress bar would stay at 0 % for ever.
+nbval notebooks: export TQDM_DISABLE = 1
+
+nbval: $(INSTALLED)  ## Run every notebook again and compare its outputs (NB=... for one)
+	$(call heading,Notebooks)
+	$(BIN)/python -m pytest --nbval --nbval-current-env \
+		--nbval-sanitize-with tests/book/nbval_sanitize.cfg --durations=5 $(NB)
+
+pages: $(BOOK)  ## Open every built page in a headless browser
+	$(call heading,Pages in a browser)
+	$(BIN)/python -m pytest -m browser tests/book
+
+notebooks: $(INSTALLED)  ## Run the chapters in place and normalise them (NB=... for one)
+	$(BIN)/ruff format $(NB)
+	$(BIN)/python tools/notebooks.py $(NB)
+
+# In Colab's image, not in .venv: beside what is there, and from a folder with no repository around it.
+colab:  ## In Colab's image: install the package, run every chapter, change nothing else
+	$(call heading,Packages)
+	@mkdir -p _build
+	@$(PYTHON) -m pip freeze --exclude tutvae >_build/before.txt
+	$(PYTHON) -m pip install --quiet .
+	@$(PYTHON) -m pip freeze --exclude tutvae | diff _build/before.txt - || \
+		{ echo "Installing the package changed the packages above."; exit 1; }
+	$(call heading,Notebooks)
+	rm -rf _build/colab && mkdir _build/colab
+	folder="$$(mktemp -d)" && cp $(NB) "$$folder" && \
+		$(PYTHON) -m nbconvert --execute --to notebook --output-dir _build/colab "$$folder"/*.ipynb
+
+requirements:  ## Resolve requirements.txt anew from pyproject.toml (needs uv)
+	uv pip compile pyproject.toml --universal --python-version 3.10 --all-extras \
+		--no-annotate --no-header --quiet --output-file requirements.txt
+	@# The CUDA libraries come with torch itself where there is a GPU to use.
+	@{ echo "# The exact versions that CI runs, for Python 3.10 to 3.13. Made by 'make requirements'"; \
+	   echo "# from pyproject.toml; versions already here are kept where they still fit."; \
+	   grep -v -E '^(cuda|nvidia|triton)' requirements.txt; } > requirements.new
+	@mv requirements.new requirements.txt
+
+clean:  ## Remove everything that was built (and the environment)
+	rm -rf .venv _build dist
+
+# A build always starts afresh: an incremental one would not repeat the warnings of unchanged pages.
+$(BOOK): $(INSTALLED) $(SOURCES)
+	$(call heading,Book)
+	@rm -rf _build/html
+	$(BIN)/jupyter-book build . --all -q -W -n --keep-going >/dev/null
+	@touch $(BOOK)
+
+$(INSTALLED): requirements.txt pyproject.toml
+	$(call heading,Environment)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "Python 3.10 or newer is needed: make PYTHON=/path/to/python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "Python's venv module is missing: on Debian or Ubuntu, install the package python3-venv."; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --requirement requirements.txt
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@

@@ -1,0 +1,105 @@
+"""What a chapter defines is what the package runs: the same syntax tree, node for node.
+
+A cell with the tag `tutvae:NAME` holds a class or function NAME. Docstrings and comments may
+differ. Where two modules define NAME, the tag names the module too: `tutvae:vae.NAME`.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from nbformat import NotebookNode
+
+Definition = ast.ClassDef | ast.FunctionDef
+TAG = "tutvae:"
+
+
+def definitions(tree: ast.Module) -> Iterator[Definition]:
+    yield from (node for node in tree.body if isinstance(node, Definition))
+
+
+def package_definitions(root: Path) -> dict[str, Definition]:
+    """Every class and function at the top of a module, by its full name."""
+    found = {}
+    for path in sorted((root / "tutvae").rglob("*.py")):
+        module = ".".join(path.relative_to(root).with_suffix("").parts)
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        found |= {f"{module}.{node.name}": node for node in definitions(tree)}
+    return found
+
+
+def resolve(name: str, package: dict[str, Definition]) -> Definition:
+    full_names = [full_name for full_name in package if full_name.endswith(f".{name}")]
+    assert len(full_names) == 1, f"{TAG}{name} names {full_names or 'nothing'} in the package"
+    return package[full_names[0]]
+
+
+def without_docstrings(node: ast.AST) -> str:
+    """The node as plain source, without comments and the docstrings of anything in it."""
+    tree = ast.parse(ast.unparse(node))
+    for child in ast.walk(tree):
+        if isinstance(child, Definition) and ast.get_docstring(child) is not None:
+            child.body = child.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
+def taught(notebook: NotebookNode) -> Iterator[tuple[str, str]]:
+    """The names that a chapter defines for the package, each with its cell's source."""
+    for cell in notebook.cells:
+        for tag in cell.metadata.get("tags", []):
+            if tag.startswith(TAG):
+                yield tag.removeprefix(TAG), cell.source
+
+
+def models_to_teach(root: Path) -> Iterator[tuple[str, int]]:
+    """The classes of `tutvae.models`, each with the first chapter that its docstring names."""
+    for path in sorted((root / "tutvae" / "models").rglob("*.py")):
+        for node in definitions(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                chapter = re.search(r"chapters? (\d+)", ast.get_docstring(node) or "", re.I)
+                assert chapter, f"the docstring of {node.name} names no chapter"
+                yield node.name, int(chapter[1])
+
+
+def test_a_chapter_defines_what_the_package_holds(chapter: NotebookNode, root: Path) -> None:
+    package = package_definitions(root)
+    for name, source in taught(chapter):
+        local_name = name.rpartition(".")[2]
+        here = [node for node in definitions(ast.parse(source)) if node.name == local_name]
+        assert len(here) == 1, f"the cell tagged {TAG}{name} defines {len(here)} of that name"
+        assert without_docstrings(here[0]) == without_docstrings(resolve(name, package)), name
+
+
+def test_every_model_is_defined_in_the_chapter_that_it_names(
+    root: Path, chapters: dict[int, NotebookNode]
+) -> None:
+    tagged = {
+        number: {name.rpartition(".")[2] for name, _ in taught(chapter)}
+        for number, chapter in chapters.items()
+    }
+    missing = [
+        f"{name} in chapter {number}"
+        for name, number in models_to_teach(root)
+        if number in tagged and name not in tagged[number]
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "equal"),
+    [
+        ("def f(x):\n    return x", 'def f(x):\n    """Doc."""\n    return x  # why', True),
+        (
+            "class A:\n    def f(self):\n        'Doc.'",
+            "class A:\n    def f(self):\n        pass",
+            True,
+        ),
+        ("def f(x):\n    return x", "def f(x):\n    return -x", False),
+        ("def f(x: int):\n    return x", "def f(x):\n    return x", False),
+        ("def f(x):\n    return x", "@cache\ndef f(x):\n    return x", False),
+    ],
+)
+def test_the_comparison_sees_code_and_only_code(left: str, right: str, equal: bool) -> None:
+    assert (without_docstrings(ast.parse(left)) == without_docstrings(ast.parse(right))) is equal

@@ -1,0 +1,219 @@
+"""Every built page in a real browser, on a desk and on a phone, in the light and in the dark."""
+
+import functools
+import http.server
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import notebooks
+
+pytestmark = pytest.mark.browser
+
+BUILD = notebooks.ROOT / "_build" / "html"
+SCRIPTS = Path(__file__).with_name("page_checks.js").read_text(encoding="utf-8")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+# A closed network must not be asked for anything, not even by the browser itself.
+BROWSER_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+WIDTHS = {"desk": 1280, "phone": 375}
+
+
+def built_pages() -> list[str]:
+    """The addresses of all pages of the book; its front door only leads to the first of them."""
+    found = {path.relative_to(BUILD).as_posix() for path in BUILD.rglob("*.html")}
+    pages = {page for page in found if not page.startswith("_static/")} - {"index.html"}
+    return sorted(pages) or ["search.html"]
+
+
+PAGES = built_pages()
+CHAPTER_PAGES = [page for page in PAGES if page.startswith("notebooks/")]
+
+
+def skip_or_fail(reason: str) -> None:
+    """A newcomer's machine may lack what a page test needs; CI may not."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@dataclass
+class Visit:
+    """An open page, with what it asked for and complained about while it loaded."""
+
+    page: Any
+    origin: str
+    complaints: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    def strangers(self) -> list[str]:
+        """The addresses outside the book that the page asked for."""
+        own = (self.origin, "data:", "blob:")
+        return [url for url in self.requests if not url.startswith(own)]
+
+    def ask(self, check: str) -> list[Any]:
+        """Runs one of the checks in page_checks.js and returns what it found."""
+        return self.page.evaluate(f"(() => {{ {SCRIPTS}\n return {check}(); }})()")
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def origin() -> Iterator[str]:
+    """The address at which the built book is served."""
+    if not (BUILD / "index.html").exists():
+        skip_or_fail("the book is not built: run 'make book'")
+    handler = functools.partial(QuietHandler, directory=BUILD)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if executable is None:
+        skip_or_fail("no Chromium found: install it (on Debian, the package chromium)")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=executable, args=BROWSER_ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def reader(browser: Any) -> Iterator[Any]:
+    """One reader's browser for all pages, so that what they share is fetched once.
+
+    Colours change at once, with no transition, because this reader prefers reduced motion.
+    """
+    context = browser.new_context(reduced_motion="reduce")
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def open_page(reader: Any, origin: str) -> Iterator[Any]:
+    """A function that opens a page of the book, with its maths typeset and its fonts there."""
+    page = reader.new_page()
+
+    def visit(address: str) -> Visit:
+        opened = Visit(page, origin)
+        page.on("request", lambda request: opened.requests.append(request.url))
+        page.on("pageerror", lambda error: opened.complaints.append(str(error)))
+        page.on("console", lambda message: keep_complaint(opened, message))
+        page.on("response", lambda response: keep_failure(opened, response))
+        page.set_viewport_size({"width": WIDTHS["desk"], "height": 900})
+        page.goto(origin + address, wait_until="load")
+        page.evaluate("window.MathJax?.startup?.promise?.then(() => null)")
+        page.evaluate("document.fonts.ready.then(() => null)")
+        return opened
+
+    yield visit
+    page.close()
+
+
+def keep_complaint(visit: Visit, message: Any) -> None:
+    if message.type in ("error", "warning"):
+        visit.complaints.append(message.text)
+
+
+def keep_failure(visit: Visit, response: Any) -> None:
+    if response.status >= 400:
+        visit.complaints.append(f"{response.status} {response.url}")
+
+
+def faults(visit: Visit) -> Iterator[tuple[str, list[Any]]]:
+    """What is wrong with an open page, in every width and colour mode."""
+    yield "maths not typeset", visit.ask("mathsNotTypeset")
+    yield "pictures without a text, or not loaded", visit.ask("badPictures")
+    for mode in ("light", "dark"):
+        visit.page.evaluate(f"document.documentElement.dataset.theme = '{mode}'")
+        yield f"text too faint in {mode} mode", visit.ask("faintText")
+    for device, width in WIDTHS.items():
+        visit.page.set_viewport_size({"width": width, "height": 900})
+        yield f"wider than a {device}", visit.ask("tooWide")
+    yield "requests to other hosts", visit.strangers()
+    yield "complaints in the console", visit.complaints
+
+
+@pytest.mark.parametrize("address", PAGES)
+def test_page_is_sound(open_page: Any, address: str) -> None:
+    assert {what: found for what, found in faults(open_page(address)) if found} == {}
+
+
+def test_the_front_door_leads_to_the_introduction(open_page: Any) -> None:
+    page = open_page("search.html").page
+    page.goto(page.url.replace("search.html", "index.html"), wait_until="commit")
+    page.wait_for_url("**/book/intro.html", timeout=10_000)
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_the_reader_chooses_the_colour_mode(open_page: Any, mode: str) -> None:
+    page = open_page("search.html").page
+    page.evaluate(f"localStorage.setItem('mode', '{mode}')")
+    page.reload()
+    assert page.evaluate("document.documentElement.dataset.theme") == mode
+
+
+@pytest.mark.parametrize("address", CHAPTER_PAGES)
+def test_chapter_leads_to_colab_and_hides_its_solutions(open_page: Any, address: str) -> None:
+    page = open_page(address).page
+    links = page.eval_on_selector_all(
+        "a[href*='colab.research']", "links => links.map(link => link.href)"
+    )
+    source = notebooks.ROOT / Path(address).with_suffix(".ipynb")
+    assert len(links) >= 2, "a link below the title and a button above it"
+    assert set(links) == {notebooks.colab_url(source)}
+    solutions = page.locator("div.solution.dropdown")
+    assert solutions.count() >= 3
+    assert not solutions.first.locator(".toggle-content, section, p").last.is_visible()
+
+
+def test_search_finds_a_word(open_page: Any) -> None:
+    page = open_page("search.html?q=reparameterisation").page
+    page.wait_for_selector("#search-results ul.search li a", timeout=10_000)
+    found = page.eval_on_selector_all(
+        "#search-results ul.search li a", "links => links.map(link => link.pathname)"
+    )
+    assert any(path.startswith("/notebooks/") for path in found)
+
+
+BROKEN_PAGE = """<!doctype html><html data-theme="light"><body><article class="bd-article">
+<p style="color: #999; background: #aaa">A faint paragraph.</p>
+<p>Raw \\(x\\) maths.</p><span class="math notranslate">x</span>
+<img src="data:image/gif;base64,R0lGODlhAQABAAAAACw=" />
+<div style="width: 3000px">wide</div></article></body></html>"""
+
+
+@pytest.mark.parametrize("check", ["faintText", "mathsNotTypeset", "badPictures", "tooWide"])
+def test_the_checks_see_a_broken_page(open_page: Any, check: str) -> None:
+    visit = open_page("search.html")
+    visit.page.set_content(BROKEN_PAGE)
+    assert visit.ask(check) != []
+
+
+def test_a_request_to_another_host_is_seen(open_page: Any) -> None:
+    visit = open_page("search.html")
+    visit.page.route("https://example.org/*", lambda route: route.abort())
+    visit.page.set_content('<img alt="far" src="https://example.org/picture.png">')
+    assert visit.strangers() == ["https://example.org/picture.png"]
