@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+FreeBitsPer = Literal["dimension", "total", "example"]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Elbo:
     """The terms of the evidence lower bound, one value an example, in nats.
 
@@ -33,26 +36,45 @@ class Elbo:
         """The bound itself, a lower bound on log p(x), `[B]` nats."""
         return -(self.reconstruction + self.kl)
 
-    def loss(self, kl_weight: float = 1.0, free_bits: float = 0.0) -> Tensor:
+    def loss(
+        self,
+        kl_weight: float = 1.0,
+        free_bits: float = 0.0,
+        free_bits_per: FreeBitsPer = "dimension",
+    ) -> Tensor:
         """Average over the batch what training minimises, a scalar in nats.
 
         Args:
             kl_weight: factor of the KL term, often called beta; 1 gives the bound itself.
-            free_bits: nats that each dimension may use at no cost: its KL, averaged over the
-                batch, counts as at least this much.
+            free_bits: nats of KL that come at no cost: a smaller KL counts as this much.
+            free_bits_per: whose KL that is. "dimension": that of each latent dimension,
+                averaged over the batch. "total": the sum over dimensions, averaged over the
+                batch. "example": that of each example by itself, so that the KL's gradient
+                jumps, example by example, where one crosses the threshold.
 
         Raises:
-            ValueError: free bits are asked for, but the KL per dimension is not known.
+            ValueError: `free_bits_per` is none of the three, or it is "dimension" and the KL
+                per dimension is not known.
 
         Source: Higgins et al. (2017) for the weight, Kingma et al. (2016) for free bits.
-            Chapters 2 and 5.
+        Chapters 2 and 5.
         """
+        kl = self._kl_with_free_bits(free_bits, free_bits_per)
+        return self.reconstruction.mean() + kl_weight * kl
+
+    def _kl_with_free_bits(self, free_bits: float, per: FreeBitsPer) -> Tensor:
+        """The batch's mean KL, a scalar, where nothing counts as less than its free bits."""
+        if per not in get_args(FreeBitsPer):
+            raise ValueError(f"free_bits_per must be one of {get_args(FreeBitsPer)}, not {per!r}")
         if free_bits == 0.0:
-            return self.reconstruction.mean() + kl_weight * self.kl.mean()
+            return self.kl.mean()
+        if per == "total":
+            return self.kl.mean().clamp(min=free_bits)
+        if per == "example":
+            return self.kl.clamp(min=free_bits).mean()
         if self.kl_per_dimension is None:
             raise ValueError("free_bits needs kl_per_dimension, and this bound has none")
-        kl = self.kl_per_dimension.mean(0).clamp(min=free_bits).sum()
-        return self.reconstruction.mean() + kl_weight * kl
+        return self.kl_per_dimension.mean(0).clamp(min=free_bits).sum()
 
 
 def importance_weighted_bound(log_weights: Tensor) -> Tensor:

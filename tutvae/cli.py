@@ -47,17 +47,20 @@ def train(
 ) -> None:
     """Fit and evaluate an experiment; write its results file and its weights."""
     with readable_errors(debug):
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
+        from tutvae.data.files import write_beside
         from tutvae.experiments import load_experiment, run_experiment
         from tutvae.results import write_result
 
         described = load_experiment(experiment, settings or [])
         command = shlex.join(["tutvae", *sys.argv[1:]])
-        model, record = run_experiment(described, command)
         weights = runs / described.name / "weights.safetensors"
-        weights.parent.mkdir(parents=True, exist_ok=True)
-        save_file(model.state_dict(), weights)
+        # Before hours of training, not after.
+        for folder in (weights.parent, results):
+            folder.mkdir(parents=True, exist_ok=True)
+        model, record = run_experiment(described, command)
+        write_beside(weights, save(model.state_dict()))
         path = write_result(record, results)
         for split, report in record["reports"].items():
             nll, samples = report["importance_weighted_nll"], report["importance_samples"]

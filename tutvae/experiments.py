@@ -6,10 +6,18 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 from pydantic import ValidationError as PydanticError
 
 from tutvae.data.corpora import digits, mnist
@@ -29,21 +37,30 @@ else:
 class Section(BaseModel):
     """A part of an experiment file: unknown keys and wrong types are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Strict: neither true nor "3" passes for a number.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class CorpusSection(Section):
     """`[corpus]`: which corpus; `valid_size` images of MNIST's training set are held out."""
 
     name: Literal["mnist", "digits"]
-    valid_size: NonNegativeInt = 10_000
+    valid_size: NonNegativeInt | None = None
+
+    @model_validator(mode="after")
+    def _valid_size_is_for_mnist(self) -> CorpusSection:
+        """The digits have a split of their own."""
+        if self.name != "mnist" and self.valid_size is not None:
+            raise ValueError("valid_size goes with mnist alone")
+        return self
 
 
 class ModelSection(Section):
     """`[model]`: the sizes of a `VAE`."""
 
     latent_size: PositiveInt
-    hidden_sizes: tuple[PositiveInt, ...]
+    # A TOML array is a list, which strictness would refuse.
+    hidden_sizes: Annotated[tuple[PositiveInt, ...], Field(strict=False)]
 
 
 class TrainingSection(Section):
@@ -63,7 +80,8 @@ class EvaluationSection(Section):
 class Experiment(Section):
     """A whole experiment file. Chapter 2."""
 
-    name: str
+    # It names the results file, so it is no path.
+    name: Annotated[str, Field(pattern=r"^[\w-]+$")]
     seed: NonNegativeInt
     corpus: CorpusSection
     model: ModelSection
@@ -88,7 +106,7 @@ def load_experiment(path: str | Path, settings: Sequence[str] = ()) -> Experimen
         for setting in settings:
             _apply(setting, table)
         return Experiment.model_validate(table)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from error
     except PydanticError as error:
         faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
@@ -103,6 +121,8 @@ def _apply(setting: str, table: dict[str, Any]) -> None:
     *sections, key = keys.strip().split(".")
     for section in sections:
         table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise ValueError(f"{setting!r} sets a key in {section!r}, which is not a section")
     try:
         table[key] = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
@@ -150,7 +170,9 @@ def run_experiment(
 
 def load_corpus(section: CorpusSection) -> Corpus[Images]:
     """Load the corpus that an experiment names."""
-    return mnist(valid_size=section.valid_size) if section.name == "mnist" else digits()
+    if section.name == "digits":
+        return digits()
+    return mnist() if section.valid_size is None else mnist(valid_size=section.valid_size)
 
 
 def _train(

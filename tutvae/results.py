@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from tutvae.data.corpus import Corpus, Images
+from tutvae.data.files import write_beside
 
 RECORDED_VERSIONS = ("tutvae", "torch", "numpy")
 
@@ -56,7 +57,7 @@ def data_sha256(corpus: Corpus[Images]) -> str:
 
 
 def write_result(record: dict[str, Any], folder: str | Path) -> Path:
-    """Write a record to `folder/NAME.json`: beside it first, then renamed over it.
+    """Write a record to `folder/NAME.json`, whole or not at all.
 
     Args:
         record: what `run_experiment` returns; its `name` names the file.
@@ -64,14 +65,18 @@ def write_result(record: dict[str, Any], folder: str | Path) -> Path:
 
     Returns:
         The file.
+
+    Raises:
+        ValueError: a value is NaN or infinite, which JSON cannot hold.
     """
     path = Path(folder) / f"{record['name']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".json.partial")
     # A line a key: short enough to read, and a changed value changes one line.
-    lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in record.items()]
-    partial.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-    partial.replace(path)
+    lines = [
+        f"  {json.dumps(key)}: {json.dumps(value, allow_nan=False)}"
+        for key, value in record.items()
+    ]
+    write_beside(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
     return path
 
 
@@ -91,12 +96,71 @@ def read_result(path: str | Path) -> dict[str, Any]:
     return record
 
 
+def recorded_result(name: str) -> dict[str, Any]:
+    """Read a results file that comes with the project.
+
+    Args:
+        name: of the run, such as "mnist_vae".
+
+    Returns:
+        The record, as `read_result` gives it.
+
+    Raises:
+        FileNotFoundError: there is none of that name; the message lists those there are.
+    """
+    package = Path(__file__).parent
+    # In an installed package the files lie inside it, in a checkout beside it.
+    folder = next(
+        (f for f in (package / "recorded", package.parent / "results") if f.is_dir()), None
+    )
+    names = sorted(path.stem for path in folder.glob("*.json")) if folder else []
+    if folder is None or name not in names:
+        raise FileNotFoundError(
+            f"no recorded run {name!r}; there are: {', '.join(names) or 'none'}"
+        )
+    return read_result(folder / f"{name}.json")
+
+
+def summary(record: dict[str, Any], split: str = "test") -> str:
+    """Tell in a few lines what a run achieved and where it comes from.
+
+    Args:
+        record: of the run.
+        split: which of its reports to show.
+
+    Returns:
+        The command, the provenance and the figures, in nats an example.
+    """
+    report, machine, versions = record["reports"][split], record["hardware"], record["versions"]
+    nll, samples = report["importance_weighted_nll"], report["importance_samples"]
+    kl_per_dimension = report["kl_per_dimension"]
+    return "\n".join(
+        [
+            record["command"],
+            f"  commit {(record['commit'] or 'unknown')[:12]}, started {record['started'][:10]}",
+            f"  {machine['accelerator'] or machine['processor']}, {machine['threads']} thread(s), "
+            f"torch {versions['torch']}, {record['train_seconds'] / 60:.0f} minutes of training",
+            "",
+            f"  {report['examples']:,} {split} examples, nats an example",
+            f"    reconstruction        {report['reconstruction']:8.2f}",
+            f"    KL                    {report['kl']:8.2f}",
+            f"    bound                 {report['bound']:8.2f}",
+            f"    {f'NLL, {samples:,} samples':<22}{nll:8.2f}",
+            f"    active units          {report['active_units']:5} of {len(kl_per_dimension)}",
+        ]
+    )
+
+
 def _commit() -> str | None:
     """The commit of the package's checkout, marked where the sources differ from it."""
     folder = Path(__file__).parent
     git = ["git", "-C", str(folder)]
     try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
+        # `HEAD:./` fails where the checkout around is not the package's, but one whose .venv
+        # the package is installed in.
+        head = subprocess.run(
+            [*git, "rev-parse", "HEAD", "HEAD:./"], capture_output=True, text=True
+        )
         status = subprocess.run(
             [*git, "status", "--porcelain", "--", "."], capture_output=True, text=True
         )
@@ -104,4 +168,4 @@ def _commit() -> str | None:
         return None
     if head.returncode != 0:
         return None
-    return head.stdout.strip() + ("+changes" if status.stdout.strip() else "")
+    return head.stdout.split()[0] + ("+changes" if status.stdout.strip() else "")

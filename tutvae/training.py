@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
-from tutvae.bounds import Elbo
+from tutvae.bounds import Elbo, FreeBitsPer
 from tutvae.evaluation import LatentVariableModel, mean_terms
 
 
 class History:
-    """What happened in training, one record an epoch.
+    """What happened in training, one record an epoch. Chapter 1.
 
     `history["train_kl"]` is a column as a list; `history.records` are the rows. Columns:
     epoch, step, kl_weight, learning_rate, train_reconstruction, train_kl and, with a
@@ -27,6 +27,13 @@ class History:
 
     def __init__(self, records: Iterable[dict[str, float]] = ()) -> None:
         self.records: list[dict[str, float]] = list(records)
+
+    @classmethod
+    def from_columns(cls, columns: dict[str, list[float]]) -> History:
+        """Rebuild a history from its columns, as a results file keeps them."""
+        return cls(
+            dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
+        )
 
     def __len__(self) -> int:
         """The number of epochs."""
@@ -60,6 +67,8 @@ def fit(
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
     kl_weight: float | Callable[[int], float] = 1.0,
     free_bits: float = 0.0,
+    free_bits_per: FreeBitsPer = "dimension",
+    max_grad_norm: float | None = None,
     device: torch.device | str | None = None,
     progress: bool | None = None,
 ) -> History:
@@ -73,7 +82,10 @@ def fit(
         optimizer: Adam with learning rate 0.001 by default.
         scheduler: changes the optimizer's learning rate after every epoch.
         kl_weight: factor of the KL term, or a function from the step (0, 1, ...) to it.
-        free_bits: nats that each latent dimension may use at no cost.
+        free_bits: nats of KL that come at no cost; see `Elbo.loss`.
+        free_bits_per: whose KL that is: each "dimension", the "total", or each "example".
+        max_grad_norm: a longer gradient is scaled down to this norm, which keeps recurrent
+            networks steady; None leaves gradients alone.
         device: the fastest at hand by default.
         progress: show a bar; by default only where somebody watches.
 
@@ -82,10 +94,12 @@ def fit(
 
     Raises:
         FloatingPointError: the loss became NaN or infinite; the message names the step.
-        ValueError: `train` holds no batch.
+        ValueError: `train` holds no batch, or `max_grad_norm` is not positive.
 
     Source: Kingma & Welling (2014), algorithm 1. Chapter 1 writes the loop out.
     """
+    if max_grad_norm is not None and not max_grad_norm > 0:
+        raise ValueError(f"max_grad_norm must be positive, not {max_grad_norm}")
     device = torch.device(device) if device is not None else pick_device()
     model.to(device)
     optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=1e-3)
@@ -98,10 +112,12 @@ def fit(
         seen: list[Tensor] = []
         for batch in train:
             elbo = model(batch.to(device))
-            loss = elbo.loss(schedule(step), free_bits)
+            loss = elbo.loss(schedule(step), free_bits, free_bits_per)
             _check_finite(loss, step, optimizer)
             optimizer.zero_grad()
             loss.backward()
+            if max_grad_norm is not None:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
             optimizer.step()
             seen.append(_terms(elbo))
             step += 1
@@ -116,7 +132,7 @@ def fit(
 
 
 def _terms(elbo: Elbo) -> Tensor:
-    """A batch's sums and its size, `[3]`, left on the device so as not to wait for it."""
+    """A batch's sums and its size, `[3]`."""
     count = torch.full_like(elbo.kl[0], len(elbo.kl))
     return torch.stack([elbo.reconstruction.sum(), elbo.kl.sum(), count]).detach()
 

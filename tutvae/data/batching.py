@@ -17,7 +17,7 @@ from tutvae.data.corpus import Texts
 from tutvae.data.tokenization import Tokenizer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TextBatch:
     """A minibatch of documents.
 

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Images:
     """Grey images as flat rows of intensities.
 
@@ -72,7 +72,7 @@ class Texts:
 Split = TypeVar("Split", bound="Images | Texts", covariant=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Corpus(Generic[Split]):
     """A named data set in three parts: fit on `train`, choose on `valid`, report on `test`."""
 

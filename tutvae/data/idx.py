@@ -22,7 +22,7 @@ def read_idx(path: Path) -> np.ndarray:
         path: the file.
 
     Returns:
-        An array of `uint8` with the file's own shape: `[N, height, width]` images, `[N]` labels.
+        An array of `uint8` of the file's own shape, `[N, height, width]` images or `[N]` labels.
 
     Raises:
         ValueError: the file is not IDX, holds another type, or has too few or too many bytes.

@@ -99,7 +99,7 @@ class VAE(nn.Module):
     def prior(self) -> Normal:
         """The prior p(z): a standard Normal of shape `[Z]`."""
         mean = torch.zeros_like(self.encoder.mean.bias)
-        return Normal(mean, torch.ones_like(mean))
+        return Normal(mean, torch.ones_like(mean), validate_args=False)
 
     def posterior(self, x: Tensor) -> Normal:
         """Encode images `[B, D]` to q(z|x), a Normal of shape `[B, Z]`.

@@ -1,0 +1,98 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+# Random examples would make a run of the tests no proof of the next.
+settings.register_profile("tutvae", deadline=None, derandomize=True)
+settings.load_profile("tutvae")
+
+DIGITS_EXPERIMENT = """
+name = "tiny_digits"
+seed = 3
+
+[corpus]
+name = "digits"
+
+[model]
+latent_size = 4
+hidden_sizes = [32]
+
+[training]
+epochs = 20
+batch_size = 50
+learning_rate = 0.005
+
+[evaluation]
+importance_samples = 7
+"""
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of the real corpora, or a skip."""
+    root = os.environ.get("TUTVAE_DATA")
+    if not root or not Path(root).is_dir():
+        pytest.skip("the environment variable TUTVAE_DATA names no folder of real corpora")
+    return Path(root)
+
+
+@pytest.fixture(scope="session")
+def idx_bytes() -> Callable[[np.ndarray], bytes]:
+    """A function from an array to the bytes of its IDX file, after the format's description."""
+
+    def pack(array: np.ndarray) -> bytes:
+        sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
+        return bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes()
+
+    return pack
+
+
+@pytest.fixture(scope="session")
+def mnist_arrays() -> dict[str, np.ndarray]:
+    """Images and labels of the shapes of MNIST, by file name: 12 for training and 7 for test."""
+    rng = np.random.default_rng(0)
+    return {
+        "train-images-idx3-ubyte": rng.integers(0, 256, (12, 28, 28), dtype=np.uint8),
+        "train-labels-idx1-ubyte": rng.integers(0, 10, 12, dtype=np.uint8),
+        "t10k-images-idx3-ubyte": rng.integers(0, 256, (7, 28, 28), dtype=np.uint8),
+        "t10k-labels-idx1-ubyte": rng.integers(0, 10, 7, dtype=np.uint8),
+    }
+
+
+@pytest.fixture
+def mnist_folder(
+    tmp_path: Path,
+    mnist_arrays: dict[str, np.ndarray],
+    idx_bytes: Callable[[np.ndarray], bytes],
+) -> Path:
+    """A folder of four tiny IDX files; their SHA-256 are not those of MNIST."""
+    folder = tmp_path / "mnist"
+    folder.mkdir()
+    for name, array in mnist_arrays.items():
+        (folder / name).write_bytes(idx_bytes(array))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits_toml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An experiment file that runs in a second."""
+    path = tmp_path_factory.mktemp("experiments") / "tiny_digits.toml"
+    path.write_text(DIGITS_EXPERIMENT)
+    return path
+
+
+@pytest.fixture(scope="session")
+def digits_run(digits_toml: Path) -> tuple[Any, dict[str, Any]]:
+    """The trained model and the record of that experiment."""
+    from tutvae.experiments import load_experiment, run_experiment
+
+    return run_experiment(load_experiment(digits_toml), "tutvae train tiny_digits.toml")

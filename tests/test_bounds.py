@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tutvae.bounds import Elbo, FreeBitsPer, importance_weighted_bound
+
+# B = 3 examples, Z = 2 dimensions. Means over the batch: 0.5 and 2.0 nats.
+KL_PER_DIMENSION = torch.tensor([[0.3, 3.0], [0.0, 1.0], [1.2, 2.0]])
+RECONSTRUCTION = torch.tensor([10.0, 20.0, 60.0])
+
+nats = st.floats(-200, 200, allow_nan=False, width=32)
+
+
+def elbo() -> Elbo:
+    return Elbo(RECONSTRUCTION, KL_PER_DIMENSION.sum(1), KL_PER_DIMENSION)
+
+
+def test_value_is_minus_reconstruction_minus_kl() -> None:
+    torch.testing.assert_close(elbo().value, torch.tensor([-13.3, -21.0, -63.2]))
+
+
+def test_loss_is_the_batch_mean_of_the_negative_bound() -> None:
+    assert elbo().loss().item() == pytest.approx(30 + 2.5)
+    assert elbo().loss().item() == pytest.approx(-elbo().value.mean().item())
+
+
+@pytest.mark.parametrize(("kl_weight", "loss"), [(0.0, 30.0), (0.25, 30.625), (4.0, 40.0)])
+def test_kl_weight_multiplies_the_kl_alone(kl_weight: float, loss: float) -> None:
+    assert elbo().loss(kl_weight).item() == pytest.approx(loss)
+
+
+@pytest.mark.parametrize(
+    ("free_bits", "kl"),
+    [
+        (0.1, 2.5),  # below both means: no effect, though single examples lie below
+        (0.5, 2.5),
+        (0.75, 0.75 + 2.0),
+        (2.0, 2.0 + 2.0),
+        (3.0, 3.0 + 3.0),
+    ],
+)
+@pytest.mark.parametrize("kl_weight", [1.0, 0.5])
+def test_free_bits_by_hand(free_bits: float, kl: float, kl_weight: float) -> None:
+    loss = elbo().loss(kl_weight, free_bits=free_bits)
+    assert loss.item() == pytest.approx(30 + kl_weight * kl)
+
+
+@given(free_bits=st.floats(0.01, 5), step=st.floats(1e-4, 1e-2))
+def test_free_bits_do_not_jump_at_the_threshold(free_bits: float, step: float) -> None:
+    def loss(kl: float) -> float:
+        per_dimension = torch.full((3, 2), kl, dtype=torch.float64)
+        bound = Elbo(RECONSTRUCTION.double(), per_dimension.sum(1), per_dimension)
+        return bound.loss(free_bits=free_bits).item()
+
+    below, at, above = loss(free_bits - step), loss(free_bits), loss(free_bits + step)
+    assert below == pytest.approx(at, abs=1e-9)
+    assert above - at == pytest.approx(2 * step, abs=1e-9)
+
+
+@given(free_bits=st.floats(1e-9, 0.49))
+def test_free_bits_that_nobody_needs_leave_the_bound(free_bits: float) -> None:
+    assert elbo().loss(free_bits=free_bits).item() == pytest.approx(elbo().loss().item())
+
+
+def test_gradient_of_a_free_dimension_is_zero() -> None:
+    kl = KL_PER_DIMENSION.clone().requires_grad_()
+    Elbo(RECONSTRUCTION, kl.sum(1), kl).loss(free_bits=0.75).backward()
+    torch.testing.assert_close(kl.grad, torch.tensor([[0.0, 1 / 3]]).expand(3, 2))
+
+
+def test_free_bits_need_the_kl_per_dimension() -> None:
+    bound = Elbo(RECONSTRUCTION, KL_PER_DIMENSION.sum(1))
+    assert bound.loss().item() == pytest.approx(32.5)
+    with pytest.raises(ValueError, match="kl_per_dimension"):
+        bound.loss(free_bits=0.5)
+
+
+# KL of the three examples: 3.3, 1.0 and 3.2 nats; their mean is 2.5.
+@pytest.mark.parametrize(
+    ("per", "free_bits", "kl"),
+    [
+        ("dimension", 0.75, 0.75 + 2.0),
+        ("total", 2.4, 2.5),
+        ("total", 3.0, 3.0),
+        ("example", 0.9, 2.5),
+        ("example", 3.1, (3.3 + 3.1 + 3.2) / 3),
+        ("example", 4.0, 4.0),
+    ],
+)
+@pytest.mark.parametrize("kl_weight", [1.0, 0.5])
+def test_free_bits_per(per: FreeBitsPer, free_bits: float, kl: float, kl_weight: float) -> None:
+    loss = elbo().loss(kl_weight, free_bits=free_bits, free_bits_per=per)
+    assert loss.item() == pytest.approx(30 + kl_weight * kl)
+
+
+@pytest.mark.parametrize("per", ["total", "example"])
+def test_these_free_bits_do_without_the_kl_per_dimension(per: FreeBitsPer) -> None:
+    loss = Elbo(RECONSTRUCTION, KL_PER_DIMENSION.sum(1)).loss(free_bits=4.0, free_bits_per=per)
+    assert loss.item() == pytest.approx(30 + 4)
+
+
+def test_unknown_free_bits() -> None:
+    with pytest.raises(
+        ValueError, match=r"one of \('dimension', 'total', 'example'\), not 'batch'"
+    ):
+        elbo().loss(free_bits_per="batch")  # type: ignore[arg-type]
+
+
+def test_a_bound_does_not_change() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        elbo().kl = RECONSTRUCTION  # type: ignore[misc]
+
+
+def log_weights(rows: int) -> st.SearchStrategy[Tensor]:
+    """`[S, B]` log weights with B = 3."""
+    row = st.lists(nats, min_size=3, max_size=3)
+    return st.lists(row, min_size=rows, max_size=rows).map(
+        lambda values: torch.tensor(values, dtype=torch.float64)
+    )
+
+
+def test_importance_weighted_bound_by_hand() -> None:
+    weights = torch.tensor([[1.0, 8.0], [3.0, 2.0]]).log()  # [S, B]
+    torch.testing.assert_close(importance_weighted_bound(weights), torch.tensor([2.0, 5.0]).log())
+
+
+@given(log_weights(1))
+def test_one_sample_is_the_elbo(weights: Tensor) -> None:
+    torch.testing.assert_close(importance_weighted_bound(weights), weights[0])
+
+
+@given(weights=log_weights(5), shift=st.floats(-1e4, 1e4))
+def test_a_common_factor_comes_out(weights: Tensor, shift: float) -> None:
+    """Also where exp would underflow to 0 or overflow."""
+    shifted = importance_weighted_bound(weights + shift)
+    torch.testing.assert_close(shifted, importance_weighted_bound(weights) + shift)
+
+
+@given(log_weights(6))
+def test_more_samples_bound_from_nearer(weights: Tensor) -> None:
+    """The bound on all S samples is at least the average of the bounds on its parts."""
+    whole = importance_weighted_bound(weights)
+    for parts in (2, 3, 6):
+        average = torch.stack([importance_weighted_bound(w) for w in weights.chunk(parts)]).mean(0)
+        assert (whole >= average - 1e-9).all()
+    assert (whole <= weights.amax(0) + 1e-9).all()
+    assert (whole >= weights.amax(0) - math.log(6) - 1e-9).all()
+
+
+@pytest.mark.parametrize(
+    ("per", "free_bits", "kl"),
+    [
+        # Totals of the examples: 3.3, 1.0, 3.2 nats; their mean is 2.5.
+        ("dimension", 2.2, 2.2 + 2.2),
+        ("total", 2.2, 2.5),
+        ("total", 2.5, 2.5),
+        ("total", 4.0, 4.0),
+        ("example", 0.9, 2.5),
+        ("example", 2.2, (3.3 + 2.2 + 3.2) / 3),
+        ("example", 4.0, 4.0),
+    ],
+)
+@pytest.mark.parametrize("kl_weight", [1.0, 0.5])
+def test_free_bits_per_whom(
+    per: FreeBitsPer, free_bits: float, kl: float, kl_weight: float
+) -> None:
+    loss = elbo().loss(kl_weight, free_bits, per)
+    assert loss.item() == pytest.approx(30 + kl_weight * kl)
+
+
+@pytest.mark.parametrize(
+    ("per", "gradient"),
+    [
+        ("dimension", [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]),
+        ("total", [[1 / 3, 1 / 3], [1 / 3, 1 / 3], [1 / 3, 1 / 3]]),
+        ("example", [[1 / 3, 1 / 3], [0.0, 0.0], [1 / 3, 1 / 3]]),
+    ],
+)
+def test_whose_gradient_free_bits_stop(per: FreeBitsPer, gradient: list[list[float]]) -> None:
+    kl = KL_PER_DIMENSION.clone().requires_grad_()
+    Elbo(RECONSTRUCTION, kl.sum(1), kl).loss(free_bits=2.2, free_bits_per=per).backward()
+    torch.testing.assert_close(kl.grad, torch.tensor(gradient))
+
+
+@pytest.mark.parametrize("per", ["total", "example"])
+def test_other_free_bits_need_no_kl_per_dimension(per: FreeBitsPer) -> None:
+    bound = Elbo(RECONSTRUCTION, KL_PER_DIMENSION.sum(1))
+    assert bound.loss(free_bits=4.0, free_bits_per=per).item() == pytest.approx(34)
+
+
+@pytest.mark.parametrize("free_bits", [0.0, 0.5])
+def test_free_bits_per_something_else(free_bits: float) -> None:
+    with pytest.raises(ValueError, match=r"'dimension', 'total', 'example'.*not 'batch'"):
+        elbo().loss(free_bits=free_bits, free_bits_per="batch")

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+import tutvae
+from tutvae.cli import app
+from tutvae.models import VAE
+from tutvae.results import read_result
+
+runner = CliRunner()
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[str]:
+    """The options that keep what a run writes in a folder of the test."""
+    return ["--results", str(tmp_path / "results"), "--runs", str(tmp_path / "runs")]
+
+
+class TestTrain:
+    def test_it_writes_the_results_and_the_weights(
+        self,
+        digits_toml: Path,
+        folders: list[str],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(sys, "argv", ["/bin/tutvae", "train", "a file.toml"])
+        settings = ["--set", "training.epochs=1", "--set", "name=short"]
+        result = runner.invoke(app, ["train", str(digits_toml), *folders, *settings])
+        assert result.exit_code == 0, result.output
+        record = read_result(tmp_path / "results" / "short.json")
+        assert record["command"] == "tutvae train 'a file.toml'"
+        assert record["configuration"]["training"]["epochs"] == 1
+
+        model = VAE(64, 4, (32,))
+        weights = tmp_path / "runs" / "short" / "weights.safetensors"
+        model.load_state_dict(load_file(weights))
+        assert os.listdir(weights.parent) == [weights.name]
+        report = record["reports"]["test"]
+        with torch.no_grad():  # the weights are the trained ones: close to the reported bound
+            corpus = tutvae.digits().test
+            batches = tutvae.data.images.ImageBatches(corpus, 500, shuffle=False, seed=3)
+            again = tutvae.evaluate(model, batches, importance_samples=7)
+        assert again.bound == pytest.approx(report["bound"], rel=1e-4)
+
+        valid, test, wrote = result.output.splitlines()
+        assert valid.startswith("valid: bound ")
+        nll = report["importance_weighted_nll"]
+        assert test == f"test: bound {report['bound']:.2f}, NLL {nll:.2f} (7 samples)"
+        assert str(weights) in wrote
+        assert str(tmp_path / "results" / "short.json") in wrote
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            (["training.epochs=none"], "training.epochs: Input should be a valid integer"),
+            (["epochs"], "section.key=value"),
+            (["corpus.name=mnist"], "holds neither train-images"),
+            (["training.learning_rate=1e30"], "at step 1, with learning rate 1e+30"),
+        ],
+    )
+    def test_an_error_is_one_message_and_exit_code_1(
+        self,
+        digits_toml: Path,
+        folders: list[str],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        settings: list[str],
+        message: str,
+    ) -> None:
+        (tmp_path / "mnist").mkdir()
+        monkeypatch.setenv("TUTVAE_DATA", str(tmp_path))
+        options = [option for setting in settings for option in ("--set", setting)]
+        result = runner.invoke(app, ["train", str(digits_toml), *folders, *options])
+        assert result.exit_code == 1
+        assert result.output.startswith("error: ")
+        assert message in result.output
+        assert "Traceback" not in result.output
+        assert isinstance(result.exception, SystemExit)
+        assert not list(tmp_path.glob("results/*"))
+
+    def test_a_missing_file(self, folders: list[str]) -> None:
+        result = runner.invoke(app, ["train", "nowhere.toml", *folders])
+        assert result.exit_code == 1
+        assert "nowhere.toml" in result.output
+
+    def test_debug_shows_where_the_error_arose(self, digits_toml: Path, folders: list[str]) -> None:
+        arguments = ["train", str(digits_toml), *folders, "--set", "seed=-1", "--debug"]
+        result = runner.invoke(app, arguments)
+        assert result.exit_code == 1
+        assert isinstance(result.exception, ValueError)
+        assert "seed" in str(result.exception)
+
+    @pytest.mark.parametrize("option", ["--results", "--runs"])
+    def test_a_folder_that_cannot_be_written_to_is_noticed_before_training(
+        self, digits_toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+    ) -> None:
+        def train(*_: object) -> None:
+            pytest.fail("it trained")
+
+        monkeypatch.setattr("tutvae.experiments.run_experiment", train)
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "taken").write_text("a file")
+        result = runner.invoke(app, ["train", str(digits_toml), option, str(tmp_path / "taken")])
+        assert result.exit_code == 1
+        assert "taken" in result.output
+
+    def test_a_programming_error_is_not_hidden(
+        self, digits_toml: Path, folders: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def train(*_: object) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr("tutvae.experiments.run_experiment", train)
+        result = runner.invoke(app, ["train", str(digits_toml), *folders])
+        assert isinstance(result.exception, ZeroDivisionError)
+
+
+class TestInfo:
+    def test_json(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TUTVAE_DATA", "some/where")
+        result = runner.invoke(app, ["info", "--json"])
+        assert result.exit_code == 0
+        facts = json.loads(result.output)
+        assert set(facts) == {"tutvae", "torch", "python", "device", "TUTVAE_DATA"}
+        assert facts["tutvae"] == tutvae.__version__
+        assert facts["torch"] == torch.__version__
+        assert facts["TUTVAE_DATA"] == "some/where"
+
+    def test_lines(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("TUTVAE_DATA", raising=False)
+        result = runner.invoke(app, ["info"])
+        assert result.exit_code == 0
+        rows = [line.split(maxsplit=1) for line in result.output.splitlines()]
+        assert rows[0] == ["tutvae", tutvae.__version__]
+        assert rows[-1] == ["TUTVAE_DATA", "not set"]
+
+
+def test_without_arguments_it_explains_itself() -> None:
+    result = runner.invoke(app, [])
+    assert "train" in result.output
+    assert "info" in result.output
+
+
+@pytest.mark.parametrize("arguments", [["fly"], ["train"], ["info", "--xml"]])
+def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output

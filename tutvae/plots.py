@@ -1,0 +1,246 @@
+"""The book's figures: one function each, which draws on given Axes and returns them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from tutvae.evaluation import ACTIVE_UNIT_VARIANCE, evaluating
+from tutvae.training import History
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from tutvae.models import VAE
+
+BLUE, ORANGE, GREEN, RED, GREY = "#2f5d8c", "#d9822b", "#4c8c5c", "#b5403a", "#7a7f87"
+
+
+def use_style() -> None:
+    """Set the book's look: sizes, colours, and an opaque background for dark pages."""
+    import seaborn as sns
+
+    sns.set_theme(
+        style="ticks",
+        palette=[BLUE, ORANGE, GREEN, RED, GREY],
+        rc={
+            "figure.figsize": (7.2, 3.4),
+            "figure.dpi": 110,
+            "figure.facecolor": "white",
+            "figure.constrained_layout.use": True,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlesize": "medium",
+            "legend.frameon": False,
+        },
+    )
+
+
+def loss_curves(history: History, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+    """Draw the two terms of the bound against the epoch, side by side.
+
+    Args:
+        history: what `fit` returned.
+        axes: two Axes, for the reconstruction and for the KL; new ones by default.
+
+    Returns:
+        The two Axes. Chapter 1.
+    """
+    import matplotlib.pyplot as plt
+
+    if axes is None:
+        axes = plt.subplots(1, 2)[1]
+    for ax, term, title in zip(
+        axes, ("reconstruction", "kl"), ("reconstruction", "KL"), strict=True
+    ):
+        ax.plot(history["epoch"], history[f"train_{term}"], label="training")
+        if f"valid_{term}" in history.records[0]:
+            ax.plot(history["epoch"], history[f"valid_{term}"], "--", label="validation")
+        ax.set(title=title, xlabel="epoch", ylabel="nats an example")
+        ax.legend()
+    return axes
+
+
+def image_grid(pixels: Tensor, height: int, columns: int, ax: Axes | None = None) -> Axes:
+    """Tile images, row by row.
+
+    Args:
+        pixels: intensities in [0, 1], `[N, D]`.
+        height: rows of an image.
+        columns: images a row; N must be a multiple of it.
+        ax: new by default.
+
+    Returns:
+        The Axes. Chapter 1.
+
+    Raises:
+        ValueError: N is not a multiple of `columns`, or D not of `height`.
+    """
+    count, size = pixels.shape
+    if count % columns or size % height:
+        raise ValueError(
+            f"cannot tile {count} images of {size} pixels as {columns} columns of {height}"
+        )
+    width = size // height
+    # A white line between neighbours.
+    padded = torch.nn.functional.pad(pixels.detach().cpu().view(count, height, width), (0, 1, 0, 1))
+    rows = padded.view(count // columns, columns, height + 1, width + 1)
+    ax = _axes(ax)
+    ax.imshow(rows.transpose(1, 2).flatten(2).flatten(0, 1), cmap="Greys", vmin=0, vmax=1)
+    ax.axis("off")
+    return ax
+
+
+def reconstructions(
+    originals: Tensor, reconstructed: Tensor, height: int, ax: Axes | None = None
+) -> Axes:
+    """Draw images in a row, and under each what the model makes of its code.
+
+    Args:
+        originals: `[N, D]`.
+        reconstructed: the decoder's pixel probabilities, `[N, D]`.
+        height: rows of an image.
+        ax: new by default.
+
+    Returns:
+        The Axes. Chapter 1.
+    """
+    ax = image_grid(torch.cat([originals, reconstructed]), height, len(originals), ax)
+    for row, name in enumerate(("image", "decoded")):
+        ax.text(-1, (row + 0.5) * (height + 1), name, ha="right", va="center")
+    return ax
+
+
+def interpolation_strip(
+    pixels: Tensor, weights: Tensor, height: int, ax: Axes | None = None
+) -> Axes:
+    """Draw decoded images along a path of codes, with the weight a under each.
+
+    Args:
+        pixels: one or several paths, `[P * A, D]`, path by path.
+        weights: the values of a, `[A]`.
+        height: rows of an image.
+        ax: new by default.
+
+    Returns:
+        The Axes. Chapter 2.
+    """
+    ax = image_grid(pixels, height, len(weights), ax)
+    step = pixels.shape[1] // height + 1
+    bottom = len(pixels) // len(weights) * (height + 1)
+    for column, weight in enumerate(weights.tolist()):
+        ax.text((column + 0.45) * step, bottom, f"{weight:.2f}", ha="center", va="top")
+    return ax
+
+
+def latent_scatter(codes: Tensor, labels: Tensor, ax: Axes | None = None) -> Axes:
+    """Scatter two-dimensional codes, coloured by class.
+
+    Args:
+        codes: `[N, 2]`.
+        labels: classes, `[N]`.
+        ax: new by default.
+
+    Returns:
+        The Axes. Chapter 2.
+
+    Raises:
+        ValueError: the codes do not have two dimensions.
+    """
+    if codes.shape[1] != 2:
+        raise ValueError(f"a scatter needs codes [N, 2], not {list(codes.shape)}")
+    ax = _axes(ax)
+    x, y = codes.cpu().T
+    points = ax.scatter(x, y, c=labels.cpu(), s=9, cmap="tab10", linewidths=0)
+    classes = labels.unique().tolist()
+    handles, names = points.legend_elements(num=classes)
+    ax.legend(handles, names, loc="center left", bbox_to_anchor=(1, 0.5))
+    ax.set(xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
+    return ax
+
+
+def manifold(model: VAE, height: int, points: int = 18, ax: Axes | None = None) -> Axes:
+    """Decode a grid over a two-dimensional code, spaced so that the prior's mass is even.
+
+    Args:
+        model: a VAE with Z = 2.
+        height: rows of an image.
+        points: grid points a side.
+        ax: new by default.
+
+    Returns:
+        The Axes. Kingma & Welling (2014), figure 4. Chapter 2.
+    """
+    quantiles = (torch.arange(points) + 0.5) / points
+    with evaluating(model) as device:
+        z = torch.distributions.Normal(0.0, 1.0).icdf(quantiles)
+        # Upwards is larger, as in a scatter: rows run through z_2 from the top down.
+        grid = torch.stack(torch.meshgrid(z, z.flip(0), indexing="xy"), dim=-1)
+        pixels = model.decoder(grid.view(-1, 2).to(device)).probs
+    return image_grid(pixels, height, points, ax)
+
+
+def dimension_bars(
+    kl: Sequence[float], variances: Tensor, axes: Sequence[Axes] | None = None
+) -> Sequence[Axes]:
+    """Draw what each latent dimension carries, largest first.
+
+    Args:
+        kl: nats of each dimension, Z values, as in `Report.kl_per_dimension`.
+        variances: variance of the posterior means over the data, `[Z]`.
+        axes: two Axes, for the KL and for the variance; new ones by default.
+
+    Returns:
+        The two Axes. Chapter 2.
+    """
+    import matplotlib.pyplot as plt
+
+    if axes is None:
+        axes = plt.subplots(1, 2)[1]
+    ranks = range(1, len(kl) + 1)
+    axes[0].bar(ranks, sorted(kl, reverse=True), color=BLUE)
+    axes[0].set(title="KL", xlabel="dimension, by rank", ylabel="nats an example")
+    axes[1].bar(ranks, variances.sort(descending=True).values.cpu(), color=BLUE)
+    axes[1].axhline(ACTIVE_UNIT_VARIANCE, color=RED, linestyle="--", label="threshold")
+    axes[1].set(title="variance of the posterior mean", xlabel="dimension, by rank", yscale="log")
+    axes[1].legend()
+    return axes
+
+
+def rate_distortion(
+    rates: Sequence[float],
+    distortions: Sequence[float],
+    names: Sequence[str],
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw reconstruction against KL, a point a model, over lines of equal bound.
+
+    Args:
+        rates: KL of each model, nats an example.
+        distortions: reconstruction of each model, nats an example.
+        names: what to write at each point.
+        ax: new by default.
+
+    Returns:
+        The Axes. Alemi et al. (2018), figure 1. Chapter 2.
+    """
+    ax = _axes(ax)
+    ax.plot(rates, distortions, "o-")
+    for rate, distortion, name in zip(rates, distortions, names, strict=True):
+        ax.annotate(name, (rate, distortion), xytext=(6, 6), textcoords="offset points")
+    ax.margins(0.12)
+    ax.autoscale(False)  # the lines below must not widen the view
+    for bound in range(0, int(max(rates) + max(distortions)) + 10, 2):
+        ax.axline((0, bound), slope=-1, color=GREY, linewidth=0.6, alpha=0.5, zorder=0)
+    ax.set(xlabel="rate: KL, nats an example", ylabel="distortion: reconstruction, nats")
+    return ax
+
+
+def _axes(ax: Axes | None) -> Axes:
+    """The Axes to draw on."""
+    import matplotlib.pyplot as plt
+
+    return plt.subplots()[1] if ax is None else ax
