@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from tutvae.data.batching import TextBatch
+from tutvae.models import LSTMEncoder
+
+B, T, V, E, H, Z = 4, 6, 11, 5, 7, 3
+LENGTHS = torch.tensor([4, 6, 2, 5])
+
+in_both_modes = pytest.mark.parametrize("training", [False, True])
+
+
+def encoder(seed: int = 0, scale: float = 2.0) -> LSTMEncoder:
+    """An encoder in eval mode, `scale` times its start: far from linear."""
+    torch.manual_seed(seed)
+    model = LSTMEncoder(V, E, H, Z)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(scale)
+    return model.eval()
+
+
+def documents(seed: int = 1, extra: int = 0) -> TextBatch:
+    """B documents; `extra` adds columns of padding."""
+    drawn = torch.randint(3, V, (B, T), generator=torch.Generator().manual_seed(seed))
+    drawn[:, 0] = 1
+    drawn = torch.cat([drawn, torch.zeros(B, extra, dtype=torch.int64)], dim=1)
+    time = torch.arange(T + extra)
+    drawn[time >= LENGTHS[:, None]] = 0
+    return TextBatch(drawn, LENGTHS)
+
+
+def rows(batch: TextBatch, order: list[int]) -> TextBatch:
+    return TextBatch(batch.tokens[order], batch.lengths[order])
+
+
+def outputs(model: LSTMEncoder, batch: TextBatch) -> Tensor:
+    """Means and scales, `[B, 2Z]`."""
+    q = model(batch)
+    return torch.cat([q.loc, q.scale], dim=1)
+
+
+def test_shapes() -> None:
+    model = encoder()
+    q = model(documents())
+    assert q.batch_shape == q.loc.shape == q.scale.shape == (B, Z)
+    assert (model.vocabulary_size, model.latent_size) == (V, Z)
+
+
+def test_every_parameter_gets_a_gradient() -> None:
+    model = encoder().train()
+    outputs(model, documents()).sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_every_word_s_embedding_trains() -> None:
+    """From the padding's id, 0, to the last word's."""
+    model = encoder()
+    outputs(model, TextBatch(torch.arange(V)[None], torch.tensor([V]))).sum().backward()
+    assert (model.embedding.weight.grad.abs().sum(1) > 0).all()
+
+
+def test_state_dict_round_trip() -> None:
+    trained, fresh = encoder(1), encoder(2)
+    assert not torch.equal(outputs(trained, documents()), outputs(fresh, documents()))
+    fresh.load_state_dict(trained.state_dict())
+    assert torch.equal(outputs(trained, documents()), outputs(fresh, documents()))
+
+
+@in_both_modes
+def test_padding_changes_nothing(training: bool) -> None:
+    model = encoder().train(training)
+    expected = outputs(model, documents())
+    torch.testing.assert_close(outputs(model, documents(extra=4)), expected)
+    batch = documents(extra=4)
+    padding = torch.arange(T + 4) >= LENGTHS[:, None]
+    other = replace(batch, tokens=batch.tokens.masked_fill(padding, V - 1))
+    torch.testing.assert_close(outputs(model, other), expected)
+
+
+@in_both_modes
+def test_rows_do_not_mix(training: bool) -> None:
+    """A batch of one equals its row, without its padding; permuting permutes the outputs."""
+    model, batch = encoder().train(training), documents()
+    whole = outputs(model, batch)
+    for row, length in enumerate(LENGTHS.tolist()):
+        alone = TextBatch(batch.tokens[[row], :length], batch.lengths[[row]])
+        torch.testing.assert_close(outputs(model, alone), whole[[row]])
+    order = [2, 0, 3, 1]
+    torch.testing.assert_close(outputs(model, rows(batch, order)), whole[order])
+
+
+@in_both_modes
+def test_it_is_deterministic(training: bool) -> None:
+    model = encoder().train(training)
+    assert torch.equal(outputs(model, documents()), outputs(model, documents()))
+
+
+def test_every_token_of_a_document_matters() -> None:
+    model, batch = encoder(), documents()
+    for row, length in enumerate(LENGTHS.tolist()):
+        for t in range(length):
+            tokens = batch.tokens.clone()
+            tokens[row, t] = (tokens[row, t] + 1) % V
+            moved = (outputs(model, replace(batch, tokens=tokens)) != outputs(model, batch)).any(1)
+            assert moved.tolist() == [other == row for other in range(B)]
+
+
+def test_the_order_of_the_words_matters() -> None:
+    model, batch = encoder(), documents()
+    swapped = batch.tokens.clone()
+    swapped[1, [1, 2]] = swapped[1, [2, 1]]
+    assert swapped[1, 1] != swapped[1, 2]
+    moved = outputs(model, replace(batch, tokens=swapped)) - outputs(model, batch)
+    assert moved[1].abs().max() > 1e-3
+
+
+def test_it_computes_mean_and_log_variance() -> None:
+    model = encoder()
+    with torch.no_grad():
+        for layer, bias in ((model.mean, -1.5), (model.log_variance, math.log(4.0))):
+            layer.weight.zero_()
+            layer.bias.fill_(bias)
+        q = model(documents())
+    torch.testing.assert_close(q.loc, torch.full((B, Z), -1.5))
+    torch.testing.assert_close(q.scale, torch.full((B, Z), 2.0))

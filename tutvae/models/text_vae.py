@@ -1,0 +1,189 @@
+"""The models of text: a language model, p(x), and the sentence VAE, p(x|z) p(z)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
+
+from tutvae.bounds import Elbo
+from tutvae.data.batching import TextBatch
+from tutvae.data.tokenization import Tokenizer
+from tutvae.models.decoders import Decoder, LSTMDecoder
+from tutvae.models.encoders import LSTMEncoder
+
+
+def document_log_likelihood(decoder: Decoder, batch: TextBatch, z: Tensor | None = None) -> Tensor:
+    """Score documents: the sum of the log-probabilities of their words and end marks.
+
+    Each document starts at its start mark, and each target is predicted from the true tokens
+    before it (teacher forcing). Only targets that count are turned into logits.
+
+    Args:
+        decoder: with Z = 0 the score is log p(x), otherwise log p(x|z).
+        batch: the documents.
+        z: codes `[B, Z]`, or None where Z = 0.
+
+    Returns:
+        `[B]` nats per document.
+
+    Source: Mikolov et al. (2010) for Z = 0, Bowman et al. (2016), section 3. Chapters 3 and 4.
+    """
+    mask = batch.mask  # [B, T]
+    hidden = decoder(batch.inputs, z)  # [B, T, H]
+    logits = decoder.project(hidden[mask])  # [words and end marks, V]
+    log_probs = -F.cross_entropy(logits, batch.targets[mask], reduction="none")
+    return torch.zeros_like(mask, dtype=log_probs.dtype).masked_scatter(mask, log_probs).sum(1)
+
+
+def check_tokens(batch: TextBatch, vocabulary_size: int) -> None:
+    """Raise ValueError for a token id outside the vocabulary; PyTorch's own errors say less."""
+    largest = int(batch.tokens.max())
+    if largest >= vocabulary_size:
+        raise ValueError(
+            f"token id {largest} is outside the model's vocabulary of {vocabulary_size}: "
+            "encode the texts with the tokenizer that the model was built for"
+        )
+
+
+def standard_normal(model: nn.Module, *shape: int) -> Normal:
+    """A standard Normal on the device and in the precision of a model."""
+    zeros = next(model.parameters()).new_zeros(shape)
+    return Normal(zeros, torch.ones_like(zeros), validate_args=False)
+
+
+class LanguageModel(nn.Module):
+    """A decoder without a code: p(x) as a product over the words, each given those before it.
+
+    To `fit` and `evaluate` it is a latent-variable model with Z = 0: its KL is 0, and its bound
+    is the exact NLL.
+
+    Args:
+        decoder: any decoder with `latent_size` 0.
+
+    Raises:
+        ValueError: the decoder has a code.
+
+    Source: Mikolov et al. (2010). Chapter 3.
+    """
+
+    def __init__(self, decoder: Decoder) -> None:
+        super().__init__()
+        if decoder.latent_size != 0:
+            raise ValueError(
+                f"a language model has no code, but its decoder has latent_size "
+                f"{decoder.latent_size}: build it with 0, or use TextVAE"
+            )
+        self.decoder = decoder
+        self.latent_size = 0
+
+    def prior(self) -> Normal:
+        """The prior over no dimensions at all: a Normal of shape `[0]`."""
+        return standard_normal(self, 0)
+
+    def posterior(self, batch: TextBatch) -> Normal:
+        """The posterior over no dimensions of B documents: a Normal of shape `[B, 0]`."""
+        return standard_normal(self, len(batch), 0)
+
+    def log_likelihood(self, batch: TextBatch, z: Tensor | None = None) -> Tensor:
+        """Score B documents: log p(x), `[B]` nats per document; `[..., B]` for z `[..., B, 0]`."""
+        check_tokens(batch, self.decoder.vocabulary_size)
+        scores = document_log_likelihood(self.decoder, batch)
+        return scores if z is None else scores.expand(z.shape[:-1])
+
+    def forward(self, batch: TextBatch) -> Elbo:
+        """Return the NLL of B documents as the reconstruction of a bound whose KL is 0."""
+        nll = -self.log_likelihood(batch)
+        return Elbo(nll, torch.zeros_like(nll), nll.new_zeros(len(nll), 0))
+
+
+class TextVAE(nn.Module):
+    """A latent-variable model of text, p(x|z) p(z), with the encoder q(z|x) that trains it.
+
+    Args:
+        encoder: from a batch to q(z|x), for example an `LSTMEncoder`; it knows its
+            `latent_size` and `vocabulary_size`.
+        decoder: any decoder with the same `latent_size` and `vocabulary_size`.
+
+    Raises:
+        ValueError: encoder and decoder differ in a size, or there is no code.
+
+    Source: Bowman et al. (2016), section 3. Chapter 4.
+    """
+
+    def __init__(self, encoder: nn.Module, decoder: Decoder) -> None:
+        super().__init__()
+        if decoder.latent_size == 0:
+            raise ValueError("a TextVAE needs a code: latent_size 0 makes a LanguageModel")
+        for size in ("latent_size", "vocabulary_size"):
+            if getattr(encoder, size) != getattr(decoder, size):
+                raise ValueError(
+                    f"encoder and decoder must agree: {size} is {getattr(encoder, size)} "
+                    f"in the one and {getattr(decoder, size)} in the other"
+                )
+        self.encoder = encoder
+        self.decoder = decoder
+        self.latent_size = decoder.latent_size
+
+    @classmethod
+    def lstm(
+        cls,
+        tokenizer: Tokenizer,
+        *,
+        embedding_size: int = 128,
+        hidden_size: int = 128,
+        latent_size: int = 16,
+        word_dropout: float = 0.0,
+    ) -> TextVAE:
+        """Build the VAE of Bowman et al. for a tokenizer's vocabulary: two LSTMs and a code.
+
+        Args:
+            tokenizer: gives the vocabulary and its marks.
+            embedding_size: width of a word's vector, E.
+            hidden_size: width of both LSTMs, H.
+            latent_size: dimensions of the code, Z.
+            word_dropout: share of the decoder's inputs that are hidden in training.
+        """
+        sizes = (len(tokenizer), embedding_size, hidden_size, latent_size)
+        decoder = LSTMDecoder(
+            *sizes, word_dropout=word_dropout, unk_id=tokenizer.unk_id, bos_id=tokenizer.bos_id
+        )
+        return cls(LSTMEncoder(*sizes), decoder)
+
+    def prior(self) -> Normal:
+        """The prior p(z): a standard Normal of shape `[Z]`."""
+        return standard_normal(self, self.latent_size)
+
+    def posterior(self, batch: TextBatch) -> Normal:
+        """Encode B documents to q(z|x), a Normal of shape `[B, Z]`.
+
+        Raises:
+            ValueError: a token is outside the vocabulary.
+        """
+        check_tokens(batch, self.decoder.vocabulary_size)
+        return self.encoder(batch)
+
+    def log_likelihood(self, batch: TextBatch, z: Tensor) -> Tensor:
+        """Score B documents at codes `[..., B, Z]`: log p(x|z), `[..., B]` nats per document.
+
+        Raises:
+            ValueError: a token is outside the vocabulary, or `z` has another shape.
+        """
+        check_tokens(batch, self.decoder.vocabulary_size)
+        if z.shape[-2:] != (len(batch), self.latent_size):
+            raise ValueError(
+                f"codes must be [..., B, Z] = [..., {len(batch)}, {self.latent_size}], "
+                f"not {list(z.shape)}"
+            )
+        samples = z.shape[:-2].numel()
+        repeated = TextBatch(batch.tokens.repeat(samples, 1), batch.lengths.repeat(samples))
+        scores = document_log_likelihood(self.decoder, repeated, z.flatten(0, -2))
+        return scores.view(z.shape[:-1])
+
+    def forward(self, batch: TextBatch) -> Elbo:
+        """Bound log p(x) for B documents, at one sample of the posterior a document."""
+        q = self.posterior(batch)
+        z = q.rsample()  # [B, Z]
+        kl = kl_divergence(q, self.prior())  # [B, Z]
+        return Elbo(-self.log_likelihood(batch, z), kl.sum(-1), kl)

@@ -1,0 +1,106 @@
+"""Schedules of the KL weight: pure functions from the step (0, 1, 2, ...) to the weight.
+
+`fit(..., kl_weight=linear(1000))` anneals over the first 1,000 steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+Schedule = Callable[[int], float]
+
+
+def constant(weight: float = 1.0) -> Schedule:
+    """Keep one weight throughout; 1 trains on the bound itself.
+
+    Args:
+        weight: of the KL term, at least 0.
+
+    Raises:
+        ValueError: the weight is negative.
+
+    Source: Higgins et al. (2017). Chapter 5.
+    """
+    if weight < 0:
+        raise ValueError(f"a KL weight must be at least 0, not {weight}")
+    return lambda step: weight
+
+
+def linear(steps: int, start: float = 0.0) -> Schedule:
+    """Rise evenly from `start` at step 0 to 1 at step `steps`, and stay there.
+
+    Args:
+        steps: length of the rise.
+        start: the first weight, in [0, 1].
+
+    Raises:
+        ValueError: `steps` is below 1, or `start` outside [0, 1].
+
+    Source: Bowman et al. (2016), section 3.1. Chapter 5.
+    """
+    _check_positive("steps", steps)
+    if not 0 <= start <= 1:
+        raise ValueError(f"start must lie in [0, 1], not {start}")
+    return lambda step: start + (1 - start) * min(1.0, step / steps)
+
+
+def logistic(midpoint: float, slope: float | None = None) -> Schedule:
+    """Rise along a logistic curve: 1 / (1 + exp(-slope (step - midpoint))).
+
+    The curve never reaches 0 or 1. It starts at 1 / (1 + exp(slope * midpoint)): 0.00005 with
+    the default slope, but 0.27 where `slope * midpoint` is 1.
+
+    Args:
+        midpoint: step at which the weight is one half.
+        slope: steepness, per step; 10 / midpoint by default.
+
+    Raises:
+        ValueError: `midpoint` or `slope` is not positive.
+
+    Source: Bowman et al. (2016), section 3.1 and figure 2. Chapter 5.
+    """
+    _check_positive("midpoint", midpoint)
+    steepness = 10 / midpoint if slope is None else slope
+    _check_positive("slope", steepness)
+    # The same function as in the docstring, without its overflow.
+    return lambda step: 0.5 + 0.5 * math.tanh(0.5 * steepness * (step - midpoint))
+
+
+def cosine(steps: int) -> Schedule:
+    """Rise along half a cosine wave, from 0 at step 0 to 1 at step `steps`, and stay there.
+
+    Args:
+        steps: length of the rise.
+
+    Raises:
+        ValueError: `steps` is below 1.
+
+    Source: Fu et al. (2019). Chapter 5.
+    """
+    _check_positive("steps", steps)
+    return lambda step: 0.5 - 0.5 * math.cos(math.pi * min(1.0, step / steps))
+
+
+def cyclical(period: int, ramp: float = 0.5) -> Schedule:
+    """Start again from 0 every `period` steps: rise evenly for a part of them, then stay at 1.
+
+    Args:
+        period: steps of a cycle. Fu et al. fit four cycles into a run.
+        ramp: the part of a cycle spent rising, in (0, 1].
+
+    Raises:
+        ValueError: `period` is below 1, or `ramp` outside (0, 1].
+
+    Source: Fu et al. (2019). Chapter 5.
+    """
+    _check_positive("period", period)
+    if not 0 < ramp <= 1:
+        raise ValueError(f"ramp must lie in (0, 1], not {ramp}")
+    return lambda step: min(1.0, step % period / (period * ramp))
+
+
+def _check_positive(name: str, value: float) -> None:
+    """Raise ValueError for a zero or negative number."""
+    if not value > 0:
+        raise ValueError(f"{name} must be positive, not {value}")
