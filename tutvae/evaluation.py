@@ -1,50 +1,29 @@
-"""Measuring a model: bound, importance-weighted likelihood, active units.
+"""Measuring a model: bound, importance-weighted likelihood, perplexity, active units.
 
 Everything here is deterministic: the noise comes from a seed of its own, torch's global random
-state is left alone, and the model is in eval mode meanwhile.
+state is left alone, and the model is in eval mode meanwhile. `score` and `evaluate` give each
+example a stream of noise of its own, so that its figures do not depend on its batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from tutvae.bounds import Elbo, importance_weighted_bound
+from tutvae.bounds import importance_weighted_bound
+from tutvae.data.batching import TextBatch
+from tutvae.diagnostics import mutual_information
+from tutvae.latent import LatentVariableModel, evaluating, importance_samples_of, noise_streams
 
 ACTIVE_UNIT_VARIANCE = 0.01
-
-
-class LatentVariableModel(Protocol):
-    """What an `nn.Module` must offer to be trained and measured; `VAE` does."""
-
-    training: bool
-
-    def prior(self) -> Normal:
-        """The prior p(z), a Normal of shape `[Z]`."""
-        ...
-
-    def posterior(self, x: Any) -> Normal:
-        """The posterior q(z|x) of a batch, a Normal of shape `[B, Z]`."""
-        ...
-
-    def log_likelihood(self, x: Any, z: Tensor) -> Tensor:
-        """Score a batch at codes `[..., B, Z]`: log p(x|z), `[..., B]` nats an example."""
-        ...
-
-    def __call__(self, x: Any) -> Elbo:
-        """Bound log p(x) of a batch."""
-        ...
-
-    # From nn.Module.
-    def to(self, device: torch.device) -> Any: ...  # noqa: D102
-    def train(self, mode: bool = True) -> Any: ...  # noqa: D102
-    def parameters(self) -> Iterator[nn.Parameter]: ...  # noqa: D102
+# How many posteriors the mutual information is estimated from, where there are as many.
+AGGREGATED_POSTERIORS = 2_048
 
 
 @dataclass(frozen=True)
@@ -56,11 +35,15 @@ class Report:
         reconstruction: mean of -log p(x|z) over samples z of the posterior.
         kl: mean KL of the posterior to the prior.
         importance_weighted_nll: estimate of -log p(x) by `importance_samples` samples.
-        importance_samples: S; the estimate is from above, and tighter the larger S.
+        importance_samples: S; the estimate is from above, and tighter the larger S. A model
+            without a code (Z = 0) needs but one: then the NLL is exact.
         active_units: latent dimensions whose posterior mean varies with the data.
         kl_per_dimension: the KL of each of the Z dimensions.
+        mutual_information: between examples and codes; see `tutvae.diagnostics`.
+        mutual_information_ceiling: the most it can be, ln of the number of posteriors used.
+        tokens: how many were predicted, words and end marks; None if the data are not text.
 
-    Source: Burda et al. (2016), section 5. Chapter 2.
+    Source: Burda et al. (2016), section 5. Chapters 2 and 4.
     """
 
     examples: int
@@ -70,27 +53,73 @@ class Report:
     importance_samples: int
     active_units: int
     kl_per_dimension: tuple[float, ...]
+    mutual_information: float | None = None
+    mutual_information_ceiling: float | None = None
+    tokens: int | None = None
 
     @property
     def bound(self) -> float:
-        """The negative ELBO: reconstruction + KL, an upper bound on the NLL."""
+        """The negative ELBO, reconstruction + KL, an upper bound on the NLL."""
         return self.reconstruction + self.kl
 
+    @property
+    def perplexity(self) -> float | None:
+        """The exponential of the NLL a predicted token; None if the data are not text.
+
+        Chapter 3.
+        """
+        if self.tokens is None:
+            return None
+        return math.exp(self.importance_weighted_nll * self.examples / self.tokens)
+
     def to_dict(self) -> dict[str, Any]:
-        """The fields and the bound, ready for JSON."""
-        return {**asdict(self), "bound": self.bound}
+        """The fields, the bound and the perplexity, ready for JSON; without those that are None."""
+        values = {**asdict(self), "bound": self.bound, "perplexity": self.perplexity}
+        return {name: value for name, value in values.items() if value is not None}
 
     def __str__(self) -> str:
         latent_size = len(self.kl_per_dimension)
+        samples = f"{self.importance_samples} samples" if latent_size else "exact"
         rows = [
-            ("reconstruction", f"{self.reconstruction:.2f}"),
-            ("KL", f"{self.kl:.2f}"),
-            ("bound", f"{self.bound:.2f}"),
-            (f"NLL, {self.importance_samples} samples", f"{self.importance_weighted_nll:.2f}"),
-            ("active units", f"{self.active_units} of {latent_size}"),
+            ("reconstruction", self.reconstruction),
+            ("KL", self.kl),
+            ("bound", self.bound),
+            (f"NLL, {samples}", self.importance_weighted_nll),
+            ("perplexity", self.perplexity),
+            ("mutual information", self.mutual_information),
+            ("  its ceiling", self.mutual_information_ceiling),
         ]
-        title = f"{self.examples:,} examples, nats an example"
-        return "\n".join([title, *(f"  {name:<18} {value:>9}" for name, value in rows)])
+        tokens = "" if self.tokens is None else f", {self.tokens:,} tokens"
+        return "\n".join(
+            [
+                f"{self.examples:,} examples{tokens}, nats an example",
+                *(f"  {name:<18} {value:>9.2f}" for name, value in rows if value is not None),
+                f"  {'active units':<18} {f'{self.active_units} of {latent_size}':>9}",
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model makes of each of N examples, in the caller's order, in double precision.
+
+    Attributes:
+        reconstruction: mean of -log p(x|z) over the samples z of the posterior, `[N]` nats.
+        nll: importance-weighted estimate of -log p(x), `[N]` nats.
+        kl: KL of each dimension's posterior to its prior, `[N, Z]` nats.
+        posterior: q(z|x), a Normal of shape `[N, Z]`.
+        importance_samples: S, the samples that were used.
+        tokens: how many were predicted in all, or None if the data are not text.
+
+    Source: Burda et al. (2016), section 5. Chapter 3.
+    """
+
+    reconstruction: Tensor
+    nll: Tensor
+    kl: Tensor
+    posterior: Normal
+    importance_samples: int
+    tokens: int | None
 
 
 def evaluate(
@@ -115,78 +144,100 @@ def evaluate(
         The report, over all examples.
 
     Raises:
-        ValueError: there are no batches, or a term is not finite.
+        ValueError: there are no batches, a term is not finite, or `importance_samples` or
+            `chunk_size` is below 1.
 
     Source: Burda et al. (2016), section 5. Chapter 2.
     """
-    generator = torch.Generator().manual_seed(seed)
-    rows: list[tuple[Tensor, ...]] = []
-    with evaluating(model) as device:
-        for batch in batches:
-            x = batch.to(device)
-            q = model.posterior(x)
-            log_likelihoods, log_weights = importance_samples_of(
-                model, x, q, importance_samples, chunk_size, generator
-            )
-            nll = -importance_weighted_bound(log_weights)  # [B]
-            kl = kl_divergence(q, model.prior())  # [B, Z]
-            rows.append((-log_likelihoods.mean(0), nll, kl, q.loc))
-    if not rows:
-        raise ValueError("there is nothing to evaluate: no batch came")
-    reconstruction, nll, kl, means = (
-        torch.cat(column).double().cpu() for column in zip(*rows, strict=True)
+    scores = score(
+        model, batches, importance_samples=importance_samples, chunk_size=chunk_size, seed=seed
     )
-    if not (reconstruction.isfinite().all() and kl.isfinite().all()):
-        raise ValueError("the bound is not finite: are there NaN in the data or in the weights?")
+    N = len(scores.nll)
+    used = min(N, AGGREGATED_POSTERIORS)
+    # Spread evenly over the examples, which may come sorted.
+    rows = torch.arange(used) * N // used
+    q = Normal(scores.posterior.loc[rows], scores.posterior.scale[rows], validate_args=False)
     return Report(
-        examples=len(nll),
-        reconstruction=reconstruction.mean().item(),
-        kl=kl.sum(1).mean().item(),
-        importance_weighted_nll=nll.mean().item(),
-        importance_samples=importance_samples,
-        active_units=int(active_units(means).sum()),
-        kl_per_dimension=tuple(kl.mean(0).tolist()),
+        examples=N,
+        reconstruction=scores.reconstruction.mean().item(),
+        kl=scores.kl.sum(1).mean().item(),
+        importance_weighted_nll=scores.nll.mean().item(),
+        importance_samples=scores.importance_samples,
+        active_units=int(active_units(scores.posterior.loc).sum()),
+        kl_per_dimension=tuple(scores.kl.mean(0).tolist()),
+        mutual_information=mutual_information(q, seed),
+        mutual_information_ceiling=math.log(used),
+        tokens=scores.tokens,
     )
 
 
-def importance_samples_of(
+def score(
     model: LatentVariableModel,
-    x: Any,
-    q: Normal,
-    samples: int,
-    chunk_size: int,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Score a batch at S samples of its posterior.
+    batches: Iterable[Any],
+    *,
+    importance_samples: int = 500,
+    chunk_size: int = 50,
+    seed: int = 0,
+) -> Scores:
+    """Measure a model on each example.
 
     Args:
-        model: a `LatentVariableModel`.
-        x: the batch.
-        q: its posterior, `[B, Z]`.
-        samples: S.
+        model: a `LatentVariableModel`, on any device.
+        batches: the examples; each batch has `.to(device)`.
+        importance_samples: S; see `evaluate`.
         chunk_size: samples that are decoded at a time; changes the memory, not the result.
-        generator: source of the noise, on the CPU.
+        seed: of the noise. An example's noise depends on the seed and on where the example
+            stands in the caller's list (`TextBatch.positions`, else the order of arrival).
 
     Returns:
-        log p(x|z) and log p(x, z) - log q(z|x), both `[S, B]` nats an example.
+        The scores, in the caller's order.
 
-    Source: Burda et al. (2016), equation 7. Chapter 2, equation `iwae`.
+    Raises:
+        ValueError: see `evaluate`.
+
+    Source: Burda et al. (2016), section 5. Chapter 3.
     """
-    log_likelihoods, log_weights = [], []
-    for start in range(0, samples, chunk_size):
-        # A draw a sample, not a draw a chunk: torch's random stream depends on a draw's size.
-        draws = [_noise_like(q.loc, generator) for _ in range(min(chunk_size, samples - start))]
-        z = q.loc + q.scale * torch.stack(draws)  # [s, B, Z]
-        log_likelihood = model.log_likelihood(x, z)
-        log_ratio = (model.prior().log_prob(z) - q.log_prob(z)).sum(-1)
-        log_likelihoods.append(log_likelihood)
-        log_weights.append(log_likelihood + log_ratio)
-    return torch.cat(log_likelihoods), torch.cat(log_weights)
+    if importance_samples < 1 or chunk_size < 1:
+        raise ValueError(
+            "importance_samples and chunk_size must be at least 1, "
+            f"not {importance_samples} and {chunk_size}"
+        )
+    rows: list[tuple[Tensor, ...]] = []
+    positions: list[Tensor] = []
+    tokens: int | None = None
+    with evaluating(model) as device:
+        prior = model.prior()
+        # Without a code every sample gives the same, exact value.
+        S = importance_samples if prior.loc.numel() > 0 else 1
+        for batch in batches:
+            positions.append(_positions(batch, seen=sum(map(len, positions))))
+            if isinstance(batch, TextBatch):
+                tokens = (tokens or 0) + batch.predicted_tokens
+            x = batch.to(device)
+            q = model.posterior(x)
+            noise = noise_streams(seed, positions[-1].tolist())
+            log_likelihoods, log_weights = importance_samples_of(model, x, q, S, chunk_size, noise)
+            nll = -importance_weighted_bound(log_weights)  # [B]
+            kl = kl_divergence(q, prior)  # [B, Z]
+            rows.append((-log_likelihoods.mean(0), nll, kl, q.loc, q.scale))
+    if not rows:
+        raise ValueError("there is nothing to evaluate: no batch came")
+    reconstruction, nll, kl, mean, scale = (x.double() for x in _in_order(rows, positions))
+    if not (reconstruction.isfinite().all() and kl.isfinite().all()):
+        raise ValueError("the bound is not finite: are there NaN in the data or in the weights?")
+    return Scores(reconstruction, nll, kl, Normal(mean, scale, validate_args=False), S, tokens)
 
 
-def _noise_like(mean: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard Normal noise of the same shape, the same on every device."""
-    return torch.randn(mean.shape, generator=generator).to(mean)
+def _positions(batch: Any, seen: int) -> Tensor:
+    """Where the caller has a batch's examples: as the batch says, else as they arrive."""
+    positions = getattr(batch, "positions", None)
+    return torch.arange(seen, seen + len(batch)) if positions is None else positions.cpu()
+
+
+def _in_order(rows: list[tuple[Tensor, ...]], positions: list[Tensor]) -> list[Tensor]:
+    """Join what came batch by batch, in the caller's order, on the CPU."""
+    order = torch.cat(positions).argsort(stable=True)
+    return [torch.cat(column).cpu()[order] for column in zip(*rows, strict=True)]
 
 
 def mean_terms(
@@ -204,6 +255,9 @@ def mean_terms(
     Returns:
         `reconstruction` and `kl`, in nats an example.
 
+    Raises:
+        ValueError: there are no batches.
+
     Source: Kingma & Welling (2014), equation 10. Chapter 1, equation `elbo`.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -213,10 +267,12 @@ def mean_terms(
         for batch in batches:
             x = batch.to(device)
             q = model.posterior(x)
-            z = q.loc + q.scale * _noise_like(q.loc, generator)
+            z = q.loc + q.scale * torch.randn(q.loc.shape, generator=generator).to(q.loc)
             reconstruction -= model.log_likelihood(x, z).sum().item()
             kl += kl_divergence(q, model.prior()).sum().item()
             examples += len(x)
+    if examples == 0:
+        raise ValueError("there is nothing to evaluate: no batch came")
     return {"reconstruction": reconstruction / examples, "kl": kl / examples}
 
 
@@ -228,15 +284,25 @@ def encode(model: LatentVariableModel, batches: Iterable[Any]) -> Normal:
         batches: the examples.
 
     Returns:
-        The posteriors of all N examples in their order, a Normal of shape `[N, Z]` on the CPU.
+        The posteriors of all N examples in the caller's order (`TextBatch.positions`, else the
+        order of arrival), a Normal of shape `[N, Z]` on the CPU.
+
+    Raises:
+        ValueError: there are no batches.
 
     Source: Kingma & Welling (2014), section 2. Chapter 2.
     """
+    rows: list[tuple[Tensor, ...]] = []
+    positions: list[Tensor] = []
     with evaluating(model) as device:
-        posteriors = [model.posterior(batch.to(device)) for batch in batches]
-    return Normal(
-        torch.cat([q.loc for q in posteriors]).cpu(), torch.cat([q.scale for q in posteriors]).cpu()
-    )
+        for batch in batches:
+            positions.append(_positions(batch, seen=sum(map(len, positions))))
+            q = model.posterior(batch.to(device))
+            rows.append((q.loc, q.scale))
+    if not rows:
+        raise ValueError("there is nothing to encode: no batch came")
+    mean, scale = _in_order(rows, positions)
+    return Normal(mean, scale)
 
 
 def active_units(means: Tensor, threshold: float = ACTIVE_UNIT_VARIANCE) -> Tensor:
@@ -251,16 +317,4 @@ def active_units(means: Tensor, threshold: float = ACTIVE_UNIT_VARIANCE) -> Tens
 
     Source: Burda et al. (2016), section 5.2. Chapter 2.
     """
-    return means.var(0, correction=0) > threshold
-
-
-@contextmanager
-def evaluating(model: LatentVariableModel) -> Iterator[torch.device]:
-    """Put a model in eval mode without gradients, and back afterwards; yields its device."""
-    was_training = model.training
-    model.train(False)
-    try:
-        with torch.no_grad():
-            yield next(model.parameters()).device
-    finally:
-        model.train(was_training)
+    return (means - means.mean(0)).square().mean(0) > threshold

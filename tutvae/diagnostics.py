@@ -1,0 +1,143 @@
+"""What a code holds: its mutual information with the data, and probes of known factors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.distributions import Normal
+
+# Codes whose density under all N posteriors is computed at a time; bounds the memory.
+CODES_AT_ONCE = 64
+
+
+def sample_codes(q: Normal, seed: int = 0) -> Tensor:
+    """Draw one code from each posterior.
+
+    Args:
+        q: the posteriors of N examples, `[N, Z]`, as `encode` returns them.
+        seed: of the draw; torch's global random state is left alone.
+
+    Returns:
+        Codes, `[N, Z]`.
+
+    Source: Kingma & Welling (2014), section 2.4. Chapter 4.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return q.loc + q.scale * torch.randn(q.loc.shape, generator=generator).to(q.loc)
+
+
+def mutual_information(q: Normal, seed: int = 0) -> float:
+    """Estimate the mutual information between examples and codes under the encoder.
+
+    That is the mean of log q(z_n|x_n) - log q(z_n), where z_n is a sample of q(z|x_n) and
+    q(z) = (1/N) sum_m q(z|x_m) is the aggregate posterior. It equals the mean KL of q(z|x) to the
+    prior less the KL of q(z) to the prior. N examples can tell at most ln N nats, so a value
+    near that ceiling says no more than "large".
+
+    Args:
+        q: the posteriors of N examples, `[N, Z]`, as `encode` returns them.
+        seed: of the samples.
+
+    Returns:
+        Nats an example, from 0 to ln N.
+
+    Source: Hoffman & Johnson (2016), section 2. Chapter 4.
+    """
+    q = Normal(q.loc.double(), q.scale.double(), validate_args=False)
+    z = sample_codes(q, seed)
+    own = q.log_prob(z).sum(1)  # [N]
+    # [n, 1, Z] against [N, Z]: each code under every posterior, then their logarithmic sum.
+    sums = [q.log_prob(codes[:, None]).sum(2).logsumexp(1) for codes in z.split(CODES_AT_ONCE)]
+    ceiling = math.log(len(z))
+    # Sampling error may lead below 0, where there is no information.
+    return max(0.0, (own - torch.cat(sums)).mean().item() + ceiling)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How much a linear classifier reads of a known factor.
+
+    Attributes:
+        accuracy: share of the test examples whose value it tells.
+        nats: what the code tells of the factor: the factor's entropy less the classifier's
+            cross-entropy, in nats an example. A lower bound: another classifier may read more.
+        entropy: nats of the factor in the test examples, the most that there is to tell.
+    """
+
+    accuracy: float
+    nats: float
+    entropy: float
+
+
+def probe(
+    codes_train: Tensor,
+    factor_train: Sequence[Any] | np.ndarray,
+    codes_test: Tensor,
+    factor_test: Sequence[Any] | np.ndarray,
+) -> Probe:
+    """Ask a linear classifier for a known factor of the examples, given their codes.
+
+    The classifier is multinomial logistic regression on standardised codes. Give it samples of
+    the posterior (`sample_codes`): posterior means may carry a factor in differences so small
+    that the posterior's noise drowns them.
+
+    Args:
+        codes_train: codes to learn from, `[N, Z]`.
+        factor_train: the factor's value for each, `[N]`.
+        codes_test: codes to be judged by, `[M, Z]`.
+        factor_test: the factor's value for each, `[M]`.
+
+    Returns:
+        Accuracy and nats on the test codes; the nats are floored at 0.
+
+    Raises:
+        ValueError: codes and values differ in number, there is no code (Z = 0), the factor has
+            but one value in training, or a test value that training lacks.
+
+    Source: Alain & Bengio (2017). Chapter 4.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import log_loss
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    factor_train, factor_test = np.asarray(factor_train), np.asarray(factor_test)
+    _check_probe(codes_train, factor_train, codes_test, factor_test)
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    classifier.fit(codes_train.cpu().numpy(), factor_train)
+    probabilities = classifier.predict_proba(codes_test.cpu().numpy())
+    cross_entropy = log_loss(factor_test, probabilities, labels=classifier.classes_)
+    _, counts = np.unique(factor_test, return_counts=True)
+    shares = counts / len(factor_test)
+    entropy = float(-(shares * np.log(shares)).sum())
+    predicted = classifier.classes_[probabilities.argmax(1)]
+    return Probe(
+        accuracy=float((predicted == factor_test).mean()),
+        nats=max(0.0, entropy - float(cross_entropy)),
+        entropy=entropy,
+    )
+
+
+def _check_probe(
+    codes_train: Tensor, factor_train: np.ndarray, codes_test: Tensor, factor_test: np.ndarray
+) -> None:
+    """Raise ValueError for what cannot be probed."""
+    for codes, factor in ((codes_train, factor_train), (codes_test, factor_test)):
+        if factor.shape != (len(codes),):
+            raise ValueError(
+                f"{len(codes)} codes need a factor of {len(codes)} values, "
+                f"not one of shape {list(factor.shape)}"
+            )
+    if codes_train.shape[1] == 0:
+        raise ValueError("codes of no dimensions (Z = 0) have nothing to probe")
+    known = set(factor_train.tolist())
+    if len(known) < 2:
+        raise ValueError("the factor has but one value in training: there is nothing to tell")
+    if unseen := set(factor_test.tolist()) - known:
+        raise ValueError(f"the factor takes a value in the test set only: {min(unseen)!r}")
