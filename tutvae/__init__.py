@@ -3,6 +3,7 @@
 Data flows one way: data -> bounds -> models -> evaluation -> training -> generation -> plots.
 """
 
+from tutvae import generation, plots
 from tutvae.bounds import Elbo
 from tutvae.data.corpora import digits, mnist
 from tutvae.evaluation import Report, encode, evaluate
@@ -11,4 +12,16 @@ from tutvae.training import History, fit
 
 __version__ = "0.1.0"
 
-__all__ = ["VAE", "Elbo", "History", "Report", "digits", "encode", "evaluate", "fit", "mnist"]
+__all__ = [
+    "VAE",
+    "Elbo",
+    "History",
+    "Report",
+    "digits",
+    "encode",
+    "evaluate",
+    "fit",
+    "generation",
+    "mnist",
+    "plots",
+]
