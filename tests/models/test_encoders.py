@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -16,14 +17,19 @@ LENGTHS = torch.tensor([4, 6, 2, 5])
 in_both_modes = pytest.mark.parametrize("training", [False, True])
 
 
-def encoder(seed: int = 0, scale: float = 2.0) -> LSTMEncoder:
-    """An encoder in eval mode, `scale` times its start: far from linear."""
-    torch.manual_seed(seed)
-    model = LSTMEncoder(V, E, H, Z)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(scale)
-    return model.eval()
+@pytest.fixture(params=["last", "max"])
+def encoder(request: pytest.FixtureRequest) -> Callable[..., LSTMEncoder]:
+    """A function to an encoder in eval mode, `scale` times its start: far from linear."""
+
+    def build(seed: int = 0, scale: float = 2.0) -> LSTMEncoder:
+        torch.manual_seed(seed)
+        model = LSTMEncoder(V, E, H, Z, pooling=request.param)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(scale)
+        return model.eval()
+
+    return build
 
 
 def documents(seed: int = 1, extra: int = 0) -> TextBatch:
@@ -46,14 +52,14 @@ def outputs(model: LSTMEncoder, batch: TextBatch) -> Tensor:
     return torch.cat([q.loc, q.scale], dim=1)
 
 
-def test_shapes() -> None:
+def test_shapes(encoder: Callable[..., LSTMEncoder]) -> None:
     model = encoder()
     q = model(documents())
     assert q.batch_shape == q.loc.shape == q.scale.shape == (B, Z)
     assert (model.vocabulary_size, model.latent_size) == (V, Z)
 
 
-def test_every_parameter_gets_a_gradient() -> None:
+def test_every_parameter_gets_a_gradient(encoder: Callable[..., LSTMEncoder]) -> None:
     model = encoder().train()
     outputs(model, documents()).sum().backward()
     for name, parameter in model.named_parameters():
@@ -61,14 +67,15 @@ def test_every_parameter_gets_a_gradient() -> None:
         assert parameter.grad.abs().sum() > 0, name
 
 
-def test_every_word_s_embedding_trains() -> None:
-    """From the padding's id, 0, to the last word's."""
+def test_every_word_s_embedding_trains(encoder: Callable[..., LSTMEncoder]) -> None:
+    """From the padding's id, 0, to the last word's, each once at every position."""
     model = encoder()
-    outputs(model, TextBatch(torch.arange(V)[None], torch.tensor([V]))).sum().backward()
+    rotations = torch.stack([torch.arange(V).roll(shift) for shift in range(V)])
+    outputs(model, TextBatch(rotations, torch.full((V,), V))).sum().backward()
     assert (model.embedding.weight.grad.abs().sum(1) > 0).all()
 
 
-def test_state_dict_round_trip() -> None:
+def test_state_dict_round_trip(encoder: Callable[..., LSTMEncoder]) -> None:
     trained, fresh = encoder(1), encoder(2)
     assert not torch.equal(outputs(trained, documents()), outputs(fresh, documents()))
     fresh.load_state_dict(trained.state_dict())
@@ -76,7 +83,7 @@ def test_state_dict_round_trip() -> None:
 
 
 @in_both_modes
-def test_padding_changes_nothing(training: bool) -> None:
+def test_padding_changes_nothing(encoder: Callable[..., LSTMEncoder], training: bool) -> None:
     model = encoder().train(training)
     expected = outputs(model, documents())
     torch.testing.assert_close(outputs(model, documents(extra=4)), expected)
@@ -87,7 +94,7 @@ def test_padding_changes_nothing(training: bool) -> None:
 
 
 @in_both_modes
-def test_rows_do_not_mix(training: bool) -> None:
+def test_rows_do_not_mix(encoder: Callable[..., LSTMEncoder], training: bool) -> None:
     """A batch of one equals its row, without its padding; permuting permutes the outputs."""
     model, batch = encoder().train(training), documents()
     whole = outputs(model, batch)
@@ -99,12 +106,12 @@ def test_rows_do_not_mix(training: bool) -> None:
 
 
 @in_both_modes
-def test_it_is_deterministic(training: bool) -> None:
+def test_it_is_deterministic(encoder: Callable[..., LSTMEncoder], training: bool) -> None:
     model = encoder().train(training)
     assert torch.equal(outputs(model, documents()), outputs(model, documents()))
 
 
-def test_every_token_of_a_document_matters() -> None:
+def test_every_token_of_a_document_matters(encoder: Callable[..., LSTMEncoder]) -> None:
     model, batch = encoder(), documents()
     for row, length in enumerate(LENGTHS.tolist()):
         for t in range(length):
@@ -114,7 +121,7 @@ def test_every_token_of_a_document_matters() -> None:
             assert moved.tolist() == [other == row for other in range(B)]
 
 
-def test_the_order_of_the_words_matters() -> None:
+def test_the_order_of_the_words_matters(encoder: Callable[..., LSTMEncoder]) -> None:
     model, batch = encoder(), documents()
     swapped = batch.tokens.clone()
     swapped[1, [1, 2]] = swapped[1, [2, 1]]
@@ -123,7 +130,7 @@ def test_the_order_of_the_words_matters() -> None:
     assert moved[1].abs().max() > 1e-3
 
 
-def test_it_computes_mean_and_log_variance() -> None:
+def test_it_computes_mean_and_log_variance(encoder: Callable[..., LSTMEncoder]) -> None:
     model = encoder()
     with torch.no_grad():
         for layer, bias in ((model.mean, -1.5), (model.log_variance, math.log(4.0))):
@@ -132,3 +139,16 @@ def test_it_computes_mean_and_log_variance() -> None:
         q = model(documents())
     torch.testing.assert_close(q.loc, torch.full((B, Z), -1.5))
     torch.testing.assert_close(q.scale, torch.full((B, Z), 2.0))
+
+
+def test_max_pooling_takes_the_largest_state_of_the_words() -> None:
+    model = LSTMEncoder(V, E, H, Z, pooling="max")
+    batch = documents()
+    states, _ = model.lstm(model.embedding(batch.tokens))
+    largest = torch.stack([row[:n].amax(0) for row, n in zip(states, LENGTHS, strict=True)])
+    torch.testing.assert_close(model(batch).loc, model.mean(largest))
+
+
+def test_an_unknown_pooling_is_one_clear_error() -> None:
+    with pytest.raises(ValueError, match='pooling must be "last" or "max", not \'mean\''):
+        LSTMEncoder(V, E, H, Z, pooling="mean")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import nn
 from torch.distributions import Normal
@@ -10,23 +12,37 @@ from tutvae.data.batching import TextBatch
 
 
 class LSTMEncoder(nn.Module):
-    """The approximate posterior q(z|x): an LSTM reads the document, its last state tells z.
+    """The approximate posterior q(z|x): an LSTM reads the document, its states tell z.
 
     Args:
         vocabulary_size: V.
         embedding_size: width of a word's vector, E.
         hidden_size: width of the LSTM's state, H.
         latent_size: dimensions of the code, Z.
+        pooling: "last" takes the state after the last token; "max" the largest value that each
+            unit has in the document, so that no word is far from the code.
 
-    Source: Bowman et al. (2016), section 3. Chapter 4.
+    Raises:
+        ValueError: `pooling` is neither.
+
+    Source: Bowman et al. (2016), section 3; Long et al. (2019) for pooling. Chapters 4 and 5.
     """
 
     def __init__(
-        self, vocabulary_size: int, embedding_size: int, hidden_size: int, latent_size: int
+        self,
+        vocabulary_size: int,
+        embedding_size: int,
+        hidden_size: int,
+        latent_size: int,
+        *,
+        pooling: Literal["last", "max"] = "last",
     ) -> None:
         super().__init__()
+        if pooling not in ("last", "max"):
+            raise ValueError(f'pooling must be "last" or "max", not {pooling!r}')
         self.vocabulary_size = vocabulary_size
         self.latent_size = latent_size
+        self.pooling = pooling
         self.embedding = nn.Embedding(vocabulary_size, embedding_size)
         self.lstm = nn.LSTM(embedding_size, hidden_size, batch_first=True)
         self.mean = nn.Linear(hidden_size, latent_size)
@@ -35,8 +51,13 @@ class LSTMEncoder(nn.Module):
     def forward(self, batch: TextBatch) -> Normal:
         """Map B documents to their posteriors, a Normal of shape `[B, Z]`."""
         states, _ = self.lstm(self.embedding(batch.tokens))  # [B, T, H]
-        # The state at the last token: padding comes after it, so has no say in it.
-        rows = torch.arange(len(batch), device=states.device)
-        h = states[rows, batch.lengths - 1]  # [B, H]
+        # Padding comes after a document's tokens and must have no say in its code.
+        if self.pooling == "last":
+            rows = torch.arange(len(batch), device=states.device)
+            h = states[rows, batch.lengths - 1]  # [B, H]
+        else:
+            time = torch.arange(states.shape[1], device=states.device)
+            padding = time >= batch.lengths[:, None]  # [B, T]
+            h = states.masked_fill(padding[..., None], -torch.inf).amax(1)  # [B, H]
         scale = torch.exp(0.5 * self.log_variance(h))
         return Normal(self.mean(h), scale, validate_args=False)  # [B, Z]
