@@ -100,6 +100,20 @@ def test_free_bits_per(per: FreeBitsPer, free_bits: float, kl: float, kl_weight:
     assert loss.item() == pytest.approx(30 + kl_weight * kl)
 
 
+@pytest.mark.parametrize(
+    ("per", "gradient"),
+    [
+        ("dimension", [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]),
+        ("total", [[1 / 3, 1 / 3], [1 / 3, 1 / 3], [1 / 3, 1 / 3]]),
+        ("example", [[1 / 3, 1 / 3], [0.0, 0.0], [1 / 3, 1 / 3]]),
+    ],
+)
+def test_whose_gradient_free_bits_stop(per: FreeBitsPer, gradient: list[list[float]]) -> None:
+    kl = KL_PER_DIMENSION.clone().requires_grad_()
+    Elbo(RECONSTRUCTION, kl.sum(1), kl).loss(free_bits=2.2, free_bits_per=per).backward()
+    torch.testing.assert_close(kl.grad, torch.tensor(gradient))
+
+
 @pytest.mark.parametrize("per", ["total", "example"])
 def test_these_free_bits_do_without_the_kl_per_dimension(per: FreeBitsPer) -> None:
     loss = Elbo(RECONSTRUCTION, KL_PER_DIMENSION.sum(1)).loss(free_bits=4.0, free_bits_per=per)
@@ -152,50 +166,3 @@ def test_more_samples_bound_from_nearer(weights: Tensor) -> None:
         assert (whole >= average - 1e-9).all()
     assert (whole <= weights.amax(0) + 1e-9).all()
     assert (whole >= weights.amax(0) - math.log(6) - 1e-9).all()
-
-
-@pytest.mark.parametrize(
-    ("per", "free_bits", "kl"),
-    [
-        # Totals of the examples: 3.3, 1.0, 3.2 nats; their mean is 2.5.
-        ("dimension", 2.2, 2.2 + 2.2),
-        ("total", 2.2, 2.5),
-        ("total", 2.5, 2.5),
-        ("total", 4.0, 4.0),
-        ("example", 0.9, 2.5),
-        ("example", 2.2, (3.3 + 2.2 + 3.2) / 3),
-        ("example", 4.0, 4.0),
-    ],
-)
-@pytest.mark.parametrize("kl_weight", [1.0, 0.5])
-def test_free_bits_per_whom(
-    per: FreeBitsPer, free_bits: float, kl: float, kl_weight: float
-) -> None:
-    loss = elbo().loss(kl_weight, free_bits, per)
-    assert loss.item() == pytest.approx(30 + kl_weight * kl)
-
-
-@pytest.mark.parametrize(
-    ("per", "gradient"),
-    [
-        ("dimension", [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]),
-        ("total", [[1 / 3, 1 / 3], [1 / 3, 1 / 3], [1 / 3, 1 / 3]]),
-        ("example", [[1 / 3, 1 / 3], [0.0, 0.0], [1 / 3, 1 / 3]]),
-    ],
-)
-def test_whose_gradient_free_bits_stop(per: FreeBitsPer, gradient: list[list[float]]) -> None:
-    kl = KL_PER_DIMENSION.clone().requires_grad_()
-    Elbo(RECONSTRUCTION, kl.sum(1), kl).loss(free_bits=2.2, free_bits_per=per).backward()
-    torch.testing.assert_close(kl.grad, torch.tensor(gradient))
-
-
-@pytest.mark.parametrize("per", ["total", "example"])
-def test_other_free_bits_need_no_kl_per_dimension(per: FreeBitsPer) -> None:
-    bound = Elbo(RECONSTRUCTION, KL_PER_DIMENSION.sum(1))
-    assert bound.loss(free_bits=4.0, free_bits_per=per).item() == pytest.approx(34)
-
-
-@pytest.mark.parametrize("free_bits", [0.0, 0.5])
-def test_free_bits_per_something_else(free_bits: float) -> None:
-    with pytest.raises(ValueError, match=r"'dimension', 'total', 'example'.*not 'batch'"):
-        elbo().loss(free_bits=free_bits, free_bits_per="batch")

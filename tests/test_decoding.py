@@ -272,6 +272,12 @@ class TestBeamSearch:
         tokens, ended = beam_search(model, codes(), tokenizer=TOKENIZER, max_length=3, width=99)
         assert [stripped(row)[-1] for row in tokens] == [EOS] * B
         assert (ended < scores - 20).all()
+        # Not even then, if it cannot.
+        with torch.no_grad():
+            model.output.bias[EOS] = -torch.inf
+        tokens, scores = beam_search(model, codes(), tokenizer=TOKENIZER, max_length=3, width=99)
+        assert (tokens >= UNK).all()
+        assert scores.isfinite().all()
 
     def test_a_row_does_not_depend_on_its_batch(self) -> None:
         options: dict[str, Any] = {"tokenizer": TOKENIZER, "width": 3, "max_length": 7}

@@ -1,4 +1,4 @@
-"""The named corpora, one function each."""
+"""The named corpora, one function each; those of text live in `text_corpora.py`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ import torch
 from tutvae.data.corpus import Corpus, Images
 from tutvae.data.files import DATA_VARIABLE, check_sha256, find_file, local_folder
 from tutvae.data.idx import read_idx
+from tutvae.data.text_corpora import ag_news, ptb, yahoo, yelp
+from tutvae.data.text_files import from_files
+
+__all__ = ["ag_news", "digits", "from_files", "mnist", "ptb", "yahoo", "yelp"]
 
 MNIST_HUB_NAME = "ylecun/mnist"
 MNIST_FILES = {
