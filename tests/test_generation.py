@@ -312,6 +312,13 @@ class TestImpute:
         words = "|".join(WORDS)
         assert re.fullmatch(rf"  Ze_bras ({words})  was\t({words}) !\n", filled)
 
+    def test_an_unknown_word_with_the_mark_inside_is_one_word(self, make: Any) -> None:
+        for text in BLANKS:
+            inside, plain = (
+                impute(make(), TOKENIZER, [f"{word} {text}"])[0] for word in ("a_b", "zebra")
+            )
+            assert inside.split()[1:] == plain.split()[1:]
+
     def test_another_mark(self, make: Any) -> None:
         (filled,) = impute(make(), TOKENIZER, ["the [...] was _"], blank="[...]")
         the, found, was, underscore = filled.split()

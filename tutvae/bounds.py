@@ -56,8 +56,9 @@ class Elbo:
             ValueError: `free_bits_per` is none of the three, or it is "dimension" and the KL
                 per dimension is not known.
 
-        Source: Higgins et al. (2017) for the weight, Kingma et al. (2016) for free bits.
-        Chapters 2 and 5.
+        Source: Higgins et al. (2017) for a constant weight, chapter 2; Bowman et al. (2016) for
+        an annealed one, chapter 5, equation `annealed-elbo`; Kingma et al. (2016) for free bits,
+        chapter 5, equation `free-bits`.
         """
         kl = self._kl_with_free_bits(free_bits, free_bits_per)
         return self.reconstruction.mean() + kl_weight * kl

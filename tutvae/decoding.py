@@ -184,7 +184,7 @@ def fill(
     Raises:
         ValueError: `width` is below 1, or `z` or the tokenizer does not go with the decoder.
 
-    Source: Bowman et al. (2016), section 4.2. Chapter 5.
+    Source: Bowman et al. (2016) on imputing missing words. Chapter 5.
     """
     _check_at_least_one(count=len(template), width=width)
     marks = [tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id, tokenizer.unk_id]

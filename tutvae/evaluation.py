@@ -66,7 +66,7 @@ class Report:
     def perplexity(self) -> float | None:
         """The exponential of the NLL a predicted token; None if the data are not text.
 
-        Chapter 3.
+        Chapter 3, equation `perplexity`.
         """
         if self.tokens is None:
             return None

@@ -60,7 +60,7 @@ def interpolate(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
     Raises:
         ValueError: the codes differ in size.
 
-    Source: Bowman et al. (2016), section 5. Chapter 2, equation `interpolation`.
+    Source: Bowman et al. (2016). Chapter 2, equation `interpolation`.
     """
     if left.shape != right.shape:
         raise ValueError(f"codes of sizes {list(left.shape)} and {list(right.shape)} do not mix")
@@ -97,7 +97,7 @@ def sample_texts(
     Raises:
         ValueError: an argument is out of range.
 
-    Source: Bowman et al. (2016), section 5. Chapters 3 and 4.
+    Source: Bowman et al. (2016) for samples of the prior. Chapters 3 and 4.
     """
     z = sample_prior(model, count, seed) if model.latent_size > 0 else None
     tokens = generate(
@@ -128,7 +128,7 @@ def decode_codes(
     Returns:
         N texts.
 
-    Source: Bowman et al. (2016), section 5. Chapter 4.
+    Source: Bowman et al. (2016), who decode greedily. Chapter 4.
     """
     tokens = generate(model.decoder, z, tokenizer=tokenizer, max_length=max_length, temperature=0.0)
     return [tokenizer.decode(row) for row in tokens]
@@ -161,7 +161,7 @@ def reconstruct(
         ValueError: the model has no code, or a word is unknown and the tokenizer has no mark
             for that.
 
-    Source: Bowman et al. (2016), section 5.1. Chapters 4 and 5.
+    Source: Bowman et al. (2016) on samples from the posterior. Chapters 4 and 5.
     """
     _check_texts(texts)
     if not texts:
@@ -196,7 +196,7 @@ def interpolate_texts(
     Raises:
         ValueError: `steps` is below 2, or as for `reconstruct`.
 
-    Source: Bowman et al. (2016), section 5.2. Chapter 5.
+    Source: Bowman et al. (2016) on homotopies. Chapter 5.
     """
     if steps < 2:
         raise ValueError(f"a walk has at least 2 steps, its ends, not {steps}")
@@ -228,8 +228,7 @@ def impute(
             a word, if the tokenizer is one of words.
         texts: N texts. Those without a blank come back unchanged.
         blank: what marks a missing word; it stands between white space.
-        width: beginnings that the beam search keeps; Bowman et al. take 15 for the language
-            model and 5 for the VAE, which searches several times.
+        width: beginnings that the beam search keeps.
         rounds: most searches for a `TextVAE`; fewer if nothing changes any more.
 
     Returns:
@@ -240,7 +239,8 @@ def impute(
             text has it only inside words, or a word is unknown and the tokenizer has no mark
             for that.
 
-    Source: Bowman et al. (2016), section 4.2; Besag (1986). Chapter 5.
+    Source: Bowman et al. (2016) on imputing missing words; the alternation is the iterated
+    conditional modes of Besag (1986). Chapter 5.
     """
     _check_texts(texts)
     if rounds < 1:

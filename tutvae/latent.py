@@ -86,7 +86,7 @@ def importance_samples_of(
         model: a `LatentVariableModel`.
         x: the batch.
         q: its posterior, `[B, Z]`.
-        samples: S.
+        samples: how many, S.
         chunk_size: samples that are decoded at a time; changes the memory, not the result.
         noise: a stream of noise for each of the B examples; see `noise_streams`.
 

@@ -37,7 +37,7 @@ def linear(steps: int, start: float = 0.0) -> Schedule:
     Raises:
         ValueError: `steps` is below 1, or `start` outside [0, 1].
 
-    Source: Bowman et al. (2016), section 3.1. Chapter 5.
+    Source: Bowman et al. (2016). Chapter 5.
     """
     _check_positive("steps", steps)
     if not 0 <= start <= 1:
@@ -58,7 +58,7 @@ def logistic(midpoint: float, slope: float | None = None) -> Schedule:
     Raises:
         ValueError: `midpoint` or `slope` is not positive.
 
-    Source: Bowman et al. (2016), section 3.1 and figure 2. Chapter 5.
+    Source: Bowman et al. (2016). Chapter 5.
     """
     _check_positive("midpoint", midpoint)
     steepness = 10 / midpoint if slope is None else slope

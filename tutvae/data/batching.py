@@ -39,23 +39,23 @@ class TextBatch:
 
     @property
     def inputs(self) -> Tensor:
-        """What a decoder reads, `[B, T - 1]`: everything but the last token."""
+        """What a decoder reads, everything but the last token, `[B, T - 1]`."""
         return self.tokens[:, :-1]
 
     @property
     def targets(self) -> Tensor:
-        """What a decoder predicts, `[B, T - 1]`: everything but the start mark."""
+        """What a decoder predicts, everything but the start mark, `[B, T - 1]`."""
         return self.tokens[:, 1:]
 
     @property
     def mask(self) -> Tensor:
-        """Which targets count, `[B, T - 1]`: by the lengths, not by the padding's id."""
+        """Which targets count, by the lengths and not by the padding's id, `[B, T - 1]`."""
         time = torch.arange(1, self.tokens.shape[1], device=self.tokens.device)
         return time < self.lengths[:, None]
 
     @property
     def predicted_tokens(self) -> int:
-        """How many targets count, over all documents: words and end marks."""
+        """How many targets count over all documents, words and end marks."""
         return int(self.lengths.sum()) - len(self)
 
     def to(self, device: torch.device | str) -> TextBatch:

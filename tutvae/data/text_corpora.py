@@ -54,7 +54,7 @@ def ptb(folder: str | Path | None = None) -> Corpus[Texts]:
         FileNotFoundError: the folder or one of its files is missing, or there is no network.
         ValueError: a file is not the published one, by its SHA-256.
 
-    Source: Mikolov et al. (2010); Bowman et al. (2015), section 4. Chapter 10.
+    Source: Mikolov et al. (2010); Bowman et al. (2016). Chapter 10.
     """
     return Corpus("ptb", **{split: Texts(_ptb_split(split, folder)) for split in SPLITS})
 

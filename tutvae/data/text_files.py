@@ -77,6 +77,8 @@ def from_files(
         FileNotFoundError: there is no such file.
         ValueError: a file is in no known format, broken, not UTF-8 text at all, without
             documents or without the column; the message names the file, and the line if it can.
+
+    Chapter 3.
     """
     sources = _sources(train, valid, test)
     splits = {split: _read(source, text, label) for split, source in sources.items()}

@@ -19,7 +19,7 @@ class Decoder(nn.Module, ABC):
     length.
 
     Args:
-        vocabulary_size: V.
+        vocabulary_size: size of the vocabulary, V.
         latent_size: dimensions of the code, Z; 0 for a language model, which has none.
 
     Raises:
@@ -117,7 +117,7 @@ class WordDropout(nn.Module):
     Raises:
         ValueError: the rate lies outside [0, 1], or there is no unknown mark for it.
 
-    Source: Bowman et al. (2016), section 3.1. Chapter 5.
+    Source: Bowman et al. (2016). Chapter 5.
     """
 
     def __init__(self, rate: float, unk_id: int | None = 3, bos_id: int = 1) -> None:
@@ -146,7 +146,7 @@ class LSTMDecoder(Decoder):
     of the cell, and it joins the embedding of every input.
 
     Args:
-        vocabulary_size: V.
+        vocabulary_size: size of the vocabulary, V.
         embedding_size: width of a word's vector, E.
         hidden_size: width of the LSTM's state, H.
         latent_size: dimensions of the code, Z; 0 makes a language model.
@@ -162,7 +162,7 @@ class LSTMDecoder(Decoder):
         ValueError: a rate lies outside [0, 1], word dropout has no unknown mark, or the code
             would reach nothing.
 
-    Source: Bowman et al. (2016), section 3. Chapter 4.
+    Source: Bowman et al. (2016). Chapter 4.
     """
 
     def __init__(

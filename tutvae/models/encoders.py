@@ -15,7 +15,7 @@ class LSTMEncoder(nn.Module):
     """The approximate posterior q(z|x): an LSTM reads the document, its states tell z.
 
     Args:
-        vocabulary_size: V.
+        vocabulary_size: size of the vocabulary, V.
         embedding_size: width of a word's vector, E.
         hidden_size: width of the LSTM's state, H.
         latent_size: dimensions of the code, Z.
@@ -25,7 +25,7 @@ class LSTMEncoder(nn.Module):
     Raises:
         ValueError: `pooling` is neither.
 
-    Source: Bowman et al. (2016), section 3; Long et al. (2019) for pooling. Chapters 4 and 5.
+    Source: Bowman et al. (2016); Long et al. (2019) for pooling. Chapters 4 and 5.
     """
 
     def __init__(

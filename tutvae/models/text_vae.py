@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,7 +30,7 @@ def document_log_likelihood(decoder: Decoder, batch: TextBatch, z: Tensor | None
     Returns:
         `[B]` nats per document.
 
-    Source: Mikolov et al. (2010) for Z = 0, Bowman et al. (2016), section 3. Chapters 3 and 4.
+    Source: Mikolov et al. (2010) for Z = 0, Bowman et al. (2016). Chapters 3 and 4.
     """
     mask = batch.mask  # [B, T]
     hidden = decoder(batch.inputs, z)  # [B, T, H]
@@ -65,7 +67,8 @@ class LanguageModel(nn.Module):
     Raises:
         ValueError: the decoder has a code.
 
-    Source: Mikolov et al. (2010). Chapter 3.
+    Source: Mikolov et al. (2010). Defined in chapter 4; its sum is chapter 3, equation
+    `chain-rule`.
     """
 
     def __init__(self, decoder: Decoder) -> None:
@@ -109,7 +112,7 @@ class TextVAE(nn.Module):
     Raises:
         ValueError: encoder and decoder differ in a size, or there is no code.
 
-    Source: Bowman et al. (2016), section 3. Chapter 4.
+    Source: Bowman et al. (2016). Chapter 4, equation `text-elbo`.
     """
 
     def __init__(self, encoder: nn.Module, decoder: Decoder) -> None:
@@ -135,6 +138,7 @@ class TextVAE(nn.Module):
         hidden_size: int = 128,
         latent_size: int = 16,
         word_dropout: float = 0.0,
+        pooling: Literal["last", "max"] = "last",
     ) -> TextVAE:
         """Build the VAE of Bowman et al. for a tokenizer's vocabulary: two LSTMs and a code.
 
@@ -144,12 +148,13 @@ class TextVAE(nn.Module):
             hidden_size: width of both LSTMs, H.
             latent_size: dimensions of the code, Z.
             word_dropout: share of the decoder's inputs that are hidden in training.
+            pooling: how the encoder sums up a document; see `LSTMEncoder`.
         """
         sizes = (len(tokenizer), embedding_size, hidden_size, latent_size)
         decoder = LSTMDecoder(
             *sizes, word_dropout=word_dropout, unk_id=tokenizer.unk_id, bos_id=tokenizer.bos_id
         )
-        return cls(LSTMEncoder(*sizes), decoder)
+        return cls(LSTMEncoder(*sizes, pooling=pooling), decoder)
 
     def prior(self) -> Normal:
         """The prior p(z): a standard Normal of shape `[Z]`."""
