@@ -89,7 +89,8 @@ def image_grid(pixels: Tensor, height: int, columns: int, ax: Axes | None = None
     padded = torch.nn.functional.pad(pixels.detach().cpu().view(count, height, width), (0, 1, 0, 1))
     rows = padded.view(count // columns, columns, height + 1, width + 1)
     ax = _axes(ax)
-    ax.imshow(rows.transpose(1, 2).flatten(2).flatten(0, 1), cmap="Greys", vmin=0, vmax=1)
+    tiled = rows.transpose(1, 2).flatten(2).flatten(0, 1).numpy()
+    ax.imshow(tiled, cmap="Greys", vmin=0, vmax=1)
     ax.axis("off")
     return ax
 
@@ -153,8 +154,8 @@ def latent_scatter(codes: Tensor, labels: Tensor, ax: Axes | None = None) -> Axe
     if codes.shape[1] != 2:
         raise ValueError(f"a scatter needs codes [N, 2], not {list(codes.shape)}")
     ax = _axes(ax)
-    x, y = codes.cpu().T
-    points = ax.scatter(x, y, c=labels.cpu(), s=9, cmap="tab10", linewidths=0)
+    x, y = codes.cpu().numpy().T
+    points = ax.scatter(x, y, c=labels.cpu().numpy(), s=9, cmap="tab10", linewidths=0)
     classes = labels.unique().tolist()
     handles, names = points.legend_elements(num=classes)
     ax.legend(handles, names, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -203,7 +204,7 @@ def dimension_bars(
     ranks = range(1, len(kl) + 1)
     axes[0].bar(ranks, sorted(kl, reverse=True), color=BLUE)
     axes[0].set(title="KL", xlabel="dimension, by rank", ylabel="nats an example")
-    axes[1].bar(ranks, variances.sort(descending=True).values.cpu(), color=BLUE)
+    axes[1].bar(ranks, variances.sort(descending=True).values.cpu().numpy(), color=BLUE)
     axes[1].axhline(ACTIVE_UNIT_VARIANCE, color=RED, linestyle="--", label="threshold")
     axes[1].set(title="variance of the posterior mean", xlabel="dimension, by rank", yscale="log")
     axes[1].legend()
@@ -232,7 +233,7 @@ def rate_distortion(
     for rate, distortion, name in zip(rates, distortions, names, strict=True):
         ax.annotate(name, (rate, distortion), xytext=(6, 6), textcoords="offset points")
     ax.margins(0.12)
-    ax.autoscale(False)  # the lines below must not widen the view
+    ax.set(xlim=ax.get_xlim(), ylim=ax.get_ylim())  # the lines below must not widen the view
     for bound in range(0, int(max(rates) + max(distortions)) + 10, 2):
         ax.axline((0, bound), slope=-1, color=GREY, linewidth=0.6, alpha=0.5, zorder=0)
     ax.set(xlabel="rate: KL, nats an example", ylabel="distortion: reconstruction, nats")
