@@ -45,7 +45,8 @@ types: $(INSTALLED)  ## Check the types
 unit: export MPLBACKEND = Agg
 unit: $(INSTALLED)  ## Run the unit tests, with at least 95 % of the lines covered
 	$(call heading,Unit tests)
-	$(BIN)/python -m pytest -m "not browser" --cov --cov-fail-under=95 tests
+	@# One thread: the tests' tensors are too small to share, and threads that wait cost time.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not browser" --cov --cov-fail-under=95 tests
 
 # A stored progress bar would stay at 0 % for ever.
 nbval notebooks: export TQDM_DISABLE = 1
