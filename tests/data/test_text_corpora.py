@@ -201,12 +201,6 @@ def test_the_published_layout(load, pack, nowhere, tmp_path):
     assert corpus.test.label_names == ["0", "9", "10"]
 
 
-def test_yahoo_from_nowhere_says_how_to_get_it(nowhere):
-    with pytest.raises(FileNotFoundError, match=r"yahoo\(folder\).*TUTVAE_DATA.*jxhe") as caught:
-        yahoo()
-    assert str(nowhere / "yahoo-unlabelled") in str(caught.value)
-
-
 def test_yelp_stars_become_labels_from_zero(nowhere, tmp_path):
     files = {
         "train.jsonl.gz": json_lines([("Bad.", 1), ("Great!", 5)]),
@@ -279,7 +273,37 @@ def test_from_the_hub(load, hub_name, K, hub):
     assert not {*corpus.train.texts} & {*corpus.valid.texts}
 
 
-@pytest.mark.parametrize("load", [yelp, ag_news])
+def test_yahoo_from_the_hub_joins_question_and_answer(nowhere, monkeypatch):
+    datasets = pytest.importorskip("datasets", reason="needs tutvae[data]")
+    topics = datasets.ClassLabel(names=["Science", "Sports"])
+
+    def rows(count):
+        columns = {
+            "id": list(range(count)),
+            "topic": [i % 2 for i in range(count)],
+            "question_title": [f"why {i}" for i in range(count)],
+            "question_content": ["" if i % 2 else "really" for i in range(count)],
+            "best_answer": ["because"] * count,
+        }
+        return datasets.Dataset.from_dict(columns).cast_column("topic", topics)
+
+    both = datasets.DatasetDict({"train": rows(40), "test": rows(2)})
+    monkeypatch.setattr(datasets, "load_dataset", {text_corpora.YAHOO_HUB_NAME: both}.__getitem__)
+    corpus = yahoo()
+    assert corpus.name == "yahoo_answers_topics"
+    assert (len(corpus.train), len(corpus.valid)) == (36, 4)
+    assert corpus.test.texts == ["why 0 really because", "why 1 because"]
+    assert corpus.test.labels == [0, 1]
+    assert list(corpus.test.label_names) == ["Science", "Sports"]
+
+
+def test_without_network_yahoo_names_the_papers_sample_too(nowhere, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(FileNotFoundError, match=r"yahoo\(folder\).*TUTVAE_DATA.*jxhe"):
+        yahoo()
+
+
+@pytest.mark.parametrize("load", [yahoo, yelp, ag_news])
 def test_without_network_the_error_says_what_to_do(load, hub, monkeypatch, nowhere):
     import datasets
 
@@ -291,7 +315,7 @@ def test_without_network_the_error_says_what_to_do(load, hub, monkeypatch, nowhe
         load()
 
 
-@pytest.mark.parametrize("load", [yelp, ag_news])
+@pytest.mark.parametrize("load", [yahoo, yelp, ag_news])
 def test_without_the_datasets_library_the_error_says_what_to_do(load, nowhere, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(FileNotFoundError, match=r"TUTVAE_DATA.*install tutvae\[data\]"):
