@@ -13,5 +13,5 @@ def test_the_example_walks_between_two_sentences(root: Path) -> None:
     assert run.returncode == 0, run.stderr
     walk = run.stdout.splitlines()
     assert len(walk) == 5
-    assert walk[0] != walk[-1], "the code is used"
+    assert len(set(walk)) >= 3, "the code is used"
     assert run.stderr == ""
