@@ -25,6 +25,7 @@ SINGLE_WORDS = {"nouns": 1, "verbs": 1, "adjectives": 1, "fillers": 1}
 TINY = [
     ReviewGrammar((1, 2), openings=2, follow_ups=2, vagueness=0.2, star_noise=0.3, **SINGLE_WORDS),
     ReviewGrammar((1, 3), openings=1, follow_ups=2, vagueness=0.0, star_noise=0.1, **SINGLE_WORDS),
+    ReviewGrammar((1, 2), openings=2, follow_ups=2, persons=3, tenses=1, **SINGLE_WORDS),
 ]
 LARGEST = ReviewGrammar((1, 17), nouns=40, verbs=4, adjectives=12, fillers=8)
 PAIR = ReviewGrammar((1, 2))
@@ -63,7 +64,8 @@ def sentences_of(grammar, template, state):
 
 
 def enumerate_documents(grammar):
-    """Every document with its joint probability with the factors, `[5, 5, 4, 2]`."""
+    """Every document with its joint probability with the factors, `[5, 5, persons, tenses]`."""
+    shape = (5, 5, grammar.persons, grammar.tenses)
     least, most = grammar.sentences
     plans = [
         (opening, *rest)
@@ -73,20 +75,20 @@ def enumerate_documents(grammar):
     ]
     plans_of_length = {n: sum(len(plan) == n for plan in plans) for n in range(least, most + 1)}
     joint = {}
-    for state in np.ndindex(SHAPE):
+    for state in np.ndindex(shape):
         options = {t: sentences_of(grammar, t, state) for plan in plans for t in plan}
         for plan in plans:
-            weight = 1 / (200 * (most - least + 1) * plans_of_length[len(plan)])
+            weight = 1 / (np.prod(shape) * (most - least + 1) * plans_of_length[len(plan)])
             for sentences in product(*(options[template] for template in plan)):
                 document = " ".join(text for text, _ in sentences)
-                table = joint.setdefault(document, np.zeros(SHAPE))
+                table = joint.setdefault(document, np.zeros(shape))
                 table[state] += weight * np.prod([probability for _, probability in sentences])
     return joint
 
 
 @pytest.fixture(scope="module", params=range(len(TINY)))
 def tiny(request):
-    """A grammar, its documents and their joint probabilities `[N, 5, 5, 4, 2]`."""
+    """A grammar, its documents and their joint probabilities `[N, 5, 5, persons, tenses]`."""
     joint = enumerate_documents(TINY[request.param])
     return TINY[request.param], list(joint), np.stack(list(joint.values()))
 
@@ -278,6 +280,17 @@ def test_no_two_templates_share_a_sentence():
             ), (one, other)
 
 
+def test_factors_that_are_fixed_leave_the_documents():
+    fixed = ReviewGrammar((2, 3), persons=1, tenses=1)
+    documents = fixed.sample(200, seed=1)
+    assert set(documents.factors["person"]) == set(documents.factors["tense"]) == {0}
+    assert {"mum", "friends"} <= set(PAIR.vocabulary) - set(fixed.vocabulary)
+    assert fixed.factor_entropy("person", "tense") == 0
+    assert fixed.posteriors(documents.texts).shape == (200, 5, 5)
+    free = ReviewGrammar((2, 3)).sample(200, seed=1)
+    assert any(fixed.log_prob(document) == -np.inf for document in free.texts)
+
+
 def test_templates_are_well_formed():
     for text in OPENINGS + FOLLOW_UPS:
         tokens = text.split()
@@ -373,6 +386,7 @@ def test_mutual_information_is_bounded_and_the_visible_is_exact():
 
 
 NAMES = {"nouns": 40, "verbs": 4, "adjectives": 12, "fillers": 8, "openings": 8, "follow_ups": 16}
+NAMES |= {"persons": 4, "tenses": 2}
 
 
 @settings(max_examples=25, deadline=None)

@@ -8,7 +8,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from tutvae.data.review_templates import STATES, Floats, Integers, Table, Template
+from tutvae.data.review_templates import Floats, Integers, Table, Template
 
 _CHUNK = 2_000  # documents at once, which bounds the memory
 
@@ -29,6 +29,7 @@ class Parser:
         self._templates = templates
         self._prior = prior
         tables = {table for template in templates for table in template.slots.values()}
+        self._states = len(next(iter(tables)).probabilities)
         words = {word for template in templates for word in template.literals.values()}
         words.update(chain.from_iterable(table.words for table in tables))
         self.vocabulary = tuple(sorted(words))
@@ -36,8 +37,8 @@ class Parser:
         self._by_word = {table: self._rows_by_word(table) for table in tables}
 
     def likelihoods(self, documents: Sequence[str]) -> Floats:
-        """Return p(x | factors) of each document, `[N, 200]`; 0 outside the grammar."""
-        result = np.zeros((len(documents), STATES))
+        """Return p(x | factors) of each document, `[N, F]`; 0 outside the grammar."""
+        result = np.zeros((len(documents), self._states))
         for start in range(0, len(documents), _CHUNK):
             words = [document.split(" ") for document in documents[start : start + _CHUNK]]
             counts = np.array([row.count(".") if row[-1] == "." else 0 for row in words])
@@ -68,14 +69,14 @@ class Parser:
             opens: whether each sentence is the first of its document, `[M]`.
 
         Returns:
-            p(sentence | factors, template), `[M, 200]`, 0 where no template fits; and the index
+            p(sentence | factors, template), `[M, F]`, 0 where no template fits; and the index
             of the template, `[M]`, 0 where none fits.
         """
         unknown = len(self.vocabulary)
         ids = np.array([self._ids.get(word, unknown) for word in words])
         ends = np.flatnonzero(ids == self._ids["."]) + 1
         starts = np.concatenate([[0], ends[:-1]])
-        likelihoods = np.zeros((len(opens), STATES))
+        likelihoods = np.zeros((len(opens), self._states))
         found = np.zeros(len(opens), dtype=int)
         for index, template in enumerate(self._templates):
             length = len(template.tokens)
@@ -84,7 +85,7 @@ class Parser:
             for place, word in template.literals.items():
                 fits = sentences[:, place] == self._ids[word]
                 rows, sentences = rows[fits], sentences[fits]
-            product = np.ones((len(rows), STATES))
+            product = np.ones((len(rows), self._states))
             for place, table in template.slots.items():
                 product *= self._by_word[table][sentences[:, place]]
             possible = product.any(1)
@@ -93,7 +94,7 @@ class Parser:
         return likelihoods, found
 
     def _rows_by_word(self, table: Table) -> Floats:
-        """p(word | factors) of a slot, `[V + 1, 200]`; the last row is the unknown word's, 0."""
-        result = np.zeros((len(self.vocabulary) + 1, STATES))
+        """p(word | factors) of a slot, `[V + 1, F]`; the last row is the unknown word's, 0."""
+        result = np.zeros((len(self.vocabulary) + 1, self._states))
         result[[self._ids[word] for word in table.words]] = table.probabilities.T
         return result

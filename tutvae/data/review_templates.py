@@ -1,7 +1,7 @@
 """Sentence templates of the generated reviews, compiled to tables of probabilities.
 
-Arrays over the hidden factors have a last axis of 200: category, stars, person and tense,
-raveled in this order.
+Arrays over the hidden factors have an axis of F states: category, stars, person and tense, raveled
+in this order; F = 5 x 5 x 4 x 2 = 200 where all of them are in use.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ FACTORS: Mapping[str, tuple[str, ...]] = {
 }
 """The hidden factors of a review and the names of their values. Chapter 3."""
 
-SHAPE = tuple(len(values) for values in FACTORS.values())
-STATES = int(np.prod(SHAPE))
+Shape = tuple[int, int, int, int]
+"""How many categories, stars, persons and tenses are in use."""
 
 
 def entropy_of(probabilities: Floats) -> Floats:
@@ -46,7 +46,7 @@ def entropy_of(probabilities: Floats) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """One slot: p(word | factors), `probabilities [200, W]` over W `words`."""
+    """One slot: p(word | factors), `probabilities [F, W]` over W `words`."""
 
     words: tuple[str, ...]
     probabilities: Floats
@@ -58,7 +58,7 @@ class Table:
 
     @cached_property
     def _cumulative(self) -> Floats:
-        """`[200, W]`; ends in exactly 1, so that a uniform number in [0, 1) finds a word."""
+        """`[F, W]`; ends in exactly 1, so that a uniform number in [0, 1) finds a word."""
         cumulative = self.probabilities.cumsum(1)
         return cumulative / cumulative[:, -1:]
 
@@ -99,6 +99,7 @@ class Template:
 def compile_templates(
     texts: Iterable[tuple[str, bool]],
     sizes: Mapping[str, int],
+    shape: Shape,
     vagueness: float,
     star_noise: float,
 ) -> list[Template]:
@@ -107,11 +108,14 @@ def compile_templates(
     Args:
         texts: each template, and whether it opens a document.
         sizes: how many entries of each list are used, by `Slot.size`.
+        shape: how many values of each hidden factor are used.
         vagueness: probability that a category slot takes a vague word.
         star_noise: probability that a star slot takes a word of a neighbour.
     """
     tables = {
-        f"{{{name}}}": _table(slot, sizes[slot.size], _list_weights(slot, vagueness, star_noise))
+        f"{{{name}}}": _table(
+            slot, sizes[slot.size], shape, _list_weights(slot, shape, vagueness, star_noise)
+        )
         for name, slot in SLOTS.items()
     }
     templates = []
@@ -122,10 +126,10 @@ def compile_templates(
     return templates
 
 
-def _list_weights(slot: Slot, vagueness: float, star_noise: float) -> Floats:
+def _list_weights(slot: Slot, shape: Shape, vagueness: float, star_noise: float) -> Floats:
     """p(list | category, stars), `[5, 5, lists]`."""
-    weights = np.zeros((*SHAPE[:2], len(slot.lists)))
-    for category, stars in np.ndindex(*SHAPE[:2]):
+    weights = np.zeros((*shape[:2], len(slot.lists)))
+    for category, stars in np.ndindex(*shape[:2]):
         row = weights[category, stars]
         if slot.chooser == "category":
             row[category], row[-1] = 1 - vagueness, vagueness
@@ -137,14 +141,14 @@ def _list_weights(slot: Slot, vagueness: float, star_noise: float) -> Floats:
     return weights
 
 
-def _table(slot: Slot, size: int, weights: Floats) -> Table:
+def _table(slot: Slot, size: int, shape: Shape, weights: Floats) -> Table:
     """Category and stars choose the list, person and tense the form."""
     columns: dict[str, Floats] = {}
     for number, entries in enumerate(slot.lists):
         used = entries[:size]
-        for i, person, tense in np.ndindex(len(used), *SHAPE[2:]):
+        for i, person, tense in np.ndindex(len(used), *shape[2:]):
             word = inflect(used[i], slot.inflection, person, tense)
-            column = columns.setdefault(word, np.zeros(SHAPE))
+            column = columns.setdefault(word, np.zeros(shape))
             column[:, :, person, tense] += weights[:, :, number] / len(used)
     possible = {word: column for word, column in columns.items() if column.any()}
     probabilities = np.stack([column.ravel() for column in possible.values()], axis=1)

@@ -25,10 +25,9 @@ from tutvae.data.corpus import Corpus, Texts
 from tutvae.data.review_parser import Parser
 from tutvae.data.review_templates import (
     FACTORS,
-    SHAPE,
-    STATES,
     Floats,
     Integers,
+    Shape,
     Template,
     compile_templates,
     entropy_of,
@@ -51,7 +50,12 @@ _LIMITS = {
         len(entries) for slot in SLOTS.values() if slot.size == size for entries in slot.lists
     )
     for size in _SIZES
-} | {"openings": len(OPENINGS), "follow_ups": len(FOLLOW_UPS)}
+} | {
+    "openings": len(OPENINGS),
+    "follow_ups": len(FOLLOW_UPS),
+    "persons": len(FACTORS["person"]),
+    "tenses": len(FACTORS["tense"]),
+}
 
 
 class Estimate(NamedTuple):
@@ -89,6 +93,8 @@ class ReviewGrammar:
         verbs: entries in use of each list of verbs, 1 to 4.
         adjectives: adjectives in use for each number of stars, 1 to 12.
         fillers: entries in use of each list that neither category nor stars choose, 1 to 8.
+        persons: persons in use, 1 to 4; with 1, the factor is fixed.
+        tenses: tenses in use, 1 to 2; with 1, the factor is fixed.
         vagueness: probability that a category slot takes a word that suits every category.
         star_noise: probability that a star slot takes a word of a neighbouring number of stars.
         label_noise: probability that an observed label is replaced by another one.
@@ -104,6 +110,8 @@ class ReviewGrammar:
     verbs: int = 4
     adjectives: int = 8
     fillers: int = 8
+    persons: int = 4
+    tenses: int = 2
     vagueness: float = 0.15
     star_noise: float = 0.15
     label_noise: float = 0.0
@@ -146,12 +154,12 @@ class ReviewGrammar:
             raise ValueError(f"count must not be negative, as {count} is")
         names = _label_names(label)
         rng = np.random.default_rng(seed)
-        states = rng.integers(STATES, size=count)
+        states = rng.integers(np.prod(self._shape), size=count)
         least, most = self.sentences
         lengths = rng.integers(least, most + 1, size=count)
         templates = self._draw_templates(lengths, rng)
         texts = self._write(states, templates, rng)
-        factors = dict(zip(FACTORS, np.unravel_index(states, SHAPE), strict=True))
+        factors = dict(zip(FACTORS, np.unravel_index(states, self._shape), strict=True))
         factors |= {"opening": templates[:, 0], "sentences": lengths}
         true = 5 * factors["category"] + factors["stars"] if label == "joint" else factors[label]
         replaced = rng.random(count) < self.label_noise
@@ -209,7 +217,8 @@ class ReviewGrammar:
         is the mean entropy of the exact posterior over a sample. Chapter 3.
         """
         return _difference(
-            self._joint_entropy(), entropy_of(self._sampled_posteriors.reshape(-1, STATES))
+            self._joint_entropy(),
+            entropy_of(self._sampled_posteriors.reshape(MONTE_CARLO_DOCUMENTS, -1)),
         )
 
     def factor_entropy(self, *names: str) -> float:
@@ -222,7 +231,7 @@ class ReviewGrammar:
             ValueError: a name is unknown, or none is given.
         """
         least, most = self.sentences
-        values = dict(zip(FACTORS, SHAPE, strict=True))
+        values = dict(zip(FACTORS, self._shape, strict=True))
         values |= {"opening": self.openings, "sentences": most - least + 1}
         if not names or not set(names) <= set(values):
             raise ValueError(f"factors must be from {', '.join(values)}, not {names}")
@@ -261,6 +270,11 @@ class ReviewGrammar:
         observed = (1 - self.label_noise) * true + self.label_noise * (1 - true) / (classes - 1)
         return _difference(0.0, -observed.max(1))
 
+    @property
+    def _shape(self) -> Shape:
+        """How many values each hidden factor has, in the order of `FACTORS`."""
+        return (len(CATEGORIES), len(STARS), self.persons, self.tenses)
+
     @cached_property
     def _templates(self) -> list[Template]:
         """The openings in use, then the follow-ups in use."""
@@ -268,7 +282,7 @@ class ReviewGrammar:
         if self.sentences[1] > 1:
             texts += [(text, False) for text in FOLLOW_UPS[: self.follow_ups]]
         sizes = {size: getattr(self, size) for size in _SIZES}
-        return compile_templates(texts, sizes, self.vagueness, self.star_noise)
+        return compile_templates(texts, sizes, self._shape, self.vagueness, self.star_noise)
 
     @cached_property
     def _parser(self) -> Parser:
@@ -278,7 +292,7 @@ class ReviewGrammar:
 
     @cached_property
     def _sampled_posteriors(self) -> Floats:
-        """p(factors | x) of `MONTE_CARLO_DOCUMENTS` documents, `[N, 5, 5, 4, 2]`."""
+        """p(factors | x) of `MONTE_CARLO_DOCUMENTS` documents, `[N, 5, 5, persons, tenses]`."""
         return self._factor_posteriors(self.sample(MONTE_CARLO_DOCUMENTS, seed=0).texts)
 
     def _draw_templates(self, lengths: Integers, rng: np.random.Generator) -> Integers:
@@ -316,11 +330,11 @@ class ReviewGrammar:
         return -np.log(self.openings) - np.concatenate([[0, 0], np.log(left).cumsum()])
 
     def _factor_posteriors(self, documents: Sequence[str]) -> Floats:
-        """p(factors | x), `[N, 5, 5, 4, 2]`; NaN outside the grammar."""
+        """p(factors | x), `[N, 5, 5, persons, tenses]`; NaN outside the grammar."""
         likelihoods = self._parser.likelihoods(documents)
         with np.errstate(invalid="ignore"):
             likelihoods /= likelihoods.sum(1, keepdims=True)
-        return likelihoods.reshape(-1, *SHAPE)
+        return likelihoods.reshape(-1, *self._shape)
 
 
 def _label_names(label: str) -> tuple[str, ...]:
