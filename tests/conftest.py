@@ -35,6 +35,53 @@ learning_rate = 0.005
 importance_samples = 7
 """
 
+REVIEWS_EXPERIMENT = """
+name = "tiny_reviews"
+kind = "text"
+
+[corpus]
+name = "reviews"
+documents = [260, 41, 53]
+sentences = [1, 2]
+openings = 2
+nouns = 2
+
+[encoder]
+embedding_size = 7
+hidden_size = 11
+
+[decoder]
+kind = "lstm"
+embedding_size = 8
+hidden_size = 13
+
+[model]
+latent_size = 3
+
+[training]
+epochs = 4
+batch_size = 32
+learning_rate = 0.01
+learning_rate_schedule = "cosine"
+max_grad_norm = 5
+kl_weight = {schedule = "linear", epochs = 1.5}
+
+[evaluation]
+importance_samples = 6
+factors = true
+"""
+
+VARIANTS = """
+[variants.vae]
+
+[variants.language_model]
+model.latent_size = 0
+
+[variants.cnn]
+decoder = {kind = "dilated_cnn", embedding_size = 6, channels = 10, dilations = "small"}
+training.epochs = 3
+"""
+
 
 @pytest.fixture
 def real_data() -> Path:
@@ -96,3 +143,38 @@ def digits_run(digits_toml: Path) -> tuple[Any, dict[str, Any]]:
     from tutvae.experiments import load_experiment, run_experiment
 
     return run_experiment(load_experiment(digits_toml), "tutvae train tiny_digits.toml")
+
+
+@pytest.fixture(scope="session")
+def reviews_toml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An experiment file of texts that runs in a second."""
+    path = tmp_path_factory.mktemp("experiments") / "tiny_reviews.toml"
+    path.write_text(REVIEWS_EXPERIMENT)
+    return path
+
+
+@pytest.fixture(scope="session")
+def reviews_run(reviews_toml: Path) -> tuple[Any, dict[str, Any]]:
+    """The trained model and the record of that experiment."""
+    from tutvae.experiments import load_experiment, run_experiment
+
+    return run_experiment(load_experiment(reviews_toml), "tutvae train tiny_reviews.toml")
+
+
+@pytest.fixture(scope="session")
+def sweep_toml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An experiment file of six runs that take a few seconds."""
+    path = tmp_path_factory.mktemp("experiments") / "tiny_sweep.toml"
+    described = REVIEWS_EXPERIMENT.replace('"tiny_reviews"', '"tiny_sweep"\nseeds = [1, 4]')
+    path.write_text(described + VARIANTS)
+    return path
+
+
+@pytest.fixture(scope="session")
+def sweep_run(sweep_toml: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The record of that sweep."""
+    from tutvae.experiments import load_experiment, run_experiment
+
+    folder = tmp_path_factory.mktemp("runs")
+    command = "tutvae train tiny_sweep.toml"
+    return run_experiment(load_experiment(sweep_toml), command, folder=folder)[1]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tutvae.bounds import Elbo, FreeBitsPer, importance_weighted_bound
+from tutvae.bounds import Elbo, FreeBitsPer, LabelElbo, importance_weighted_bound
 
 # B = 3 examples, Z = 2 dimensions. Means over the batch: 0.5 and 2.0 nats.
 KL_PER_DIMENSION = torch.tensor([[0.3, 3.0], [0.0, 1.0], [1.2, 2.0]])
@@ -166,3 +166,96 @@ def test_more_samples_bound_from_nearer(weights: Tensor) -> None:
         assert (whole >= average - 1e-9).all()
     assert (whole <= weights.amax(0) + 1e-9).all()
     assert (whole >= weights.amax(0) - math.log(6) - 1e-9).all()
+
+
+# B = 5 documents, of which 0 and 3 have a label, Z = 2 dimensions.
+LABELLED = torch.tensor([True, False, False, True, False])
+KL_OF_Z = torch.tensor([[1.0, 3.0], [0.2, 1.0], [0.4, 2.0], [2.0, 5.0], [0.6, 3.0]])
+
+
+def label_elbo(**options: object) -> LabelElbo:
+    terms = {
+        "reconstruction": torch.tensor([10.0, 20.0, 30.0, 14.0, 70.0]),
+        "kl": KL_OF_Z.sum(1),
+        "kl_per_dimension": KL_OF_Z,
+        "label_kl": torch.tensor([1.5, 0.1, 0.2, 2.5, 0.6]),
+        "classification": torch.tensor([0.5, 0.0, 0.0, 3.5, 0.0]),
+        "labelled": LABELLED,
+    }
+    return LabelElbo(**(terms | options))
+
+
+def only(labelled: bool, **options: object) -> LabelElbo:
+    """The rows of `label_elbo` of one kind."""
+    rows = LABELLED if labelled else ~LABELLED
+    whole = label_elbo()
+    names = ("reconstruction", "kl", "kl_per_dimension", "label_kl", "classification", "labelled")
+    return LabelElbo(**{name: getattr(whole, name)[rows] for name in names}, **options)
+
+
+class TestLabelElbo:
+    def test_the_value_has_every_term_of_the_bound_and_no_other(self) -> None:
+        expected = torch.tensor([-15.5, -21.3, -32.6, -23.5, -74.2])
+        torch.testing.assert_close(label_elbo(classification_weight=9.0).value, expected)
+
+    def test_the_loss_by_hand(self) -> None:
+        """Labelled: 12 + 5.5 + 2. Unlabelled: 40 + 2.4 + 0.3. Classification: 2."""
+        assert label_elbo().loss().item() == pytest.approx(19.5 + 42.7 + 2)
+
+    @pytest.mark.parametrize(("weight", "cost"), [(0.0, 0.0), (0.5, 1.0), (10.0, 20.0)])
+    def test_the_classification_weight(self, weight: float, cost: float) -> None:
+        loss = label_elbo(classification_weight=weight).loss()
+        assert loss.item() == pytest.approx(62.2 + cost)
+
+    @pytest.mark.parametrize("kl_weight", [0.0, 0.25, 2.0])
+    def test_the_kl_weight_multiplies_both_kl_alone(self, kl_weight: float) -> None:
+        loss = label_elbo().loss(kl_weight)
+        assert loss.item() == pytest.approx(12 + 40 + 2 + kl_weight * (7.5 + 2.7))
+
+    @pytest.mark.parametrize(
+        ("floor", "label_kl"), [(0.0, 0.3), (0.25, 0.3), (0.4, 0.4), (1.6, 1.6)]
+    )
+    @pytest.mark.parametrize("kl_weight", [1.0, 0.5])
+    def test_the_floor_of_the_label_s_kl(
+        self, floor: float, label_kl: float, kl_weight: float
+    ) -> None:
+        """On the mean over the unlabelled: 0.25 is above two of the three, and does nothing."""
+        loss = label_elbo(label_kl_floor=floor).loss(kl_weight)
+        assert loss.item() == pytest.approx(54 + kl_weight * (7.5 + 2.4 + label_kl))
+
+    def test_below_the_floor_the_label_is_free(self) -> None:
+        for floor, gradient in ((0.29, 1 / 3), (0.31, 0.0)):
+            label_kl = torch.tensor([1.5, 0.1, 0.2, 2.5, 0.6], requires_grad=True)
+            label_elbo(label_kl=label_kl, label_kl_floor=floor).loss().backward()
+            expected = torch.where(LABELLED, 0.5, gradient)
+            torch.testing.assert_close(label_kl.grad, expected)
+
+    def test_free_bits_are_those_of_each_kind(self) -> None:
+        """Mean KL of z: 1.5 and 4 with a label, 0.4 and 2 without."""
+        bound = label_elbo()
+        assert bound.loss(free_bits=1.0).item() == pytest.approx(64.2 + 0.6)
+        assert bound.loss(0.5, free_bits=3.0).item() == pytest.approx(54 + 0.5 * (2.3 + 6 + 7))
+        assert bound.loss(free_bits=5.0, free_bits_per="total").item() == pytest.approx(64.2 + 2.6)
+        per_example = bound.loss(free_bits=2.0, free_bits_per="example").item()
+        assert per_example == pytest.approx(64.2 + 0.8 / 3)
+
+    def test_the_number_of_documents_of_a_kind_is_not_its_weight(self) -> None:
+        both = label_elbo()
+        names = ("reconstruction", "kl", "label_kl", "classification", "labelled")
+        rows = torch.tensor([0, 1, 1, 2, 2, 3, 4, 4])
+        more = LabelElbo(**{name: getattr(both, name)[rows] for name in names})
+        assert more.loss().item() == pytest.approx(both.loss().item())
+
+    def test_one_kind_alone(self) -> None:
+        assert only(True).loss().item() == pytest.approx(19.5 + 2)
+        assert only(False, label_kl_floor=0.4).loss().item() == pytest.approx(42.7 + 0.1)
+        assert only(False).loss().item() == pytest.approx(-only(False).value.mean().item())
+
+    def test_it_does_without_the_kl_per_dimension(self) -> None:
+        assert label_elbo(kl_per_dimension=None).loss().item() == pytest.approx(64.2)
+        with pytest.raises(ValueError, match="kl_per_dimension"):
+            label_elbo(kl_per_dimension=None).loss(free_bits=0.5)
+
+    def test_it_does_not_change(self) -> None:
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            label_elbo().label_kl = RECONSTRUCTION  # type: ignore[misc]

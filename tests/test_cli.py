@@ -12,7 +12,10 @@ from typer.testing import CliRunner
 
 import tutvae
 from tutvae.cli import app
-from tutvae.models import VAE
+from tutvae.data.batching import Batches
+from tutvae.data.reviews import ReviewGrammar
+from tutvae.data.tokenization import Tokenizer
+from tutvae.models import VAE, LSTMDecoder, LSTMEncoder, TextVAE
 from tutvae.results import read_result
 
 runner = CliRunner()
@@ -55,8 +58,54 @@ class TestTrain:
         assert valid.startswith("valid: bound ")
         nll = report["importance_weighted_nll"]
         assert test == f"test: bound {report['bound']:.2f}, NLL {nll:.2f} (7 samples)"
-        assert str(weights) in wrote
+        assert str(weights.parent) in wrote
         assert str(tmp_path / "results" / "short.json") in wrote
+
+    def test_texts_come_with_their_tokenizer(
+        self, reviews_toml: Path, folders: list[str], tmp_path: Path
+    ) -> None:
+        settings = ["--set", "training.epochs=1"]
+        result = runner.invoke(app, ["train", str(reviews_toml), *folders, *settings])
+        assert result.exit_code == 0, result.output
+        kept = tmp_path / "runs" / "tiny_reviews"
+        assert sorted(os.listdir(kept)) == ["tokenizer.json", "weights.safetensors"]
+        tokenizer = Tokenizer.load(kept / "tokenizer.json")
+        decoder = LSTMDecoder(len(tokenizer), 8, 13, 3)
+        model = TextVAE(LSTMEncoder(len(tokenizer), 7, 11, 3), decoder)
+        model.load_state_dict(load_file(kept / "weights.safetensors"))
+        test = ReviewGrammar(sentences=(1, 2), openings=2, nouns=2).corpus(260, 41, 53).test
+        batches = Batches.from_texts(test, tokenizer, batch_size=20, shuffle=False)
+        report = read_result(tmp_path / "results" / "tiny_reviews.json")["reports"]["test"]
+        again = tutvae.evaluate(model, batches, importance_samples=6)
+        assert again.bound == pytest.approx(report["bound"], rel=1e-5)
+
+    def test_a_sweep(self, sweep_toml: Path, folders: list[str], tmp_path: Path) -> None:
+        """Its table is on standard output, a line for each run on standard error."""
+        settings = ["--set", "training.epochs=1", "--set", "variants.cnn.training.epochs=1"]
+        result = runner.invoke(app, ["train", str(sweep_toml), *folders, *settings])
+        assert result.exit_code == 0, result.output
+        header, *rows, wrote = result.stdout.splitlines()
+        assert header.split()[:2] == ["variant", "seeds"]
+        assert [row.split()[:2] for row in rows] == [
+            ["vae", "2"],
+            ["language_model", "2"],
+            ["cnn", "2"],
+        ]
+        assert wrote.startswith("wrote ")
+        assert [line.split(":")[0] for line in result.stderr.splitlines()] == [
+            "[1/6] vae-1",
+            "[2/6] vae-4",
+            "[3/6] language_model-1",
+            "[4/6] language_model-4",
+            "[5/6] cnn-1",
+            "[6/6] cnn-4",
+        ]
+        record = read_result(tmp_path / "results" / "tiny_sweep.json")
+        assert len(record["runs"]) == 6
+        kept = os.listdir(tmp_path / "runs" / "tiny_sweep")
+        assert sorted(kept) == sorted(
+            f"{run['variant']}-{run['seed']}.json" for run in record["runs"]
+        )
 
     @pytest.mark.parametrize(
         ("settings", "message"),
@@ -103,7 +152,7 @@ class TestTrain:
     def test_a_folder_that_cannot_be_written_to_is_noticed_before_training(
         self, digits_toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
     ) -> None:
-        def train(*_: object) -> None:
+        def train(*_: object, **__: object) -> None:
             pytest.fail("it trained")
 
         monkeypatch.setattr("tutvae.experiments.run_experiment", train)
@@ -116,7 +165,7 @@ class TestTrain:
     def test_a_programming_error_is_not_hidden(
         self, digits_toml: Path, folders: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def train(*_: object) -> None:
+        def train(*_: object, **__: object) -> None:
             raise ZeroDivisionError
 
         monkeypatch.setattr("tutvae.experiments.run_experiment", train)
@@ -150,7 +199,9 @@ def test_without_arguments_it_explains_itself() -> None:
     assert "info" in result.output
 
 
-@pytest.mark.parametrize("arguments", [["fly"], ["train"], ["info", "--xml"]])
+@pytest.mark.parametrize(
+    "arguments", [["fly"], ["train"], ["train", "x.toml", "--jobs", "0"], ["info", "--xml"]]
+)
 def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     result = runner.invoke(app, arguments)
     assert result.exit_code == 2

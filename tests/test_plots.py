@@ -117,6 +117,52 @@ def test_rate_distortion_names_its_points_and_keeps_them_in_view() -> None:
     assert ax.get_ylim()[0] <= 12 < 20 <= ax.get_ylim()[1] < 30
 
 
+def test_a_confusion_table_shows_counts_and_shades_by_row() -> None:
+    table = np.array([[3, 1, 0], [0, 2, 6]])
+    ax = plots.confusion(table, ["film", "book"], ["a", "b", "c"])
+    np.testing.assert_allclose(
+        np.asarray(ax.collections[0].get_array()).reshape(2, 3),
+        [[0.75, 0.25, 0], [0, 0.25, 0.75]],
+    )
+    assert [text.get_text() for text in ax.texts] == ["3", "1", "0", "0", "2", "6"]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["film", "book"]
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["a", "b", "c"]
+
+
+def test_a_class_without_documents_is_a_pale_row() -> None:
+    ax = plots.confusion(np.array([[0, 0], [1, 1]]), ["film", "book"], ["a", "b"])
+    assert np.asarray(ax.collections[0].get_array()).ravel().tolist() == [0, 0, 0.5, 0.5]
+
+
+def test_names_that_do_not_fit_the_table_are_one_clear_error() -> None:
+    with pytest.raises(ValueError, match=r"\[2, 3\] does not go with 3 names of rows and 2 of"):
+        plots.confusion(np.zeros((2, 3), dtype=int), ["a", "b", "c"], ["x", "y"])
+
+
+def test_accuracy_by_labels_draws_mean_spread_and_optimum() -> None:
+    curves = {
+        "from scratch": {500: [0.7, 0.8, 0.9], 100: [0.3, 0.5, 0.4]},
+        "with the VAE": {100: [0.8], 500: [0.9]},
+    }
+    given = plt.subplots()[1]
+    ax = plots.accuracy_by_labels(curves, bayes=0.95, ax=given)
+    assert ax is given
+    assert ax.get_xscale() == "log"
+    np.testing.assert_allclose(ax.lines[0].get_data(), [[100, 500], [0.4, 0.8]])
+    np.testing.assert_allclose(ax.lines[1].get_data(), [[100, 500], [0.8, 0.9]])
+    band = ax.collections[0].get_paths()[0].vertices
+    for point in [(100, 0.3), (100, 0.5), (500, 0.7), (500, 0.9)]:
+        assert np.isclose(band, point).all(1).any(), f"the band reaches {point}"
+    assert set(ax.lines[2].get_ydata()) == {0.95}
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert names == ["from scratch", "with the VAE", "Bayes-optimal"]
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["100", "500"]
+
+
+def test_accuracy_by_labels_without_an_optimum() -> None:
+    assert len(plots.accuracy_by_labels({"a": {25: [0.5, 0.6]}}).lines) == 1
+
+
 def test_the_style_has_an_opaque_background() -> None:
     with plt.rc_context():
         plots.use_style()

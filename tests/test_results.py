@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shlex
 import subprocess
@@ -17,15 +18,18 @@ import torch
 
 import tutvae
 from tutvae import results
-from tutvae.data.corpus import Corpus, Images
-from tutvae.experiments import Experiment, load_experiment
+from tutvae.data.corpus import Corpus, Images, Texts
+from tutvae.experiments import TextExperiment, load_experiment, validate_experiment
+from tutvae.experiments.sweeps import sweep_runs
 from tutvae.results import (
     data_sha256,
     hardware,
     provenance,
     read_result,
     recorded_result,
+    significant,
     summary,
+    summary_table,
     write_result,
 )
 
@@ -55,7 +59,7 @@ REPORT = closed(
         "importance_weighted_nll": NATS,
         "importance_samples": COUNT,
         "active_units": {"type": "integer", "minimum": 0},
-        "kl_per_dimension": {"type": "array", "items": {"type": "number"}, "minItems": 1},
+        "kl_per_dimension": {"type": "array", "items": {"type": "number"}},
         "bound": NATS,
         "mutual_information": {"type": "number", "minimum": 0},
         "mutual_information_ceiling": {"type": "number", "minimum": 0},
@@ -65,63 +69,94 @@ REPORT = closed(
     optional=("mutual_information", "mutual_information_ceiling", "tokens", "perplexity"),
 )
 CURVE = {"type": "array", "items": {"type": "number"}, "minItems": 1}
-SCHEMA = {
-    "$schema": "https://json-schema.org/draft/2020-12/schema",
-    **closed(
+COLUMNS = ("epoch", "step", "kl_weight", "learning_rate", "train_reconstruction", "train_kl")
+VALID_COLUMNS = ("valid_reconstruction", "valid_kl")
+CURVES = closed(dict.fromkeys(COLUMNS + VALID_COLUMNS, CURVE), optional=VALID_COLUMNS)
+COMMIT = {"type": ["string", "null"], "pattern": r"^[0-9a-f]{40}(\+changes)?$"}
+HEAD = {
+    "name": {"type": "string", "pattern": r"^[\w-]+$"},
+    "command": {"type": "string", "pattern": "^tutvae "},
+    "started": {"type": "string", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$"},
+    "commit": COMMIT,
+    "hardware": closed(
         {
-            "name": {"type": "string", "pattern": r"^[\w-]+$"},
-            "command": {"type": "string", "pattern": "^tutvae "},
-            "started": {
-                "type": "string",
-                "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$",
-            },
-            "commit": {"type": ["string", "null"], "pattern": r"^[0-9a-f]{40}(\+changes)?$"},
-            "hardware": closed(
-                {
-                    "accelerator": {"type": ["string", "null"]},
-                    "processor": STRING,
-                    "cores": COUNT,
-                    "threads": COUNT,
-                }
-            ),
-            "versions": closed(dict.fromkeys(("python", "tutvae", "torch", "numpy"), STRING)),
-            "configuration": {"type": "object"},  # validated as an Experiment
-            "data_sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
-            "train_seconds": {"type": "number", "minimum": 0},
-            "examples_per_second": COUNT,
-            "curves": closed(
-                {
-                    "epoch": CURVE,
-                    "step": CURVE,
-                    "kl_weight": CURVE,
-                    "learning_rate": CURVE,
-                    "train_reconstruction": CURVE,
-                    "train_kl": CURVE,
-                    "valid_reconstruction": CURVE,
-                    "valid_kl": CURVE,
-                },
-                optional=("valid_reconstruction", "valid_kl"),
-            ),
-            "reports": closed({"valid": REPORT, "test": REPORT}, optional=("valid",)),
+            "accelerator": {"type": ["string", "null"]},
+            "processor": STRING,
+            "cores": COUNT,
+            "threads": COUNT,
         }
     ),
+    "versions": closed(dict.fromkeys(("python", "tutvae", "torch", "numpy"), STRING)),
+    "configuration": {"type": "object"},  # validated as an experiment
+    "data_sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+}
+IMAGE_RUN = {
+    "train_seconds": {"type": "number", "minimum": 0},
+    "examples_per_second": COUNT,
+    "curves": CURVES,
+    "reports": closed({"valid": REPORT, "test": REPORT}, optional=("valid",)),
+}
+SHARE = {"type": "number", "minimum": 0, "maximum": 1}
+PROBE = closed({"accuracy": SHARE, "nats": NATS, "entropy": NATS})
+FACTORS = ("category", "stars", "person", "tense")
+TEXT_RUN = {
+    "initialisation_seconds": {"type": "number", "minimum": 0},
+    "train_seconds": {"type": "number", "minimum": 0},
+    "tokens_per_second": COUNT,
+    "parameters": COUNT,
+    "receptive_field": COUNT,
+    "curves": CURVES,
+    "reports": closed({"valid": REPORT, "test": REPORT}),
+    "probes": closed(dict.fromkeys(FACTORS, PROBE)),
+}
+OPTIONAL = ("initialisation_seconds", "receptive_field", "probes")
+ENTROPY = {"entropy": closed({"value": NATS, "standard_error": NATS})}
+SWEEP_RUN = {"variant": STRING, "seed": {"type": "integer"}, "commit": COMMIT, **TEXT_RUN}
+RUNS = {"type": "array", "items": closed(SWEEP_RUN, optional=OPTIONAL), "minItems": 1}
+SCHEMAS = {
+    "image": closed(HEAD | IMAGE_RUN),
+    "text": closed(HEAD | ENTROPY | TEXT_RUN, optional=("entropy", *OPTIONAL)),
+    "sweep": closed(HEAD | ENTROPY | {"runs": RUNS}, optional=("entropy",)),
 }
 
 
 def check(record: dict[str, Any]) -> None:
     """Assert that a record holds everything, and that its numbers agree with each other."""
-    jsonschema.validate(record, SCHEMA)
-    experiment = Experiment.model_validate(record["configuration"])
+    experiment = validate_experiment(record["configuration"])
+    is_sweep = isinstance(experiment, TextExperiment) and experiment.is_sweep
+    jsonschema.validate(record, SCHEMAS["sweep" if is_sweep else experiment.kind])
     assert experiment.name == record["name"]
-    for curve in record["curves"].values():
+    if not is_sweep:
+        check_run(record, experiment)
+        return
+    runs = sweep_runs(experiment)
+    assert [run.label for run in runs] == [f"{r['variant']}-{r['seed']}" for r in record["runs"]]
+    for run, outcome in zip(runs, record["runs"], strict=True):
+        check_run(outcome, run.experiment)
+
+
+def check_run(outcome: dict[str, Any], experiment: Any) -> None:
+    """Assert that the numbers of one run agree with each other and with its description."""
+    latent_size = experiment.model.latent_size
+    for curve in outcome["curves"].values():
         assert len(curve) == experiment.training.epochs
-    for report in record["reports"].values():
-        assert report["importance_samples"] == experiment.evaluation.importance_samples
-        assert len(report["kl_per_dimension"]) == experiment.model.latent_size
-        assert report["active_units"] <= experiment.model.latent_size
-        assert report["bound"] == pytest.approx(report["reconstruction"] + report["kl"])
-        assert report["kl"] == pytest.approx(sum(report["kl_per_dimension"]), rel=1e-4)
-        assert report["importance_weighted_nll"] <= report["bound"]
+    for report in outcome["reports"].values():
+        samples = experiment.evaluation.importance_samples if latent_size else 1
+        assert report["importance_samples"] == samples
+        assert len(report["kl_per_dimension"]) == latent_size
+        assert report["active_units"] <= latent_size
+        assert report["bound"] == pytest.approx(report["reconstruction"] + report["kl"], rel=1e-5)
+        assert report["kl"] == pytest.approx(sum(report["kl_per_dimension"]), rel=1e-4, abs=1e-6)
+        assert report["importance_weighted_nll"] <= report["bound"] * (1 + 1e-6)
+        if isinstance(experiment, TextExperiment):
+            length = report["tokens"] / report["examples"]
+            perplexity = math.exp(report["importance_weighted_nll"] / length)
+            assert report["perplexity"] == pytest.approx(perplexity, rel=1e-4)
+            assert report["mutual_information"] <= report["mutual_information_ceiling"] + 1e-4
+    if isinstance(experiment, TextExperiment):
+        assert ("probes" in outcome) == (experiment.evaluation.factors and latent_size > 0)
+        assert ("receptive_field" in outcome) == (experiment.decoder.kind == "dilated_cnn")
+        assert ("initialisation_seconds" in outcome) == (experiment.initialisation is not None)
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
@@ -130,7 +165,7 @@ def test_the_results_of_the_project(path: Path) -> None:
     record = read_result(path)
     check(record)
     described = load_experiment(REPOSITORY / "experiments" / f"{path.stem}.toml")
-    assert Experiment.model_validate(record["configuration"]) == described
+    assert validate_experiment(record["configuration"]) == described
     assert not any(word.startswith("/") for word in shlex.split(record["command"]))
 
 
@@ -142,6 +177,14 @@ def test_the_record_of_a_run_holds_everything(
     assert path == tmp_path / "tiny_digits.json"
     check(read_result(path))
     assert read_result(path) == json.loads(json.dumps(record))  # tuples become lists
+
+
+def test_so_does_that_of_a_text(reviews_run: tuple[Any, dict[str, Any]], tmp_path: Path) -> None:
+    check(read_result(write_result(reviews_run[1], tmp_path)))
+
+
+def test_and_that_of_a_sweep(sweep_run: dict[str, Any], tmp_path: Path) -> None:
+    check(read_result(write_result(sweep_run, tmp_path)))
 
 
 class TestWriting:
@@ -158,6 +201,17 @@ class TestWriting:
         assert lines[0] == "{"
         assert lines[-1] == "}"
         assert [line.split('"')[1] for line in lines[1:-1]] == ["name", "reports", "note"]
+
+    def test_a_run_of_a_sweep_a_line(self, tmp_path: Path) -> None:
+        record = {"name": "run", "runs": [{"seed": 0, "x": [{"a": 1}]}, {"seed": 1}]}
+        path = write_result(record, tmp_path)
+        assert read_result(path) == record
+        assert path.read_text().splitlines()[2:-1] == [
+            '  "runs": [',
+            '    {"seed": 0, "x": [{"a": 1}]},',
+            '    {"seed": 1}',
+            "  ]",
+        ]
 
     def test_a_newer_record_replaces_the_older(self, tmp_path: Path) -> None:
         write_result(self.RECORD, tmp_path)
@@ -249,6 +303,58 @@ class TestSummary:
         assert "commit unknown, " in summary({**digits_run[1], "commit": None})
 
 
+class TestSummaryOfTexts:
+    def test_perplexity_and_mutual_information(
+        self, reviews_run: tuple[Any, dict[str, Any]]
+    ) -> None:
+        report = reviews_run[1]["reports"]["test"]
+        lines = summary(reviews_run[1]).splitlines()
+        assert f"    perplexity            {report['perplexity']:8.2f}" in lines
+        assert f"    mutual information    {report['mutual_information']:8.2f}" in lines
+        assert "53 test examples" in lines[4]
+
+    def test_a_sweep(self, sweep_run: dict[str, Any]) -> None:
+        record = sweep_run | {"runs": [run | {"train_seconds": 30.0} for run in sweep_run["runs"]]}
+        lines = summary(record).splitlines()
+        assert lines[0] == "tutvae train tiny_sweep.toml"
+        assert lines[2].endswith(" 3 minutes of training")
+        assert "\n".join(lines[4:]) == summary_table(sweep_run)
+
+
+class TestSummaryTable:
+    @staticmethod
+    def run(variant: str, bound: float) -> dict[str, Any]:
+        keys = ("importance_weighted_nll", "kl", "mutual_information", "perplexity")
+        report = {key: bound + n for n, key in enumerate(keys, 1)} | {"bound": bound}
+        shifted = {key: value + 100 for key, value in report.items()}
+        return {"variant": variant, "reports": {"test": report, "valid": shifted}}
+
+    def test_mean_and_spread_over_the_seeds(self) -> None:
+        runs = [self.run("a", 2.0), self.run("longer_name", 5.0), self.run("a", 4.0)]
+        header, first, second = summary_table({"runs": runs}).splitlines()
+        assert header.split() == ["variant", "seeds", "bound", "NLL", "KL", "MI", "perplexity"]
+        # The deviation of 2 and 4 from their mean, as of a sample: the root of 2.
+        cells = [f"{mean}.00 \N{PLUS-MINUS SIGN} 1.41" for mean in (3, 4, 5, 6, 7)]
+        assert first.split() == ["a", "2", *" ".join(cells).split()]
+        assert second.split() == ["longer_name", "1", "5.00", "6.00", "7.00", "8.00", "9.00"]
+        assert len(first) == len(second) == len(header)
+
+    def test_another_split(self) -> None:
+        table = summary_table({"runs": [self.run("a", 2.0)]}, "valid")
+        assert table.splitlines()[1].split()[2] == "102.00"
+
+
+class TestSignificant:
+    def test_floats_at_any_depth(self) -> None:
+        value = {"a": [123456.0, 0.00123456], "b": {"c": (1.0, None)}, "n": 123456, "s": "1.23456"}
+        assert significant(value, 3) == {
+            "a": [123000.0, 0.00123],
+            "b": {"c": [1.0, None]},
+            "n": 123456,
+            "s": "1.23456",
+        }
+
+
 def corpus() -> Corpus[Images]:
     def split(count: int, value: float) -> Images:
         return Images(torch.full((count, 6), value), torch.arange(count), 2, 3)
@@ -273,6 +379,26 @@ class TestDataSha256:
             tensor.view(-1)[-1] += 1 if field == "labels" else 0.1
             edited = replace(toy, **{name: replace(split, **{field: tensor})})
             assert data_sha256(edited) != data_sha256(toy)
+
+    def test_it_is_the_sum_of_all_documents_and_labels(self) -> None:
+        toy = Corpus("toy", Texts(["a b", "c"], [1, 0]), Texts(["d"]), Texts(["\ud800"], [2]))
+        lines = ['"a b"', '"c"', "[1, 0]", '"d"', "null", '"\\ud800"', "[2]"]
+        expected = hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
+        assert data_sha256(toy) == expected
+
+    def test_every_document_and_label_counts(self) -> None:
+        def toy(*train: str, labels: tuple[int, ...] = (0, 1), valid: str = "c") -> str:
+            return data_sha256(Corpus("toy", Texts(train, labels), Texts([valid]), Texts(["d"])))
+
+        sums = [
+            toy("a", "b"),
+            toy("a", "b", labels=(1, 1)),
+            toy("b", "a"),
+            toy("a", "b", valid="C"),
+            toy("a\nb", labels=(0,)),
+            toy("a", "b", "c", valid="d"),
+        ]
+        assert len(set(sums)) == len(sums)
 
 
 class TestProvenance:

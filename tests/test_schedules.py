@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutvae.schedules import Schedule, constant, cosine, cyclical, linear, logistic
+from tutvae.schedules import (
+    Schedule,
+    constant,
+    cosine,
+    cyclical,
+    linear,
+    logistic,
+    temperature_decay,
+)
 
 EVERY = [constant(0.3), linear(7), linear(7, 0.2), logistic(9), cosine(7), cyclical(7, 0.4)]
 
@@ -59,6 +67,27 @@ def test_the_logistic_curve_is_the_formula(step: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("schedule", "temperatures"),
+    [
+        (temperature_decay(), {0: 1.0, 1: 0.99999, 50_000: 0.6065307, 70_000: 0.5, 10**9: 0.5}),
+        (temperature_decay(0.01, 0.2), {0: 1.0, 100: 0.3678794, 150: 0.2231302, 170: 0.2}),
+        (temperature_decay(2.0, floor=1.0), {0: 1.0, 1: 1.0}),
+    ],
+)
+def test_temperatures_by_hand(schedule: Schedule, temperatures: dict[int, float]) -> None:
+    for step, temperature in temperatures.items():
+        assert schedule(step) == pytest.approx(temperature, rel=1e-6), step
+
+
+@given(step=st.integers(0, 10**12), rate=st.floats(1e-9, 1e3), floor=st.floats(1e-6, 1))
+def test_a_temperature_only_falls_and_never_below_its_floor(
+    step: int, rate: float, floor: float
+) -> None:
+    schedule = temperature_decay(rate, floor)
+    assert floor <= schedule(step + 1) <= schedule(step) <= schedule(0) == 1
+
+
+@pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: constant(-0.1), "at least 0"),
@@ -71,6 +100,9 @@ def test_the_logistic_curve_is_the_formula(step: int) -> None:
         (lambda: cyclical(0), "period must be positive"),
         (lambda: cyclical(10, 0), r"ramp must lie in \(0, 1\]"),
         (lambda: cyclical(10, 1.1), r"ramp must lie in \(0, 1\]"),
+        (lambda: temperature_decay(0), "rate must be positive"),
+        (lambda: temperature_decay(0.1, 0), r"floor must lie in \(0, 1\]"),
+        (lambda: temperature_decay(0.1, 1.5), r"floor must lie in \(0, 1\]"),
     ],
 )
 def test_bad_input(make: object, message: str) -> None:

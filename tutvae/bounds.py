@@ -78,6 +78,79 @@ class Elbo:
         return self.kl_per_dimension.mean(0).clamp(min=free_bits).sum()
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LabelElbo(Elbo):
+    """The terms of the bound of a model with labels, one value a document, in nats.
+
+    A document with a label bounds log p(x, y), one without bounds log p(x). For the latter,
+    `reconstruction` and the KL of z are means over the labels that q(y|x) gives.
+
+    Attributes:
+        label_kl: KL(q(y|x) || p(y)) without a label, -log p(y) with one, `[B]`.
+        classification: -log q(y|x) with a label, 0 without, `[B]`. It is no part of the bound.
+        labelled: which documents have a label, `[B]`.
+        classification_weight: factor of the classification term in the loss.
+        label_kl_floor: nats of the label's KL that come at no cost.
+
+    Source: Kingma et al. (2014), equations 6 to 9. Chapter 8.
+    """
+
+    label_kl: Tensor
+    classification: Tensor
+    labelled: Tensor
+    classification_weight: float = 1.0
+    label_kl_floor: float = 0.0
+
+    @property
+    def value(self) -> Tensor:
+        """The bound itself, a lower bound on log p(x, y) or log p(x), `[B]` nats."""
+        return super().value - self.label_kl
+
+    def loss(
+        self,
+        kl_weight: float = 1.0,
+        free_bits: float = 0.0,
+        free_bits_per: FreeBitsPer = "dimension",
+    ) -> Tensor:
+        """Average what training minimises, a scalar in nats.
+
+        The sum of three means, of which those over no document count as 0: that of the bound's
+        cost over the documents with a label; that of the bound's cost over those without; and,
+        `classification_weight` times, that of the classification term over those with one. So
+        neither the number of labels in a batch nor that of other documents sets their weight.
+
+        Args:
+            kl_weight: factor of the KL of z and of the label's, which are one KL of the pair.
+            free_bits: nats of the KL of z that come at no cost, in each of the two means of the
+                bound by itself; see `Elbo.loss`.
+            free_bits_per: whose KL that is; see `Elbo.loss`.
+
+        Raises:
+            ValueError: see `Elbo.loss`.
+
+        Source: Kingma et al. (2014), equations 8 and 9; Yang et al. (2017) for the floor of the
+        label's KL, which is taken of the mean over the documents without a label. Chapter 8.
+        """
+        loss = self.reconstruction.new_zeros(())
+        for rows, floor in ((self.labelled, 0.0), (~self.labelled, self.label_kl_floor)):
+            if rows.any():
+                bound = self._of_z(rows).loss(kl_weight, free_bits, free_bits_per)
+                label_kl = self.label_kl[rows].mean().clamp(min=floor)
+                classification = self.classification[rows].mean()
+                loss = loss + bound + kl_weight * label_kl
+                loss = loss + self.classification_weight * classification
+        return loss
+
+    def _of_z(self, rows: Tensor) -> Elbo:
+        """The terms without those of the label, for some of the documents."""
+        per_dimension = self.kl_per_dimension
+        return Elbo(
+            self.reconstruction[rows],
+            self.kl[rows],
+            None if per_dimension is None else per_dimension[rows],
+        )
+
+
 def importance_weighted_bound(log_weights: Tensor) -> Tensor:
     """Bound log p(x) by the log of the mean of S importance weights.
 

@@ -42,30 +42,33 @@ def train(
         list[str] | None, typer.Option("--set", help="Change a value: section.key=value.")
     ] = None,
     results: Annotated[Path, typer.Option(help="Where to write NAME.json.")] = Path("results"),
-    runs: Annotated[Path, typer.Option(help="Where to save the weights.")] = Path("runs"),
+    runs: Annotated[
+        Path, typer.Option(help="Where to save the weights, and the finished runs of a sweep.")
+    ] = Path("runs"),
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Runs of a sweep at a time, each with one thread.")
+    ] = 1,
     debug: Debug = False,
 ) -> None:
     """Fit and evaluate an experiment; write its results file and its weights."""
     with readable_errors(debug):
-        from safetensors.torch import save
-
-        from tutvae.data.files import write_beside
         from tutvae.experiments import load_experiment, run_experiment
-        from tutvae.results import write_result
+        from tutvae.results import summary_table, write_result
 
         described = load_experiment(experiment, settings or [])
         command = shlex.join(["tutvae", *sys.argv[1:]])
-        weights = runs / described.name / "weights.safetensors"
+        folder = runs / described.name
         # Before hours of training, not after.
-        for folder in (weights.parent, results):
-            folder.mkdir(parents=True, exist_ok=True)
-        model, record = run_experiment(described, command)
-        write_beside(weights, save(model.state_dict()))
+        for needed in (folder, results):
+            needed.mkdir(parents=True, exist_ok=True)
+        _, record = run_experiment(described, command, folder=folder, jobs=jobs)
         path = write_result(record, results)
-        for split, report in record["reports"].items():
+        if "runs" in record:
+            typer.echo(summary_table(record))
+        for split, report in record.get("reports", {}).items():
             nll, samples = report["importance_weighted_nll"], report["importance_samples"]
             typer.echo(f"{split}: bound {report['bound']:.2f}, NLL {nll:.2f} ({samples} samples)")
-        typer.echo(f"wrote {path} and {weights}")
+        typer.echo(f"wrote {path} and {folder}")
 
 
 @app.command()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -237,6 +238,87 @@ def rate_distortion(
     for bound in range(0, int(max(rates) + max(distortions)) + 10, 2):
         ax.axline((0, bound), slope=-1, color=GREY, linewidth=0.6, alpha=0.5, zorder=0)
     ax.set(xlabel="rate: KL, nats an example", ylabel="distortion: reconstruction, nats")
+    return ax
+
+
+def confusion(
+    table: np.ndarray,
+    row_names: Sequence[str],
+    column_names: Sequence[str],
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw a table of counts: what became of the documents of each class.
+
+    A cell's shade is its share of the row, its number the count.
+
+    Args:
+        table: documents of each class in each column, `[K, C]`, as in `ClusterReport.table`.
+        row_names: the K classes.
+        column_names: the C predictions or clusters.
+        ax: new by default.
+
+    Returns:
+        The Axes. Chapter 9.
+
+    Raises:
+        ValueError: the names are not one a row and one a column.
+    """
+    import seaborn as sns
+
+    if table.shape != (len(row_names), len(column_names)):
+        raise ValueError(
+            f"a table {list(table.shape)} does not go with {len(row_names)} names of rows "
+            f"and {len(column_names)} of columns"
+        )
+    ax = _axes(ax)
+    shares = table / np.maximum(table.sum(1, keepdims=True), 1)  # a class may have no documents
+    sns.heatmap(
+        shares,
+        annot=table,
+        fmt="d",
+        cmap="Blues",
+        vmin=0,
+        vmax=1,
+        cbar=False,
+        xticklabels=list(column_names),
+        yticklabels=list(row_names),
+        ax=ax,
+    )
+    ax.tick_params(length=0)
+    ax.tick_params(axis="y", rotation=0)
+    return ax
+
+
+def accuracy_by_labels(
+    curves: Mapping[str, Mapping[int, Sequence[float]]],
+    bayes: float | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw accuracy against the number of labels, a line a method.
+
+    Args:
+        curves: for each method, the accuracies of all seeds at each number of labels. The line
+            is their mean, the band runs from the lowest to the highest.
+        bayes: accuracy of the best classifier that there can be, where it is known.
+        ax: new by default.
+
+    Returns:
+        The Axes. Chapter 8.
+    """
+    ax = _axes(ax)
+    for method, accuracies in curves.items():
+        counts = sorted(accuracies)
+        runs = [accuracies[count] for count in counts]
+        (line,) = ax.plot(counts, [np.mean(run) for run in runs], "o-", label=method)
+        lowest, highest = [min(run) for run in runs], [max(run) for run in runs]
+        ax.fill_between(counts, lowest, highest, color=line.get_color(), alpha=0.2, linewidth=0)
+    if bayes is not None:
+        ax.axhline(bayes, color="black", linestyle="--", label="Bayes-optimal")
+    ax.set(xscale="log", xlabel="labels", ylabel="accuracy")
+    counts = sorted({count for accuracies in curves.values() for count in accuracies})
+    ax.set_xticks(counts, labels=[f"{count:,}" for count in counts])
+    ax.minorticks_off()
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import statistics
 import subprocess
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 
-from tutvae.data.corpus import Corpus, Images
+from tutvae.data.corpus import Corpus, Images, Texts
 from tutvae.data.files import write_beside
 
 RECORDED_VERSIONS = ("tutvae", "torch", "numpy")
@@ -47,13 +48,28 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def data_sha256(corpus: Corpus[Images]) -> str:
-    """Hash the pixels and labels of every split, in order."""
+def data_sha256(corpus: Corpus[Images] | Corpus[Texts]) -> str:
+    """Hash every split in order: pixels and labels of images, or documents and labels of texts."""
     digest = hashlib.sha256()
     for split in (corpus.train, corpus.valid, corpus.test):
-        digest.update(split.pixels.numpy().tobytes())
-        digest.update(split.labels.numpy().tobytes())
+        if isinstance(split, Images):
+            digest.update(split.pixels.numpy().tobytes())
+            digest.update(split.labels.numpy().tobytes())
+        else:
+            # As JSON, a line each: no two lists of documents look the same.
+            labels = None if split.labels is None else list(map(int, split.labels))
+            for item in (*split.texts, labels):
+                digest.update(json.dumps(item).encode() + b"\n")
     return digest.hexdigest()
+
+
+def significant(value: Any, digits: int) -> Any:
+    """Round every float in nested dicts and lists to so many significant digits."""
+    if isinstance(value, dict):
+        return {key: significant(item, digits) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [significant(item, digits) for item in value]
+    return float(f"{value:.{digits}g}") if isinstance(value, float) else value
 
 
 def write_result(record: dict[str, Any], folder: str | Path) -> Path:
@@ -72,12 +88,16 @@ def write_result(record: dict[str, Any], folder: str | Path) -> Path:
     path = Path(folder) / f"{record['name']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     # A line a key: short enough to read, and a changed value changes one line.
-    lines = [
-        f"  {json.dumps(key)}: {json.dumps(value, allow_nan=False)}"
-        for key, value in record.items()
-    ]
+    lines = [f"  {json.dumps(key)}: {_value(value)}" for key, value in record.items()]
     write_beside(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
     return path
+
+
+def _value(value: Any) -> str:
+    """A value in one line; the runs of a sweep in a line each."""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return "[\n" + ",\n".join(f"    {_value(item)}" for item in value) + "\n  ]"
+    return json.dumps(value, allow_nan=False)
 
 
 def read_result(path: str | Path) -> dict[str, Any]:
@@ -91,8 +111,8 @@ def read_result(path: str | Path) -> dict[str, Any]:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not a results file: {error}") from error
-    if not isinstance(record, dict) or "reports" not in record:
-        raise ValueError(f"{path} is not a results file: it has no reports")
+    if not isinstance(record, dict) or not {"reports", "runs"} & set(record):
+        raise ValueError(f"{path} is not a results file: it has neither reports nor runs")
     return record
 
 
@@ -122,7 +142,7 @@ def recorded_result(name: str) -> dict[str, Any]:
 
 
 def summary(record: dict[str, Any], split: str = "test") -> str:
-    """Tell in a few lines what a run achieved and where it comes from.
+    """Tell in a few lines what a run or a sweep achieved and where it comes from.
 
     Args:
         record: of the run.
@@ -131,24 +151,73 @@ def summary(record: dict[str, Any], split: str = "test") -> str:
     Returns:
         The command, the provenance and the figures, in nats an example.
     """
-    report, machine, versions = record["reports"][split], record["hardware"], record["versions"]
-    nll, samples = report["importance_weighted_nll"], report["importance_samples"]
-    kl_per_dimension = report["kl_per_dimension"]
+    machine, versions = record["hardware"], record["versions"]
+    seconds = sum(run["train_seconds"] for run in record.get("runs", [record]))
     return "\n".join(
         [
             record["command"],
             f"  commit {(record['commit'] or 'unknown')[:12]}, started {record['started'][:10]}",
             f"  {machine['accelerator'] or machine['processor']}, {machine['threads']} thread(s), "
-            f"torch {versions['torch']}, {record['train_seconds'] / 60:.0f} minutes of training",
+            f"torch {versions['torch']}, {seconds / 60:.0f} minutes of training",
             "",
-            f"  {report['examples']:,} {split} examples, nats an example",
-            f"    reconstruction        {report['reconstruction']:8.2f}",
-            f"    KL                    {report['kl']:8.2f}",
-            f"    bound                 {report['bound']:8.2f}",
-            f"    {f'NLL, {samples:,} samples':<22}{nll:8.2f}",
-            f"    active units          {report['active_units']:5} of {len(kl_per_dimension)}",
+            summary_table(record, split) if "runs" in record else _figures(record, split),
         ]
     )
+
+
+def _figures(record: dict[str, Any], split: str) -> str:
+    """The figures of a single run, a line each."""
+    report = record["reports"][split]
+    nll, samples = report["importance_weighted_nll"], report["importance_samples"]
+    rows = [
+        f"  {report['examples']:,} {split} examples, nats an example",
+        f"    reconstruction        {report['reconstruction']:8.2f}",
+        f"    KL                    {report['kl']:8.2f}",
+        f"    bound                 {report['bound']:8.2f}",
+        f"    {f'NLL, {samples:,} samples':<22}{nll:8.2f}",
+    ]
+    if "perplexity" in report:
+        rows.append(f"    perplexity            {report['perplexity']:8.2f}")
+        rows.append(f"    mutual information    {report['mutual_information']:8.2f}")
+    latent_size = len(report["kl_per_dimension"])
+    rows.append(f"    active units          {report['active_units']:5} of {latent_size}")
+    return "\n".join(rows)
+
+
+def summary_table(record: dict[str, Any], split: str = "test") -> str:
+    """Tell what the variants of a sweep achieved, a line each.
+
+    Args:
+        record: of the sweep.
+        split: which of the reports to show.
+
+    Returns:
+        Mean and standard deviation over the seeds of bound, importance-weighted NLL, KL and
+        mutual information, in nats an example, and of the perplexity.
+    """
+    columns = {
+        "bound": "bound",
+        "NLL": "importance_weighted_nll",
+        "KL": "kl",
+        "MI": "mutual_information",
+        "perplexity": "perplexity",
+    }
+    variants: dict[str, list[dict[str, Any]]] = {}
+    for run in record["runs"]:
+        variants.setdefault(run["variant"], []).append(run["reports"][split])
+    width = max(map(len, ["variant", *variants]))
+    lines = [f"{'variant':<{width}}  seeds" + "".join(f"{name:>17}" for name in columns)]
+    for variant, reports in variants.items():
+        cells = [_mean_and_spread([report[key] for report in reports]) for key in columns.values()]
+        lines.append(f"{variant:<{width}}  {len(reports):>5}" + "".join(f"{c:>17}" for c in cells))
+    return "\n".join(lines)
+
+
+def _mean_and_spread(values: list[float]) -> str:
+    """The mean, and with more than one value their standard deviation."""
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    return f"{statistics.mean(values):.2f} \N{PLUS-MINUS SIGN} {statistics.stdev(values):.2f}"
 
 
 def _commit() -> str | None:

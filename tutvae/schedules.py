@@ -1,4 +1,4 @@
-"""Schedules of the KL weight: pure functions from the step (0, 1, 2, ...) to the weight.
+"""Schedules: pure functions from the step (0, 1, 2, ...) to a KL weight or a temperature.
 
 `fit(..., kl_weight=linear(1000))` anneals over the first 1,000 steps.
 """
@@ -98,6 +98,24 @@ def cyclical(period: int, ramp: float = 0.5) -> Schedule:
     if not 0 < ramp <= 1:
         raise ValueError(f"ramp must lie in (0, 1], not {ramp}")
     return lambda step: min(1.0, step % period / (period * ramp))
+
+
+def temperature_decay(rate: float = 1e-5, floor: float = 0.5) -> Schedule:
+    """Lower the temperature of Gumbel-softmax labels: exp(-rate * step), but never below `floor`.
+
+    Args:
+        rate: how fast it falls from 1, per step.
+        floor: the last temperature, in (0, 1].
+
+    Raises:
+        ValueError: `rate` is not positive, or `floor` outside (0, 1].
+
+    Source: Jang et al. (2017); Yang et al. (2017). Chapter 8.
+    """
+    _check_positive("rate", rate)
+    if not 0 < floor <= 1:
+        raise ValueError(f"floor must lie in (0, 1], not {floor}")
+    return lambda step: max(floor, math.exp(-rate * step))
 
 
 def _check_positive(name: str, value: float) -> None:

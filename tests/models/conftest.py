@@ -8,7 +8,8 @@ from functools import partial
 import pytest
 import torch
 
-from tutvae.models import Decoder, LSTMDecoder
+from tutvae.models.conv_decoder import DilatedConvDecoder
+from tutvae.models.decoders import Decoder, LSTMDecoder
 
 Builder = Callable[..., Decoder]
 
@@ -17,10 +18,17 @@ def lstm(vocabulary_size: int, latent_size: int, **options: object) -> Decoder:
     return LSTMDecoder(vocabulary_size, 5, 7, latent_size, **options)
 
 
+def cnn(vocabulary_size: int, latent_size: int, **options: object) -> Decoder:
+    return DilatedConvDecoder(vocabulary_size, 5, 14, latent_size, **options)
+
+
 DECODERS: dict[str, Builder] = {
     "lstm": lstm,
     "lstm-code-to-state": partial(lstm, code_to_inputs=False),
     "lstm-code-to-inputs": partial(lstm, code_to_state=False),
+    "cnn": cnn,
+    "cnn-small": partial(cnn, dilations="small"),
+    "cnn-wide": partial(cnn, dilations=[1, 3], width=4),
 }
 
 

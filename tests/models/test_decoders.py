@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tutvae.models import Decoder, LSTMDecoder, WordDropout
+from tutvae.data.tokenization import Tokenizer
+from tutvae.decoding import FREE, beam_search, fill, generate
+from tutvae.models.decoders import Decoder, LSTMDecoder, State, WordDropout
 
 B, T, V, Z = 4, 6, 11, 3
 BOS, UNK = 1, 3
@@ -197,6 +200,75 @@ class TestProtocol:
         z = None if z is None else z.double()
         assert decoder(tokens(), z).dtype == torch.float64
         assert steps(decoder, tokens(), z).dtype == torch.float64
+
+
+class FullPass(Decoder):
+    """Another decoder, whose state is all that was read: every step is a full pass."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        super().__init__(decoder.vocabulary_size, decoder.latent_size)
+        self.decoder = decoder
+
+    def forward(self, inputs: Tensor, z: Tensor | None = None) -> Tensor:
+        return self.decoder(inputs, z)
+
+    def project(self, hidden: Tensor) -> Tensor:
+        return self.decoder.project(hidden)
+
+    def start(self, z: Tensor | None = None, batch_size: int | None = None) -> State:
+        rows = self.check_code(z, batch_size)
+        return torch.empty(rows, 0, dtype=torch.int64), torch.empty(rows, 0) if z is None else z
+
+    def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
+        read, z = torch.cat([state[0], token[:, None]], dim=1), state[1]
+        hidden = self(read, z if self.latent_size > 0 else None)
+        return self.project(hidden[:, -1]), (read, z)
+
+
+@with_and_without_code
+class TestGeneration:
+    """Step by step as by full passes, which know of no state that could go astray."""
+
+    tokenizer = Tokenizer.train(["g f e d c b a"])
+    options: ClassVar[dict[str, Any]] = {"tokenizer": tokenizer, "max_length": 30}
+
+    def both(self, build: Build, latent_size: int) -> tuple[Decoder, Decoder]:
+        decoder = build(V, latent_size)
+        assert len(self.tokenizer) == V
+        return decoder, FullPass(decoder).eval()
+
+    @pytest.mark.parametrize("choice", [{"temperature": 0.0}, {}, {"top_k": 3}, {"top_p": 0.8}])
+    def test_greedy_and_sampled(
+        self, build: Build, latent_size: int, choice: dict[str, Any]
+    ) -> None:
+        options = self.options | {"count": 20} | choice
+        stepwise, full = (
+            generate(decoder, code(latent_size, 20), **options)
+            for decoder in self.both(build, latent_size)
+        )
+        assert torch.equal(stepwise, full)
+        assert choice.get("temperature") == 0 or stepwise.shape[1] > 5
+
+    @pytest.mark.parametrize("width", [2, 5])
+    def test_beams(self, build: Build, latent_size: int, width: int) -> None:
+        options = self.options | {"count": 20, "width": width}
+        (stepwise, scores), (full, full_scores) = (
+            beam_search(decoder, code(latent_size, 20), **options)
+            for decoder in self.both(build, latent_size)
+        )
+        assert torch.equal(stepwise, full)
+        torch.testing.assert_close(scores, full_scores, rtol=1e-5, atol=1e-4)
+
+    @pytest.mark.parametrize("width", [1, 5])
+    def test_beams_that_fill_blanks(self, build: Build, latent_size: int, width: int) -> None:
+        template = torch.full((B, 12), FREE)
+        template[:, [2, 3, 7]] = 6
+        (stepwise, scores), (full, full_scores) = (
+            fill(decoder, code(latent_size), template, tokenizer=self.tokenizer, width=width)
+            for decoder in self.both(build, latent_size)
+        )
+        assert torch.equal(stepwise, full)
+        torch.testing.assert_close(scores, full_scores, rtol=1e-5, atol=1e-4)
 
 
 class TestCode:

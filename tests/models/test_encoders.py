@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tutvae.data.batching import TextBatch
-from tutvae.models import LSTMEncoder
+from tutvae.models.encoders import LSTMEncoder
 
 B, T, V, E, H, Z = 4, 6, 11, 5, 7, 3
 LENGTHS = torch.tensor([4, 6, 2, 5])
@@ -57,6 +57,23 @@ def test_shapes(encoder: Callable[..., LSTMEncoder]) -> None:
     q = model(documents())
     assert q.batch_shape == q.loc.shape == q.scale.shape == (B, Z)
     assert (model.vocabulary_size, model.latent_size) == (V, Z)
+
+
+def test_features_then_posterior(encoder: Callable[..., LSTMEncoder]) -> None:
+    model = encoder()
+    assert model.hidden_size == H
+    features = model.features(documents())
+    assert features.shape == (B, H)
+    q, whole = model.posterior(features), model(documents())
+    assert torch.equal(q.loc, whole.loc)
+    assert torch.equal(q.scale, whole.scale)
+
+
+def test_the_last_state_is_the_one_after_the_last_token() -> None:
+    model, batch = LSTMEncoder(V, E, H, Z), documents()
+    states, _ = model.lstm(model.embedding(batch.tokens))
+    last = torch.stack([row[n - 1] for row, n in zip(states, LENGTHS, strict=True)])
+    assert torch.equal(model.features(batch), last)
 
 
 def test_every_parameter_gets_a_gradient(encoder: Callable[..., LSTMEncoder]) -> None:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -17,7 +18,10 @@ from tutvae.data.reviews import ReviewGrammar
 from tutvae.data.text_corpora import ptb
 from tutvae.data.tokenization import Tokenizer
 from tutvae.evaluation import evaluate
-from tutvae.models import Decoder, LanguageModel, LSTMDecoder, LSTMEncoder, TextVAE
+from tutvae.models.conv_decoder import DilatedConvDecoder
+from tutvae.models.decoders import Decoder, LSTMDecoder
+from tutvae.models.encoders import LSTMEncoder
+from tutvae.models.text_vae import LanguageModel, TextVAE, initialise_encoder
 from tutvae.schedules import linear
 from tutvae.training import fit
 
@@ -222,7 +226,7 @@ class TestEnumeration:
         assert int(self.ends.sum()) == 15
 
     def test_a_language_model_s_probabilities_sum_to_one(self, build: Build) -> None:
-        model = language_model(build, 3).double()
+        model = language_model(build, 3, scale=1.0).double()
         p = model.log_likelihood(self.batch).exp()
         assert p.sum().item() == pytest.approx(1, abs=1e-12)
         assert 0.1 < p[self.ends].sum() < 0.9  # neither part is negligible
@@ -274,7 +278,7 @@ class TestOneDimension:
         log_weights = model.log_likelihood(batch, z) + log_ratio  # [S, B]
         weights = (log_weights - exact).exp()  # of mean 1
         error = weights.std(0) / samples**0.5
-        assert error.max() < 0.05
+        assert error.max() < 0.1
         assert ((importance_weighted_bound(log_weights) - exact).abs() < 4.5 * error).all()
         elbo = importance_weighted_bound(log_weights[:1])
         assert (exact - elbo).abs().max() > 0.1  # one sample is not enough
@@ -387,6 +391,67 @@ class TestLSTMConstructor:
         assert TextVAE.lstm(tokenizer).latent_size == 16
         with pytest.raises(ValueError, match="needs an unknown mark"):
             TextVAE.lstm(tokenizer, word_dropout=0.4)
+
+
+class TestInitialiseEncoder:
+    def lstms(self, pooling: Literal["last", "max"] = "last") -> tuple[TextVAE, LanguageModel]:
+        model = TextVAE(LSTMEncoder(V, 9, 8, Z, pooling=pooling), LSTMDecoder(V, 5, 7, Z))
+        return model, LanguageModel(LSTMDecoder(V, 9, 8, dropout=0.5)).eval()
+
+    def test_the_encoder_reads_as_the_language_model_did(self) -> None:
+        model, trained = self.lstms()
+        batch, rows = documents(), torch.arange(B)
+        states = trained.decoder(batch.tokens)[rows, LENGTHS - 1]
+        assert not torch.allclose(model.encoder.features(batch), states, atol=1e-2)
+        initialise_encoder(model, trained)
+        torch.testing.assert_close(model.encoder.features(batch), states)
+
+    def test_nothing_else_changes(self) -> None:
+        model, trained = self.lstms("max")
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        source = {name: tensor.clone() for name, tensor in trained.state_dict().items()}
+        initialise_encoder(model, trained)
+        changed = [n for n, tensor in model.state_dict().items() if not tensor.equal(before[n])]
+        lstm = [f"encoder.lstm.{n}" for n, _ in trained.decoder.lstm.named_parameters()]
+        assert changed == ["encoder.embedding.weight", *lstm]
+        assert all(tensor.equal(source[name]) for name, tensor in trained.state_dict().items())
+
+    def test_the_two_share_nothing_afterwards(self) -> None:
+        model, trained = self.lstms()
+        initialise_encoder(model, trained)
+        source = {name: tensor.clone() for name, tensor in trained.state_dict().items()}
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(1)
+        assert all(tensor.equal(source[name]) for name, tensor in trained.state_dict().items())
+
+    def test_all_of_the_encoder_still_trains(self) -> None:
+        model, trained = self.lstms()
+        initialise_encoder(model, trained.requires_grad_(False))
+        model(documents()).loss().backward()
+        assert all(parameter.grad.abs().sum() > 0 for parameter in model.encoder.parameters())
+
+    @pytest.mark.parametrize(
+        "sizes", [(V + 1, 9, 8), (V, 5, 8), (V, 9, 7)], ids=["vocabulary", "embedding", "hidden"]
+    )
+    def test_sizes_that_do_not_fit(self, sizes: tuple[int, int, int]) -> None:
+        model, _ = self.lstms()
+        before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+        ours, theirs = (
+            "{{'vocabulary_size': {}, 'embedding_size': {}, 'hidden_size': {}}}".format(*three)
+            for three in ((V, 9, 8), sizes)
+        )
+        with pytest.raises(ValueError, match=f"must have the same sizes: {ours} and {theirs}"):
+            initialise_encoder(model, LanguageModel(LSTMDecoder(*sizes)))
+        assert all(tensor.equal(before[key]) for key, tensor in model.state_dict().items())
+
+    def test_what_is_no_lstm(self) -> None:
+        model, trained = self.lstms()
+        with pytest.raises(ValueError, match="not LSTMEncoder from DilatedConvDecoder"):
+            initialise_encoder(model, LanguageModel(DilatedConvDecoder(V, 9, 8)))
+        model.encoder = nn.Identity()
+        with pytest.raises(ValueError, match="not Identity from LSTMDecoder"):
+            initialise_encoder(model, trained)
 
 
 class TestTraining:

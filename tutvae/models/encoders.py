@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributions import Normal
 
 from tutvae.data.batching import TextBatch
@@ -41,6 +41,7 @@ class LSTMEncoder(nn.Module):
         if pooling not in ("last", "max"):
             raise ValueError(f'pooling must be "last" or "max", not {pooling!r}')
         self.vocabulary_size = vocabulary_size
+        self.hidden_size = hidden_size
         self.latent_size = latent_size
         self.pooling = pooling
         self.embedding = nn.Embedding(vocabulary_size, embedding_size)
@@ -50,14 +51,20 @@ class LSTMEncoder(nn.Module):
 
     def forward(self, batch: TextBatch) -> Normal:
         """Map B documents to their posteriors, a Normal of shape `[B, Z]`."""
+        return self.posterior(self.features(batch))
+
+    def features(self, batch: TextBatch) -> Tensor:
+        """Read B documents: what the pooled states of the LSTM say of each, `[B, H]`."""
         states, _ = self.lstm(self.embedding(batch.tokens))  # [B, T, H]
         # Padding comes after a document's tokens and must have no say in its code.
         if self.pooling == "last":
             rows = torch.arange(len(batch), device=states.device)
-            h = states[rows, batch.lengths - 1]  # [B, H]
-        else:
-            time = torch.arange(states.shape[1], device=states.device)
-            padding = time >= batch.lengths[:, None]  # [B, T]
-            h = states.masked_fill(padding[..., None], -torch.inf).amax(1)  # [B, H]
-        scale = torch.exp(0.5 * self.log_variance(h))
-        return Normal(self.mean(h), scale, validate_args=False)  # [B, Z]
+            return states[rows, batch.lengths - 1]
+        time = torch.arange(states.shape[1], device=states.device)
+        padding = time >= batch.lengths[:, None]  # [B, T]
+        return states.masked_fill(padding[..., None], -torch.inf).amax(1)
+
+    def posterior(self, features: Tensor) -> Normal:
+        """Turn features `[B, H]` into posteriors, a Normal of shape `[B, Z]`."""
+        scale = torch.exp(0.5 * self.log_variance(features))
+        return Normal(self.mean(features), scale, validate_args=False)

@@ -192,3 +192,41 @@ class TextVAE(nn.Module):
         z = q.rsample()  # [B, Z]
         kl = kl_divergence(q, self.prior())  # [B, Z]
         return Elbo(-self.log_likelihood(batch, z), kl.sum(-1), kl)
+
+
+def initialise_encoder(model: nn.Module, language_model: LanguageModel) -> None:
+    """Start an encoder from a trained LSTM language model: the "+init" of Yang et al.
+
+    Copies the word vectors and the LSTM's weights; the layers from its states to q(z|x) stay as
+    they are. The two share nothing afterwards.
+
+    Args:
+        model: a `TextVAE`, or another model whose `encoder` is an `LSTMEncoder`; changed in place.
+        language_model: one with an `LSTMDecoder`, for the same vocabulary and of the encoder's
+            sizes.
+
+    Raises:
+        ValueError: either is no LSTM, or they differ in a size.
+
+    Source: Yang et al. (2017). Chapter 7.
+    """
+    encoder, decoder = model.encoder, language_model.decoder
+    if not (isinstance(encoder, LSTMEncoder) and isinstance(decoder, LSTMDecoder)):
+        raise ValueError(
+            "an LSTMEncoder can start from a language model with an LSTMDecoder, "
+            f"not {type(encoder).__name__} from {type(decoder).__name__}"
+        )
+    sizes = [
+        {
+            "vocabulary_size": part.vocabulary_size,
+            "embedding_size": part.embedding.embedding_dim,
+            "hidden_size": part.lstm.hidden_size,
+        }
+        for part in (encoder, decoder)
+    ]
+    if sizes[0] != sizes[1]:
+        raise ValueError(
+            f"encoder and language model must have the same sizes: {sizes[0]} and {sizes[1]}"
+        )
+    encoder.embedding.load_state_dict(decoder.embedding.state_dict())
+    encoder.lstm.load_state_dict(decoder.lstm.state_dict())

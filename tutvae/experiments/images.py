@@ -1,44 +1,21 @@
-"""Recorded runs: a TOML file is built, fitted and evaluated into a results file."""
+"""Recorded runs of the basic VAE on images."""
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
-from pydantic import ValidationError as PydanticError
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from tutvae.data.corpora import digits, mnist
 from tutvae.data.corpus import Corpus, Images
 from tutvae.data.images import ImageBatches
 from tutvae.evaluation import evaluate
-from tutvae.models import VAE
+from tutvae.experiments.sections import Experiment, Section
+from tutvae.models.vae import VAE
 from tutvae.results import data_sha256, provenance
 from tutvae.training import History, fit
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-
-class Section(BaseModel):
-    """A part of an experiment file: unknown keys and wrong types are errors."""
-
-    # Strict: neither true nor "3" passes for a number.
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class CorpusSection(Section):
@@ -77,11 +54,10 @@ class EvaluationSection(Section):
     importance_samples: PositiveInt
 
 
-class Experiment(Section):
-    """A whole experiment file. Chapter 2."""
+class ImageExperiment(Experiment):
+    """An experiment file with `kind = "image"`, or without a kind. Chapter 2."""
 
-    # It names the results file, so it is no path.
-    name: Annotated[str, Field(pattern=r"^[\w-]+$")]
+    kind: Literal["image"] = "image"
     seed: NonNegativeInt
     corpus: CorpusSection
     model: ModelSection
@@ -89,50 +65,10 @@ class Experiment(Section):
     evaluation: EvaluationSection
 
 
-def load_experiment(path: str | Path, settings: Sequence[str] = ()) -> Experiment:
-    """Read and check an experiment file.
-
-    Args:
-        path: the TOML file.
-        settings: changes to it, each `section.key=value` with a TOML value.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is not TOML, or a key is unknown, missing or of an impossible value;
-            the message names each key and what is allowed.
-    """
-    try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        for setting in settings:
-            _apply(setting, table)
-        return Experiment.model_validate(table)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid TOML: {error}") from error
-    except PydanticError as error:
-        faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise ValueError("\n".join([f"{path} does not describe an experiment:", *faults])) from None
-
-
-def _apply(setting: str, table: dict[str, Any]) -> None:
-    """Set one `section.key=value` in a parsed file."""
-    keys, equals, value = setting.partition("=")
-    if not equals:
-        raise ValueError(f"a setting reads section.key=value, not {setting!r}")
-    *sections, key = keys.strip().split(".")
-    for section in sections:
-        table = table.setdefault(section, {})
-        if not isinstance(table, dict):
-            raise ValueError(f"{setting!r} sets a key in {section!r}, which is not a section")
-    try:
-        table[key] = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        table[key] = value.strip()
-
-
-def run_experiment(
-    experiment: Experiment, command: str, *, progress: bool | None = None
+def run_images(
+    experiment: ImageExperiment, command: str, progress: bool | None = None
 ) -> tuple[VAE, dict[str, Any]]:
-    """Build, fit and evaluate what an experiment describes.
+    """Build, fit and evaluate a VAE of images.
 
     Args:
         experiment: the description.
@@ -140,7 +76,7 @@ def run_experiment(
         progress: show a bar; by default only where somebody watches.
 
     Returns:
-        The trained model, and the record of the run for `write_result`.
+        The trained model, and the record of the run.
 
     Raises:
         FileNotFoundError: the corpus is not at hand.
@@ -156,7 +92,7 @@ def run_experiment(
     history = _train(experiment, model, corpus, progress)
     seconds = time.perf_counter() - start
     record |= {
-        "configuration": experiment.model_dump(mode="json"),
+        "configuration": experiment.configuration(),
         "data_sha256": data_sha256(corpus),
         "train_seconds": round(seconds, 1),
         "examples_per_second": round(len(corpus.train) * len(history) / seconds),
@@ -169,14 +105,14 @@ def run_experiment(
 
 
 def load_corpus(section: CorpusSection) -> Corpus[Images]:
-    """Load the corpus that an experiment names."""
+    """Load the images that an experiment names."""
     if section.name == "digits":
         return digits()
     return mnist() if section.valid_size is None else mnist(valid_size=section.valid_size)
 
 
 def _train(
-    experiment: Experiment, model: VAE, corpus: Corpus[Images], progress: bool | None
+    experiment: ImageExperiment, model: VAE, corpus: Corpus[Images], progress: bool | None
 ) -> History:
     """Fit the model as `[training]` says."""
     training = experiment.training
@@ -194,7 +130,7 @@ def _train(
 
 
 def _reports(
-    experiment: Experiment, model: VAE, corpus: Corpus[Images]
+    experiment: ImageExperiment, model: VAE, corpus: Corpus[Images]
 ) -> dict[str, dict[str, Any]]:
     """Evaluate on the test set, and on the validation set where there is one."""
     samples = experiment.evaluation.importance_samples
@@ -208,6 +144,6 @@ def _reports(
     }
 
 
-def _fixed_batches(split: Images, experiment: Experiment) -> ImageBatches:
+def _fixed_batches(split: Images, experiment: ImageExperiment) -> ImageBatches:
     """The one binarisation that a split is always measured on."""
     return ImageBatches(split, 500, shuffle=False, seed=experiment.seed)

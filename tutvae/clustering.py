@@ -1,0 +1,131 @@
+"""Clusters without labels: a mixture on codes, and how well any clusters match known classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class ClusterReport:
+    """How well clusters of N documents match their K classes.
+
+    Attributes:
+        accuracy: share of the documents in the cluster of their class, each class matched with
+            one cluster of its own so that this share is as large as can be.
+        majority_accuracy: share of the documents that are of the most frequent class of their
+            cluster. It only grows with the number of clusters: each document in a cluster of
+            its own has 1.
+        nmi: normalised mutual information of class and cluster, from 0 to 1.
+        ari: adjusted Rand index: 0 on average for clusters drawn at random, 1 for the classes.
+        table: documents of each class in each cluster, `[K, C]`; cluster k is the one matched
+            with class k, so the diagonal holds what agrees. A class that was left without a
+            cluster has a column of zeros.
+        classes: the label of each row, K integers in rising order.
+        clusters: the cluster in each column, C integers, or None where there is none.
+
+    Source: Kuhn (1955) for the matching, Hubert & Arabie (1985) for the index. Chapter 9.
+    """
+
+    accuracy: float
+    majority_accuracy: float
+    nmi: float
+    ari: float
+    table: np.ndarray
+    classes: tuple[int, ...]
+    clusters: tuple[int | None, ...]
+
+    def __str__(self) -> str:
+        rows = [
+            ("accuracy, one to one", self.accuracy),
+            ("accuracy, majority", self.majority_accuracy),
+            ("NMI", self.nmi),
+            ("adjusted Rand index", self.ari),
+        ]
+        used = sum(cluster is not None for cluster in self.clusters)
+        heading = f"{self.table.sum():,} documents, {len(self.classes)} classes, {used} clusters"
+        return "\n".join([heading, *(f"  {name:<20} {value:>6.3f}" for name, value in rows)])
+
+
+def compare_clusters(
+    labels: Sequence[int] | np.ndarray, clusters: Sequence[int] | np.ndarray
+) -> ClusterReport:
+    """Compare clusters with known classes; what the clusters are called does not matter.
+
+    Args:
+        labels: class of each document, `[N]`, integers from 0 on.
+        clusters: its cluster, `[N]`, integers from 0 on; there may be more or fewer of them than
+            classes.
+
+    Returns:
+        The report.
+
+    Raises:
+        ValueError: they are not N integers from 0 on each, or N is 0.
+
+    Source: see `ClusterReport`. Chapter 9.
+    """
+    from scipy.optimize import linear_sum_assignment
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    labels, clusters = np.asarray(labels), np.asarray(clusters)
+    _check_partition(labels, clusters)
+    classes, rows = np.unique(labels, return_inverse=True)
+    names, columns = np.unique(clusters, return_inverse=True)
+    # At least as many columns as rows: every class is matched, if need be with nothing.
+    counts = np.zeros((len(classes), max(len(classes), len(names))), dtype=np.int64)
+    np.add.at(counts, (rows, columns), 1)
+    _, matched = linear_sum_assignment(counts, maximize=True)
+    order = [*matched, *np.setdiff1d(np.arange(counts.shape[1]), matched)]
+    table = counts[:, order]
+    return ClusterReport(
+        accuracy=float(table.trace() / len(labels)),
+        majority_accuracy=float(table.max(0).sum() / len(labels)),
+        nmi=float(normalized_mutual_info_score(labels, clusters)),
+        ari=float(adjusted_rand_score(labels, clusters)),
+        table=table,
+        classes=tuple(classes.tolist()),
+        clusters=tuple(int(names[column]) if column < len(names) else None for column in order),
+    )
+
+
+def mixture_clusters(codes: Tensor, clusters: int, seed: int = 0) -> np.ndarray:
+    """Cluster codes by a mixture of Gaussians: the baseline for clusters of a model's own.
+
+    Each Gaussian has a full covariance. Of five starts, by k-means, the likeliest mixture counts.
+
+    Args:
+        codes: posterior means of N documents, `[N, Z]`, as in `encode(...).loc`.
+        clusters: Gaussians of the mixture.
+        seed: of the starts.
+
+    Returns:
+        The cluster of each document, integers `[N]`.
+
+    Raises:
+        ValueError: there are fewer codes than clusters, or Z is 0.
+
+    Source: Yang et al. (2017), whose baseline it is. Chapter 9.
+    """
+    from sklearn.mixture import GaussianMixture
+
+    mixture = GaussianMixture(clusters, n_init=5, max_iter=500, random_state=seed)
+    return mixture.fit_predict(codes.detach().cpu().double().numpy())
+
+
+def _check_partition(labels: np.ndarray, clusters: np.ndarray) -> None:
+    """Raise ValueError for what does not give each document a class and a cluster."""
+    if labels.ndim != 1 or labels.shape != clusters.shape or len(labels) == 0:
+        raise ValueError(
+            "each of N documents needs a label and a cluster, both [N]: "
+            f"got {list(labels.shape)} and {list(clusters.shape)}"
+        )
+    for name, values in (("labels", labels), ("clusters", clusters)):
+        if not np.issubdtype(values.dtype, np.integer) or values.min() < 0:
+            raise ValueError(
+                f"{name} must be integers from 0 on, not {values.min()!r}: "
+                "leave out documents without a label"
+            )

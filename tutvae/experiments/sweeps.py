@@ -1,0 +1,190 @@
+"""Sweeps: every variant of a text experiment with every seed, one at a time or several."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+from tqdm import tqdm
+
+from tutvae.data.files import write_beside
+from tutvae.experiments.sections import faults
+from tutvae.experiments.text_corpora import EncodedCorpus, load_texts
+from tutvae.experiments.text_sections import TextExperiment
+from tutvae.experiments.texts import about_data, train_and_measure
+from tutvae.results import provenance
+
+# What all runs of a sweep have in common, or what makes it a sweep.
+COMMON = {"name", "kind", "seed", "seeds", "corpus", "variants"}
+# A table with another one of these describes another thing.
+DESCRIBING = ("kind", "schedule")
+# What the only variant of an experiment without variants is called.
+ONLY_VARIANT = "all"
+
+
+class Run(NamedTuple):
+    """One run of a sweep, with the description of that run alone."""
+
+    variant: str
+    experiment: TextExperiment
+
+    @property
+    def label(self) -> str:
+        """Variant and seed, as they name the run's file."""
+        return f"{self.variant}-{self.experiment.seed}"
+
+
+def sweep_runs(experiment: TextExperiment) -> list[Run]:
+    """Spell out the runs of a sweep: every variant with every seed.
+
+    Raises:
+        ValueError: a variant does not describe an experiment; the message names its keys.
+    """
+    runs: list[Run] = []
+    wrong: list[str] = []
+    for variant, overrides in (experiment.variants or {ONLY_VARIANT: {}}).items():
+        wrong += [
+            f"variants.{variant}.{key}: All runs of a sweep have this in common"
+            for key in sorted(COMMON & set(overrides))
+        ]
+        table = merged(experiment.configuration(), overrides)
+        for key in COMMON - {"name", "kind", "corpus"}:
+            table.pop(key, None)
+        try:
+            for seed in experiment.seeds or (experiment.seed or 0,):
+                runs.append(Run(variant, TextExperiment.model_validate(table | {"seed": seed})))
+        except ValidationError as error:
+            wrong += [f"variants.{variant}.{fault}" for fault in faults(error, table)]
+    if wrong:
+        raise ValueError("\n".join(wrong))
+    return runs
+
+
+def merged(table: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """Merge one parsed file into another, table by table; neither is changed.
+
+    A table that names another `kind` or `schedule` replaces the one it would be merged into.
+    """
+    result = dict(table)
+    for key, value in overrides.items():
+        old = table.get(key)
+        if isinstance(value, dict) and isinstance(old, dict):
+            other = any(name in value and value[name] != old.get(name) for name in DESCRIBING)
+            result[key] = value if other else merged(old, value)
+        else:
+            result[key] = value
+    return result
+
+
+def run_sweep(
+    experiment: TextExperiment,
+    command: str,
+    folder: str | Path,
+    *,
+    jobs: int = 1,
+    progress: bool | None = None,
+) -> dict[str, Any]:
+    """Do every run of a sweep, or go on where a killed one stopped.
+
+    Args:
+        experiment: a description with seeds or variants.
+        command: what the user typed to start it, for the record.
+        folder: keeps each finished run as `VARIANT-SEED.json`. A run that is there already, with
+            the same description and the same data, is not done again.
+        jobs: runs at a time. If more than one, each has a process and a thread of its own.
+        progress: show a bar; by default only where somebody watches. In any case each finished
+            run is told in a line on standard error.
+
+    Returns:
+        The record of the sweep.
+
+    Raises:
+        FileNotFoundError: the corpus is not at hand.
+        FloatingPointError: training diverged; the message names variant and seed.
+
+    Source: Yang et al. (2017), section 4, for the sweep over decoders. Chapter 7.
+    """
+    runs = sweep_runs(experiment)
+    corpus = load_texts(experiment.corpus)
+    data = about_data(experiment, corpus)
+    head = {"name": experiment.name, "command": command, **provenance()}
+    if jobs > 1:
+        head["hardware"]["threads"] = 1
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = {run.label: _kept(run, folder, data["data_sha256"]) for run in runs}
+    outcomes = {label: outcome for label, outcome in kept.items() if outcome is not None}
+    todo = [run for run in runs if run.label not in outcomes]
+    watched = sys.stderr.isatty() if progress is None else progress
+    with tqdm(total=len(runs), initial=len(outcomes), unit="run", disable=not watched) as bar:
+        for label, outcome in _finished(todo, corpus, folder, data["data_sha256"], jobs):
+            outcomes[label] = outcome
+            bar.update()
+            line = f"[{len(outcomes)}/{len(runs)}] {label}: {_figures(outcome)}"
+            tqdm.write(line, file=sys.stderr)
+    return {
+        **head,
+        "configuration": experiment.configuration(),
+        **data,
+        "runs": [
+            {"variant": run.variant, "seed": run.experiment.seed, **outcomes[run.label]}
+            for run in runs
+        ],
+    }
+
+
+def _finished(
+    runs: list[Run], corpus: EncodedCorpus, folder: Path, data_sha256: str, jobs: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Do the runs; yield label and outcome of each as it is finished."""
+    if jobs == 1:
+        for run in runs:
+            yield _finish(run, corpus, folder, data_sha256)
+        return
+    from joblib import Parallel, delayed, parallel_config
+
+    with parallel_config(backend="loky", inner_max_num_threads=1):
+        tasks = (delayed(_finish)(run, corpus, folder, data_sha256) for run in runs)
+        yield from Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks)
+
+
+def _finish(
+    run: Run, corpus: EncodedCorpus, folder: Path, data_sha256: str
+) -> tuple[str, dict[str, Any]]:
+    """Do one run and keep its outcome."""
+    try:
+        _, outcome = train_and_measure(run.experiment, corpus, progress=False)
+    except FloatingPointError as error:
+        raise FloatingPointError(f"{run.label}: {error}") from error
+    # A sweep that goes on later may do so with other sources.
+    outcome = {"commit": provenance()["commit"], **outcome}
+    kept = {
+        "configuration": run.experiment.configuration(),
+        "data_sha256": data_sha256,
+        "outcome": outcome,
+    }
+    write_beside(folder / f"{run.label}.json", json.dumps(kept, allow_nan=False).encode())
+    return run.label, outcome
+
+
+def _kept(run: Run, folder: Path, data_sha256: str) -> dict[str, Any] | None:
+    """The outcome of a run that was finished before, if it was this very run."""
+    try:
+        kept = json.loads((folder / f"{run.label}.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    same = kept.get("configuration") == run.experiment.configuration()
+    return kept["outcome"] if same and kept["data_sha256"] == data_sha256 else None
+
+
+def _figures(outcome: dict[str, Any]) -> str:
+    """What a finished run achieved, in a few words."""
+    report = outcome["reports"]["test"]
+    return (
+        f"test bound {report['bound']:.2f}, NLL {report['importance_weighted_nll']:.2f}, "
+        f"KL {report['kl']:.2f} ({outcome['train_seconds']:.0f} s of training)"
+    )

@@ -1,0 +1,287 @@
+"""Labels as a second latent: the model p(x|y, z) p(y) p(z), for a few labels or for none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Categorical, Normal, kl_divergence
+
+from tutvae.bounds import LabelElbo
+from tutvae.data.batching import TextBatch
+from tutvae.models.decoders import Decoder
+from tutvae.models.text_classifier import (
+    FeatureEncoder,
+    LabelHead,
+    TextClassifier,
+    check_labels,
+)
+from tutvae.models.text_vae import check_tokens, document_log_likelihood, standard_normal
+
+__all__ = ["Marginal", "SemiSupervisedTextVAE", "TextClassifier"]
+
+Marginal = Literal["enumerate", "gumbel"]
+
+
+class SemiSupervisedTextVAE(nn.Module):
+    """A latent-variable model of text with two latents: a label y and a code z.
+
+    The label is known for some documents, and then scores p(x, y); for the others it is a latent
+    like z, and they score p(x). One encoder reads the document for both posteriors, q(y|x) and
+    q(z|x, y): the mean of z, and the logarithm of its standard deviation, are those of the
+    encoder, each moved by a vector of its own for every class. The decoder's code is `[z; y]`.
+
+    Args:
+        encoder: for example an `LSTMEncoder`; see `FeatureEncoder`.
+        decoder: any decoder with `latent_size` Z + K and the same `vocabulary_size`.
+        classes: how many there are, K.
+        classification_weight: factor of -log q(y|x) of the labelled documents, often called
+            alpha. The bound of a document with its label says nothing about q(y|x).
+        marginal: how an unlabelled document's bound is taken over y. "enumerate": the exact mean
+            over the K classes, each of which is decoded. "gumbel": one soft label a document,
+            drawn from the Gumbel-softmax distribution and decoded.
+        temperature: of the soft labels, or a function from the training step (0, 1, ...) to it;
+            the model counts its steps.
+        label_kl_floor: nats of the label's KL that come at no cost, often called gamma: a
+            smaller mean over the batch counts as this much, so that y stays in use where no
+            label teaches it.
+        label_prior: p(y), `[K]`; uniform by default.
+        dropout: in training, the share of zeroed features that q(y|x) sees.
+
+    Raises:
+        ValueError: the sizes of encoder, decoder and classes do not go together, `label_prior`
+            is not a distribution over the classes, `marginal` is unknown, or the temperature is
+            not positive.
+
+    Source: Kingma et al. (2014), equations 6 to 9; Yang et al. (2017), sections 3.2 and 3.3.
+    Chapter 8.
+    """
+
+    step: Tensor
+    label_probabilities: Tensor
+
+    def __init__(
+        self,
+        encoder: FeatureEncoder,
+        decoder: Decoder,
+        classes: int,
+        *,
+        classification_weight: float = 1.0,
+        marginal: Marginal = "enumerate",
+        temperature: float | Callable[[int], float] = 1.0,
+        label_kl_floor: float = 0.0,
+        label_prior: Tensor | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if marginal not in get_args(Marginal):
+            raise ValueError(f"marginal must be one of {get_args(Marginal)}, not {marginal!r}")
+        self.label_head = LabelHead(encoder.hidden_size, classes, dropout)
+        _check_sizes(encoder, decoder, classes)
+        self.encoder: FeatureEncoder = encoder
+        self.decoder = decoder
+        self.classes = classes
+        self.latent_size = encoder.latent_size
+        self.mean_shift = nn.Linear(classes, self.latent_size, bias=False)
+        self.log_scale_shift = nn.Linear(classes, self.latent_size, bias=False)
+        self.classification_weight = classification_weight
+        self.marginal = marginal
+        self.temperature = temperature
+        self.label_kl_floor = label_kl_floor
+        self.register_buffer("label_probabilities", _distribution(label_prior, classes))
+        self.register_buffer("step", torch.tensor(0))
+        self._present_temperature()
+
+    def prior(self) -> Normal:
+        """The prior p(z): a standard Normal of shape `[Z]`."""
+        return standard_normal(self, self.latent_size)
+
+    def label_prior(self) -> Categorical:
+        """The prior p(y): a Categorical over K classes, of shape `[]`."""
+        return Categorical(logits=self.label_probabilities.log(), validate_args=False)
+
+    def label_posterior(self, batch: TextBatch) -> Categorical:
+        """Classify B documents: q(y|x), a Categorical of shape `[B]` over K classes.
+
+        Raises:
+            ValueError: a token is outside the vocabulary.
+        """
+        return self.label_head(self._features(batch))
+
+    def posterior(self, batch: TextBatch, labels: Tensor) -> Normal:
+        """Encode B documents with labels `[B]` to q(z|x, y), a Normal of shape `[B, Z]`.
+
+        Raises:
+            ValueError: a token is outside the vocabulary, a label is not a class, or they are
+                not one a document.
+        """
+        if labels.shape != (len(batch),):
+            raise ValueError(f"labels must be [B] = [{len(batch)}], not {list(labels.shape)}")
+        return self._moved(self.encoder.posterior(self._features(batch)), self._one_hot(labels))
+
+    def code(self, z: Tensor, labels: Tensor) -> Tensor:
+        """Join codes `[..., Z]` and labels `[...]` to what the decoder takes, `[..., Z + K]`.
+
+        Raises:
+            ValueError: a label is not a class.
+        """
+        return torch.cat([z, self._one_hot(labels)], dim=-1)
+
+    def log_likelihood(self, batch: TextBatch, z: Tensor, labels: Tensor) -> Tensor:
+        """Score B documents: log p(x|y, z), nats per document.
+
+        Args:
+            batch: the documents; their own labels are not looked at.
+            z: codes, `[..., B, Z]`.
+            labels: classes, `[B]` or `[..., B]`.
+
+        Returns:
+            `[..., B]` nats per document.
+
+        Raises:
+            ValueError: a token is outside the vocabulary, `z` or `labels` has another shape, or
+                a label is not a class.
+        """
+        check_tokens(batch, self.decoder.vocabulary_size)
+        B, Z = len(batch), self.latent_size
+        if z.shape[-2:] != (B, Z) or labels.shape[-1:] != (B,):
+            raise ValueError(
+                f"codes must be [..., B, Z] = [..., {B}, {Z}] and labels [..., B], "
+                f"not {list(z.shape)} and {list(labels.shape)}"
+            )
+        code = self.code(z, labels.expand(z.shape[:-1])).flatten(0, -2)
+        rows = torch.arange(len(code), device=z.device) % B
+        return document_log_likelihood(self.decoder, _rows(batch, rows), code).view(z.shape[:-1])
+
+    def forward(self, batch: TextBatch) -> LabelElbo:
+        """Bound log p(x, y) of the documents with a label, log p(x) of those without.
+
+        `batch.labels` holds a class or -1, no label; None is no label at all. In training mode
+        this counts as a step.
+
+        Raises:
+            ValueError: a token is outside the vocabulary, or a label is not a class.
+        """
+        features = self._features(batch)
+        q_y = self.label_head(features)
+        labels = torch.full_like(batch.lengths, -1) if batch.labels is None else batch.labels
+        check_labels(labels, self.classes, optional=True)
+        labelled, classes = labels >= 0, labels.clamp(min=0)
+        rows, y, weights = self._cases(q_y, labelled, classes)
+        reconstruction, kl = self._terms(batch, features, rows, y)
+        if self.training:
+            self.step += 1
+        kl = _sum_cases(weights[:, None] * kl, rows, len(batch))
+        return LabelElbo(
+            reconstruction=_sum_cases(weights * reconstruction, rows, len(batch)),
+            kl=kl.sum(-1),
+            kl_per_dimension=kl,
+            label_kl=torch.where(
+                labelled,
+                -self.label_prior().log_prob(classes),
+                kl_divergence(q_y, self.label_prior()),
+            ),
+            classification=torch.where(labelled, -q_y.log_prob(classes), 0.0),
+            labelled=labelled,
+            classification_weight=self.classification_weight,
+            label_kl_floor=self.label_kl_floor,
+        )
+
+    def _features(self, batch: TextBatch) -> Tensor:
+        """What the encoder reads in B documents, `[B, H]`."""
+        check_tokens(batch, self.decoder.vocabulary_size)
+        return self.encoder.features(batch)
+
+    def _one_hot(self, labels: Tensor) -> Tensor:
+        """Labels `[...]` as y `[..., K]`."""
+        check_labels(labels, self.classes)
+        return F.one_hot(labels, self.classes).to(self.label_probabilities)
+
+    def _moved(self, q: Normal, y: Tensor) -> Normal:
+        """Move q(z|x), `[B, Z]`, to q(z|x, y) by labels y `[B, K]`."""
+        scale = q.scale * torch.exp(self.log_scale_shift(y))
+        return Normal(q.loc + self.mean_shift(y), scale, validate_args=False)
+
+    def _present_temperature(self) -> float:
+        """The temperature at the present step, which must be positive."""
+        at = self.temperature
+        temperature = at(int(self.step)) if callable(at) else at
+        if not temperature > 0:
+            raise ValueError(f"the temperature must be positive, not {temperature}")
+        return temperature
+
+    def _cases(
+        self, q_y: Categorical, labelled: Tensor, classes: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Which labels each document is decoded with.
+
+        Args:
+            q_y: q(y|x) of B documents.
+            labelled: which have a label, `[B]`.
+            classes: the label where there is one, `[B]`.
+
+        Returns:
+            For each of P cases the row of its document `[P]`, its label y `[P, K]`, and its
+            weight in the document's bound `[P]`.
+        """
+        known = self._one_hot(classes)  # [B, K]
+        if self.marginal == "gumbel":
+            soft = F.gumbel_softmax(q_y.logits, self._present_temperature())
+            y = torch.where(labelled[:, None], known, soft)
+            return torch.arange(len(y), device=y.device), y, torch.ones_like(y[:, 0])
+        possible = known.bool() | ~labelled[:, None]
+        rows, cases = possible.nonzero(as_tuple=True)
+        weights = torch.where(labelled[:, None], known, q_y.probs)[rows, cases]
+        return rows, self._one_hot(cases), weights
+
+    def _terms(
+        self, batch: TextBatch, features: Tensor, rows: Tensor, y: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Reconstruction `[P]` and KL of z `[P, Z]` of P cases: documents `rows`, labels `y`."""
+        q = self.encoder.posterior(features)
+        q = Normal(q.loc[rows], q.scale[rows], validate_args=False)
+        q = self._moved(q, y)
+        code = torch.cat([q.rsample(), y], dim=-1)
+        reconstruction = -document_log_likelihood(self.decoder, _rows(batch, rows), code)
+        return reconstruction, kl_divergence(q, self.prior())
+
+
+def _rows(batch: TextBatch, rows: Tensor) -> TextBatch:
+    """Some documents of a batch, which may repeat, without their labels."""
+    return TextBatch(batch.tokens[rows], batch.lengths[rows])
+
+
+def _sum_cases(values: Tensor, rows: Tensor, documents: int) -> Tensor:
+    """Sum the values `[P, ...]` of each document's cases: `[B, ...]`."""
+    return values.new_zeros(documents, *values.shape[1:]).index_add(0, rows, values)
+
+
+def _check_sizes(encoder: FeatureEncoder, decoder: Decoder, classes: int) -> None:
+    """Raise ValueError if encoder, decoder and classes do not go together."""
+    if encoder.vocabulary_size != decoder.vocabulary_size:
+        raise ValueError(
+            f"encoder and decoder must agree: vocabulary_size is {encoder.vocabulary_size} in "
+            f"the one and {decoder.vocabulary_size} in the other"
+        )
+    needed = encoder.latent_size + classes
+    if decoder.latent_size != needed:
+        raise ValueError(
+            f"the decoder's code is [z; y]: build it with latent_size {encoder.latent_size} + "
+            f"{classes} = {needed} (the encoder's and the classes), not {decoder.latent_size}"
+        )
+
+
+def _distribution(label_prior: Tensor | None, classes: int) -> Tensor:
+    """The probabilities p(y), `[K]`, checked; uniform for None."""
+    if label_prior is None:
+        return torch.full((classes,), 1 / classes)
+    valid = label_prior.shape == (classes,) and bool((label_prior > 0).all())
+    if not (valid and abs(float(label_prior.sum()) - 1) < 1e-4):
+        raise ValueError(
+            f"label_prior must be {classes} positive probabilities that sum to 1, "
+            f"not {label_prior.tolist()}"
+        )
+    return label_prior.float()

@@ -1,0 +1,130 @@
+"""Classifiers of text, q(y|x), on the features of an encoder."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Categorical, Normal
+
+from tutvae.bounds import Elbo
+from tutvae.data.batching import TextBatch
+from tutvae.models.text_vae import check_tokens, standard_normal
+
+
+class FeatureEncoder(Protocol):
+    """What a model with labels needs of its encoder, an `nn.Module` such as `LSTMEncoder`.
+
+    Source: Yang et al. (2017), section 3.3: q(y|x) and q(z|x, y) share a reader. Chapter 8.
+    """
+
+    vocabulary_size: int
+    hidden_size: int
+    latent_size: int
+
+    def features(self, batch: TextBatch) -> Tensor:
+        """Read B documents: features `[B, H]`."""
+        ...
+
+    def posterior(self, features: Tensor) -> Normal:
+        """Turn features `[B, H]` into q(z|x), a Normal of shape `[B, Z]`."""
+        ...
+
+
+class LabelHead(nn.Module):
+    """The classifier q(y|x) on an encoder's features: dropout and a linear layer.
+
+    Args:
+        feature_size: width of the features, H.
+        classes: how many there are, K.
+        dropout: in training, the share of zeroed features.
+
+    Raises:
+        ValueError: there is no class.
+
+    Source: Yang et al. (2017), section 3.3. Chapter 8.
+    """
+
+    def __init__(self, feature_size: int, classes: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        if classes < 1:
+            raise ValueError(f"classes must be at least 1, not {classes}")
+        self.classes = classes
+        self.dropout = nn.Dropout(dropout)
+        self.logits = nn.Linear(feature_size, classes)
+
+    def forward(self, features: Tensor) -> Categorical:
+        """Map features `[B, H]` to a Categorical of shape `[B]` over K classes."""
+        return Categorical(logits=self.logits(self.dropout(features)), validate_args=False)
+
+
+def check_labels(labels: Tensor, classes: int, *, optional: bool = False) -> None:
+    """Raise ValueError for a label outside 0 ... K - 1; where `optional`, -1 is none at all."""
+    outside = (labels >= classes) | (labels < (-1 if optional else 0))
+    if outside.any():
+        allowed = f"the model's classes are 0 ... {classes - 1}"
+        raise ValueError(
+            f"label {int(labels[outside][0])} is not a class: {allowed}"
+            + (", and -1 means no label" if optional else "")
+        )
+
+
+class TextClassifier(nn.Module):
+    """A classifier q(y|x) without a decoder: what the labels alone can teach.
+
+    To `fit` it is a latent-variable model with Z = 0 whose reconstruction is -log q(y|x). Its
+    architecture is that of `SemiSupervisedTextVAE`'s classifier; the layers of the encoder that
+    make q(z|x) are not used.
+
+    Args:
+        encoder: for example an `LSTMEncoder`; see `FeatureEncoder`.
+        classes: how many there are, K.
+        dropout: in training, the share of zeroed features.
+
+    Raises:
+        ValueError: there is no class.
+
+    Source: chapter 8.
+    """
+
+    def __init__(self, encoder: FeatureEncoder, classes: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.encoder: FeatureEncoder = encoder
+        self.label_head = LabelHead(encoder.hidden_size, classes, dropout)
+        self.classes = classes
+        self.latent_size = 0
+
+    def label_posterior(self, batch: TextBatch) -> Categorical:
+        """Classify B documents: q(y|x), a Categorical of shape `[B]` over K classes.
+
+        Raises:
+            ValueError: a token is outside the vocabulary.
+        """
+        check_tokens(batch, self.encoder.vocabulary_size)
+        return self.label_head(self.encoder.features(batch))
+
+    def prior(self) -> Normal:
+        """The prior over no dimensions at all: a Normal of shape `[0]`."""
+        return standard_normal(self, 0)
+
+    def posterior(self, batch: TextBatch) -> Normal:
+        """The posterior over no dimensions of B documents: a Normal of shape `[B, 0]`."""
+        return standard_normal(self, len(batch), 0)
+
+    def log_likelihood(self, batch: TextBatch, z: Tensor | None = None) -> Tensor:
+        """Score the labels of B documents: log q(y|x), `[B]` nats; `[..., B]` for z `[..., B, 0]`.
+
+        Raises:
+            ValueError: a document has no label, or one that is not a class.
+        """
+        if batch.labels is None or (batch.labels == -1).any():
+            raise ValueError("a classifier is trained on labels: some documents have none")
+        check_labels(batch.labels, self.classes)
+        scores = self.label_posterior(batch).log_prob(batch.labels)
+        return scores if z is None else scores.expand(z.shape[:-1])
+
+    def forward(self, batch: TextBatch) -> Elbo:
+        """Return -log q(y|x) of B labelled documents as the reconstruction of a bound."""
+        cost = -self.log_likelihood(batch)
+        return Elbo(cost, torch.zeros_like(cost), cost.new_zeros(len(cost), 0))
