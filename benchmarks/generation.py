@@ -58,7 +58,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--documents", type=int, nargs="+", default=[1, 4, 16, 64], help="written at once")
+    add("--documents", type=int, nargs="+", default=[1, 16], help="written at once")
     add("--tokens", type=int, default=200, help="length of each")
     add("--dilations", choices=list(DILATIONS), default="large", help="the decoder's preset")
     add("--vocabulary", type=int, default=10_000, help="vocabulary size, V")

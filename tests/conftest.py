@@ -82,6 +82,54 @@ decoder = {kind = "dilated_cnn", embedding_size = 6, channels = 10, dilations = 
 training.epochs = 3
 """
 
+CLASSIFICATION_EXPERIMENT = """
+name = "tiny_labels"
+kind = "classification"
+seeds = [1]
+labels = [10, 40]
+methods = ["bag_of_words", "lstm", "lstm_init", "codes", "semi_supervised"]
+
+[corpus]
+name = "reviews"
+documents = [120, 41, 53]
+sentences = [1, 2]
+openings = 2
+nouns = 2
+
+[encoder]
+embedding_size = 7
+hidden_size = 11
+
+[decoder]
+kind = "lstm"
+embedding_size = 8
+hidden_size = 13
+
+[model]
+latent_size = 3
+
+[training]
+epochs = 2
+batch_size = 32
+learning_rate = 0.01
+learning_rate_schedule = "cosine"
+max_grad_norm = 5
+kl_weight = {schedule = "linear", epochs = 1.5}
+
+[semi_supervised]
+classification_weight = 10
+labelled_size = 4
+dropout = 0.1
+
+[classifier]
+steps = 9
+batch_size = 6
+learning_rate = 0.01
+
+[initialisation]
+epochs = 1
+"""
+
 
 @pytest.fixture
 def real_data() -> Path:
@@ -178,3 +226,23 @@ def sweep_run(sweep_toml: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
     folder = tmp_path_factory.mktemp("runs")
     command = "tutvae train tiny_sweep.toml"
     return run_experiment(load_experiment(sweep_toml), command, folder=folder)[1]
+
+
+@pytest.fixture(scope="session")
+def classification_toml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An experiment file of ten classifiers that take a few seconds."""
+    path = tmp_path_factory.mktemp("experiments") / "tiny_labels.toml"
+    path.write_text(CLASSIFICATION_EXPERIMENT)
+    return path
+
+
+@pytest.fixture(scope="session")
+def classification_run(
+    classification_toml: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """The record of that experiment."""
+    from tutvae.experiments import load_experiment, run_experiment
+
+    folder = tmp_path_factory.mktemp("runs")
+    command = "tutvae train tiny_labels.toml"
+    return run_experiment(load_experiment(classification_toml), command, folder=folder)[1]

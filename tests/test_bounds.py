@@ -213,13 +213,16 @@ class TestLabelElbo:
         assert loss.item() == pytest.approx(12 + 40 + 2 + kl_weight * (7.5 + 2.7))
 
     @pytest.mark.parametrize(
-        ("floor", "label_kl"), [(0.0, 0.3), (0.25, 0.3), (0.4, 0.4), (1.6, 1.6)]
+        ("floor", "label_kl"), [(0.0, 0.3), (0.25, 0.3), (0.4, 0.4), (2.2, 2.2)]
     )
     @pytest.mark.parametrize("kl_weight", [1.0, 0.5])
     def test_the_floor_of_the_label_s_kl(
         self, floor: float, label_kl: float, kl_weight: float
     ) -> None:
-        """On the mean over the unlabelled: 0.25 is above two of the three, and does nothing."""
+        """On the mean over the unlabelled: 0.25 is above two of the three, and does nothing.
+
+        2.2 is above the mean with a label too, which has no floor.
+        """
         loss = label_elbo(label_kl_floor=floor).loss(kl_weight)
         assert loss.item() == pytest.approx(54 + kl_weight * (7.5 + 2.4 + label_kl))
 

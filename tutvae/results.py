@@ -152,7 +152,8 @@ def summary(record: dict[str, Any], split: str = "test") -> str:
         The command, the provenance and the figures, in nats an example.
     """
     machine, versions = record["hardware"], record["versions"]
-    seconds = sum(run["train_seconds"] for run in record.get("runs", [record]))
+    trained = [*record.get("runs", [record]), *record.get("shared", [])]
+    seconds = sum(run["train_seconds"] for run in trained)
     return "\n".join(
         [
             record["command"],
@@ -193,8 +194,11 @@ def summary_table(record: dict[str, Any], split: str = "test") -> str:
 
     Returns:
         Mean and standard deviation over the seeds of bound, importance-weighted NLL, KL and
-        mutual information, in nats an example, and of the perplexity.
+        mutual information, in nats an example, and of the perplexity; or, of classifiers, of
+        the accuracy: a line a method, a column a number of labels.
     """
+    if "accuracy" in record["runs"][0]:
+        return _accuracy_table(record, split)
     columns = {
         "bound": "bound",
         "NLL": "importance_weighted_nll",
@@ -210,6 +214,24 @@ def summary_table(record: dict[str, Any], split: str = "test") -> str:
     for variant, reports in variants.items():
         cells = [_mean_and_spread([report[key] for report in reports]) for key in columns.values()]
         lines.append(f"{variant:<{width}}  {len(reports):>5}" + "".join(f"{c:>17}" for c in cells))
+    return "\n".join(lines)
+
+
+def _accuracy_table(record: dict[str, Any], split: str) -> str:
+    """Tell the accuracy of every method of every variant at every number of labels."""
+    cells: dict[str, dict[int, list[float]]] = {}
+    for run in record["runs"]:
+        row = cells.setdefault(f"{run['variant']} {run['method']}", {})
+        row.setdefault(run["labels"], []).append(run["accuracy"][split])
+    columns = sorted({labels for row in cells.values() for labels in row})
+    width = max(map(len, ["labels", *cells]))
+    lines = [f"{'labels':<{width}}" + "".join(f"{labels:>13}" for labels in columns)]
+    for name, row in cells.items():
+        shown = [_mean_and_spread(row[labels]) if labels in row else "" for labels in columns]
+        lines.append(f"{name:<{width}}" + "".join(f"{cell:>13}" for cell in shown))
+    lines.append(f"the largest class alone: {record['majority_accuracy']:.2f} on test")
+    if "bayes_accuracy" in record:
+        lines.append(f"the best possible: {record['bayes_accuracy']['value']:.2f}")
     return "\n".join(lines)
 
 

@@ -338,9 +338,7 @@ class TestTheModel:
         order = [2, 0, 5, 3, 1, 4]
         torch.testing.assert_close(terms(model(rows_of(batch, order))), whole[order])
 
-    def test_labels_and_mean_of_z_are_a_linear_layer_on_features_and_label(
-        self, build: Build
-    ) -> None:
+    def test_q_of_z_is_a_linear_layer_on_features_and_label(self, build: Build) -> None:
         model = model_of(build)
         y = LABELS.clamp(min=0)
         joined = torch.cat(
@@ -401,6 +399,13 @@ class TestTheModel:
         logits = model.label_posterior(documents()).logits
         assert torch.equal(model.label_posterior(documents()).logits, logits)
         assert not torch.equal(model.train().label_posterior(documents()).logits, logits)
+
+    def test_double_precision(self, build: Build) -> None:
+        model = model_of(build, without_noise=True, label_prior=PRIOR)
+        single = terms(model(documents()))
+        double = terms(model.double()(documents()))
+        assert double.dtype == torch.float64
+        torch.testing.assert_close(double.float(), single, rtol=1e-4, atol=1e-4)
 
     @both_marginals
     def test_half_precision(self, build: Build, marginal: str) -> None:

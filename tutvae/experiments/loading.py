@@ -9,6 +9,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tutvae.experiments.classification_sections import (
+    ClassificationExperiment,
+    classification_runs,
+)
 from tutvae.experiments.images import ImageExperiment
 from tutvae.experiments.sections import Experiment, faults
 from tutvae.experiments.sweeps import sweep_runs
@@ -20,7 +24,11 @@ else:
     import tomli as tomllib
 
 # What the top-level key `kind` may say; the first is meant where it is not there.
-KINDS: dict[str, type[Experiment]] = {"image": ImageExperiment, "text": TextExperiment}
+KINDS: dict[str, type[Experiment]] = {
+    "image": ImageExperiment,
+    "text": TextExperiment,
+    "classification": ClassificationExperiment,
+}
 
 
 def load_experiment(path: str | Path, settings: Sequence[str] = ()) -> Experiment:
@@ -62,6 +70,8 @@ def validate_experiment(table: dict[str, Any]) -> Experiment:
         raise ValueError("\n".join(faults(error, table))) from None
     if isinstance(experiment, TextExperiment):
         sweep_runs(experiment)
+    if isinstance(experiment, ClassificationExperiment):
+        classification_runs(experiment)
     return experiment
 
 

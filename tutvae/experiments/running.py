@@ -10,6 +10,8 @@ from torch import nn
 
 from tutvae.data.files import write_beside
 from tutvae.data.tokenization import Tokenizer
+from tutvae.experiments.classification import run_classification
+from tutvae.experiments.classification_sections import ClassificationExperiment
 from tutvae.experiments.images import ImageExperiment, run_images
 from tutvae.experiments.sections import Experiment
 from tutvae.experiments.sweeps import run_sweep
@@ -51,16 +53,25 @@ def run_experiment(
     folder = None if folder is None else Path(folder)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)  # before hours of training, not after
+    if isinstance(experiment, ClassificationExperiment):
+        options = {"jobs": jobs, "progress": progress}
+        return None, run_classification(experiment, command, _needed(folder), **options)
     if isinstance(experiment, TextExperiment) and experiment.is_sweep:
-        if folder is None:
-            raise ValueError("a sweep needs a folder that keeps its finished runs")
-        return None, run_sweep(experiment, command, folder, jobs=jobs, progress=progress)
+        options = {"jobs": jobs, "progress": progress}
+        return None, run_sweep(experiment, command, _needed(folder), **options)
     model, tokenizer, record = _run_one(experiment, command, progress)
     if folder is not None:
         write_beside(folder / WEIGHTS, save(model.state_dict()))
         if tokenizer is not None:
             tokenizer.save(folder / TOKENIZER)
     return model, record
+
+
+def _needed(folder: Path | None) -> Path:
+    """The folder of a sweep."""
+    if folder is None:
+        raise ValueError("a sweep needs a folder that keeps its finished runs")
+    return folder
 
 
 def _run_one(

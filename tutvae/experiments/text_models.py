@@ -18,18 +18,10 @@ from tutvae.models.text_vae import LanguageModel, TextVAE
 def build_model(experiment: TextExperiment, tokenizer: Tokenizer) -> LanguageModel | TextVAE:
     """Make the model that an experiment describes, from torch's present random state."""
     latent_size = experiment.model.latent_size
-    decoder = _decoder(experiment.decoder, tokenizer, latent_size)
-    section = experiment.encoder
-    if section is None or latent_size == 0:
+    decoder = build_decoder(experiment.decoder, tokenizer, latent_size)
+    if experiment.encoder is None or latent_size == 0:
         return LanguageModel(decoder)
-    encoder = LSTMEncoder(
-        len(tokenizer),
-        section.embedding_size,
-        section.hidden_size,
-        latent_size,
-        pooling=section.pooling,
-    )
-    return TextVAE(encoder, decoder)
+    return TextVAE(build_encoder(experiment.encoder, tokenizer, latent_size), decoder)
 
 
 def language_model_like(
@@ -42,10 +34,21 @@ def language_model_like(
         hidden_size=section.hidden_size,
         dropout=dropout,
     )
-    return LanguageModel(_decoder(lstm, tokenizer, latent_size=0))
+    return LanguageModel(build_decoder(lstm, tokenizer, latent_size=0))
 
 
-def _decoder(
+def build_encoder(section: EncoderSection, tokenizer: Tokenizer, latent_size: int) -> LSTMEncoder:
+    """Make an encoder."""
+    return LSTMEncoder(
+        len(tokenizer),
+        section.embedding_size,
+        section.hidden_size,
+        latent_size,
+        pooling=section.pooling,
+    )
+
+
+def build_decoder(
     section: LSTMDecoderSection | ConvDecoderSection, tokenizer: Tokenizer, latent_size: int
 ) -> Decoder:
     """Make a decoder."""

@@ -19,7 +19,7 @@ from tutvae.evaluation import encode, evaluate
 from tutvae.experiments.text_corpora import EncodedCorpus, ReviewsSection, load_texts
 from tutvae.experiments.text_models import build_model, language_model_like
 from tutvae.experiments.text_sections import TextExperiment, TrainingSection
-from tutvae.models.text_vae import LanguageModel, TextVAE
+from tutvae.models.text_vae import LanguageModel, TextVAE, initialise_encoder
 from tutvae.results import data_sha256, provenance, significant
 from tutvae.training import History, fit
 
@@ -112,8 +112,6 @@ def _initialise(
     model: TextVAE, experiment: TextExperiment, corpus: EncodedCorpus, progress: bool | None
 ) -> float:
     """Start the encoder from a language model of the same documents; return the seconds it took."""
-    from tutvae.models.text_vae import initialise_encoder
-
     start = time.perf_counter()
     if experiment.encoder is not None and experiment.initialisation is not None:
         dropout = experiment.decoder.dropout

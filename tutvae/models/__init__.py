@@ -1,18 +1,31 @@
 """The models: encoders, decoders, and the autoencoders made of them."""
 
+from tutvae.models.conv_decoder import (
+    CausalConv1d,
+    DilatedConvDecoder,
+    ResidualBlock,
+)
 from tutvae.models.decoders import Decoder, LSTMDecoder, WordDropout
 from tutvae.models.encoders import LSTMEncoder
-from tutvae.models.text_vae import LanguageModel, TextVAE
+from tutvae.models.semi_supervised import SemiSupervisedTextVAE
+from tutvae.models.text_classifier import TextClassifier
+from tutvae.models.text_vae import LanguageModel, TextVAE, initialise_encoder
 from tutvae.models.vae import VAE, BernoulliDecoder, GaussianEncoder
 
 __all__ = [
     "VAE",
     "BernoulliDecoder",
+    "CausalConv1d",
     "Decoder",
+    "DilatedConvDecoder",
     "GaussianEncoder",
     "LSTMDecoder",
     "LSTMEncoder",
     "LanguageModel",
+    "ResidualBlock",
+    "SemiSupervisedTextVAE",
+    "TextClassifier",
     "TextVAE",
     "WordDropout",
+    "initialise_encoder",
 ]

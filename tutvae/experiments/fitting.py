@@ -1,0 +1,73 @@
+"""Training as `[training]` says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sized
+from typing import Protocol
+
+import torch
+
+from tutvae.data.batching import TextBatch
+from tutvae.evaluation import LatentVariableModel
+from tutvae.experiments.text_sections import TrainingSection
+from tutvae.training import History, fit
+
+
+class TrainingBatches(Sized, Iterable[TextBatch], Protocol):
+    """Batches that know how many they are: `Batches` or `MixedBatches`."""
+
+
+def fit_as_described(
+    model: LatentVariableModel,
+    training: TrainingSection,
+    train: TrainingBatches,
+    *,
+    epochs: int | None = None,
+    valid: Iterable[TextBatch] | None = None,
+    progress: bool | None = None,
+) -> History:
+    """Fit a model of texts.
+
+    Args:
+        model: what `fit` takes.
+        training: the optimiser, its learning rate and the loss. The sizes of the batches are
+            those of `train`.
+        train: the batches.
+        epochs: passes over them, where not those of `training`.
+        valid: batches to measure after every epoch.
+        progress: show a bar; by default only where somebody watches.
+    """
+    epochs = epochs or training.epochs
+    optimizer = _optimizer(training, model)
+    kl_weight = training.kl_weight
+    return fit(
+        model,
+        train,
+        epochs=epochs,
+        valid=valid,
+        optimizer=optimizer,
+        scheduler=_scheduler(training, optimizer, epochs),
+        kl_weight=kl_weight if isinstance(kl_weight, float) else kl_weight.build(len(train)),
+        free_bits=training.free_bits,
+        free_bits_per=training.free_bits_per,
+        max_grad_norm=training.max_grad_norm,
+        progress=progress,
+    )
+
+
+def _optimizer(training: TrainingSection, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """What changes the weights."""
+    if training.optimizer == "sgd":
+        return torch.optim.SGD(model.parameters(), lr=training.learning_rate)
+    return torch.optim.Adam(model.parameters(), lr=training.learning_rate)
+
+
+def _scheduler(
+    training: TrainingSection, optimizer: torch.optim.Optimizer, epochs: int
+) -> torch.optim.lr_scheduler.LRScheduler | None:
+    """What changes the learning rate after every epoch."""
+    if training.learning_rate_schedule == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+    if training.learning_rate_schedule == "linear":
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 1 - epoch / epochs)
+    return None
