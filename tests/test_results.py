@@ -20,6 +20,11 @@ import tutvae
 from tutvae import results
 from tutvae.data.corpus import Corpus, Images, Texts
 from tutvae.experiments import TextExperiment, load_experiment, validate_experiment
+from tutvae.experiments.classification_sections import (
+    ClassificationExperiment,
+    classification_runs,
+    shared_runs,
+)
 from tutvae.experiments.sweeps import sweep_runs
 from tutvae.results import (
     data_sha256,
@@ -113,10 +118,36 @@ OPTIONAL = ("initialisation_seconds", "receptive_field", "probes")
 ENTROPY = {"entropy": closed({"value": NATS, "standard_error": NATS})}
 SWEEP_RUN = {"variant": STRING, "seed": {"type": "integer"}, "commit": COMMIT, **TEXT_RUN}
 RUNS = {"type": "array", "items": closed(SWEEP_RUN, optional=OPTIONAL), "minItems": 1}
+ACCURACY = closed({"valid": SHARE, "test": SHARE})
+CLASSIFIER = {
+    "variant": STRING,
+    "method": STRING,
+    "labels": COUNT,
+    "seed": {"type": "integer"},
+    "commit": COMMIT,
+    "accuracy": ACCURACY,
+    "train_seconds": {"type": "number", "minimum": 0},
+    "parameters": COUNT,
+}
+OF_VAE = {"epochs": COUNT, "reconstruction": NATS, "kl": {"type": "number", "minimum": 0}}
+CLASSIFICATION = {
+    "majority_accuracy": SHARE,
+    "bayes_accuracy": closed({"value": SHARE, "standard_error": NATS}),
+    "shared": {
+        "type": "array",
+        "items": closed({"model": STRING, **SWEEP_RUN}, optional=OPTIONAL),
+    },
+    "runs": {
+        "type": "array",
+        "items": closed(CLASSIFIER | OF_VAE, optional=tuple(OF_VAE)),
+        "minItems": 1,
+    },
+}
 SCHEMAS = {
     "image": closed(HEAD | IMAGE_RUN),
     "text": closed(HEAD | ENTROPY | TEXT_RUN, optional=("entropy", *OPTIONAL)),
     "sweep": closed(HEAD | ENTROPY | {"runs": RUNS}, optional=("entropy",)),
+    "classification": closed(HEAD | CLASSIFICATION, optional=("bayes_accuracy",)),
 }
 
 
@@ -126,6 +157,9 @@ def check(record: dict[str, Any]) -> None:
     is_sweep = isinstance(experiment, TextExperiment) and experiment.is_sweep
     jsonschema.validate(record, SCHEMAS["sweep" if is_sweep else experiment.kind])
     assert experiment.name == record["name"]
+    if isinstance(experiment, ClassificationExperiment):
+        check_classifiers(record, experiment)
+        return
     if not is_sweep:
         check_run(record, experiment)
         return
@@ -133,6 +167,26 @@ def check(record: dict[str, Any]) -> None:
     assert [run.label for run in runs] == [f"{r['variant']}-{r['seed']}" for r in record["runs"]]
     for run, outcome in zip(runs, record["runs"], strict=True):
         check_run(outcome, run.experiment)
+
+
+def check_classifiers(record: dict[str, Any], experiment: ClassificationExperiment) -> None:
+    """Assert that every run is there, with every model that it starts from."""
+    runs = classification_runs(experiment)
+    keys = ("variant", "method", "labels", "seed")
+    assert [run.label for run in runs] == [
+        "-".join(str(outcome[key]) for key in keys) for outcome in record["runs"]
+    ]
+    shared = {start.label: start for run in runs for start in shared_runs(run)}
+    assert list(shared) == [f"{r['variant']}-{r['model']}-{r['seed']}" for r in record["shared"]]
+    for start, outcome in zip(shared.values(), record["shared"], strict=True):
+        check_run(outcome, start.experiment)
+    for run, outcome in zip(runs, record["runs"], strict=True):
+        is_vae = run.method == "semi_supervised"
+        assert set(OF_VAE) & set(outcome) == (set(OF_VAE) if is_vae else set())
+        if is_vae:
+            assert outcome["epochs"] == run.experiment.training.epochs
+    is_reviews = experiment.corpus.name == "reviews"
+    assert ("bayes_accuracy" in record) == is_reviews
 
 
 def check_run(outcome: dict[str, Any], experiment: Any) -> None:
@@ -185,6 +239,10 @@ def test_so_does_that_of_a_text(reviews_run: tuple[Any, dict[str, Any]], tmp_pat
 
 def test_and_that_of_a_sweep(sweep_run: dict[str, Any], tmp_path: Path) -> None:
     check(read_result(write_result(sweep_run, tmp_path)))
+
+
+def test_and_that_of_classifiers(classification_run: dict[str, Any], tmp_path: Path) -> None:
+    check(read_result(write_result(classification_run, tmp_path)))
 
 
 class TestWriting:
@@ -319,6 +377,52 @@ class TestSummaryOfTexts:
         assert lines[0] == "tutvae train tiny_sweep.toml"
         assert lines[2].endswith(" 3 minutes of training")
         assert "\n".join(lines[4:]) == summary_table(sweep_run)
+
+
+class TestAccuracyTable:
+    @staticmethod
+    def run(variant: str, method: str, labels: int, accuracy: float) -> dict[str, Any]:
+        both = {"test": accuracy, "valid": accuracy + 0.1}
+        return {"variant": variant, "method": method, "labels": labels, "accuracy": both}
+
+    @pytest.fixture
+    def record(self) -> dict[str, Any]:
+        runs = [
+            self.run("all", "lstm", 100, 0.5),
+            self.run("all", "lstm", 100, 0.7),
+            self.run("all", "lstm", 25, 0.25),
+            self.run("cnn", "semi_supervised", 100, 0.875),
+        ]
+        return {"runs": runs, "majority_accuracy": 0.26}
+
+    def test_methods_by_labels(self, record: dict[str, Any]) -> None:
+        header, lstm, vae, majority = summary_table(record).splitlines()
+        assert header.split() == ["labels", "25", "100"]
+        # The deviation of 0.5 and 0.7 from their mean, as of a sample.
+        spread = "0.60 \N{PLUS-MINUS SIGN} 0.14"
+        assert lstm.split(maxsplit=3) == ["all", "lstm", "0.25", spread]
+        assert vae.split() == ["cnn", "semi_supervised", "0.88"]
+        assert vae.index("0.88") > lstm.index("0.25")
+        assert len(header) == len(lstm) == len(vae)
+        assert majority == "the largest class alone: 0.26 on test"
+
+    def test_the_best_possible(self, record: dict[str, Any]) -> None:
+        record["bayes_accuracy"] = {"value": 0.95, "standard_error": 0.001}
+        assert summary_table(record).splitlines()[-1] == "the best possible: 0.95"
+
+    def test_another_split(self, record: dict[str, Any]) -> None:
+        assert "0.35" in summary_table(record, "valid").splitlines()[1]
+
+    def test_the_summary_counts_the_shared_models_minutes(
+        self, classification_run: dict[str, Any]
+    ) -> None:
+        record = classification_run | {
+            "runs": [run | {"train_seconds": 12.0} for run in classification_run["runs"]],
+            "shared": [run | {"train_seconds": 30.0} for run in classification_run["shared"]],
+        }
+        lines = summary(record).splitlines()
+        assert lines[2].endswith(" 3 minutes of training")
+        assert "\n".join(lines[4:]) == summary_table(record)
 
 
 class TestSummaryTable:

@@ -6,14 +6,28 @@ plots.
 
 from tutvae import generation, plots, schedules
 from tutvae.bounds import Elbo
+from tutvae.classification import TextPredictor
+from tutvae.clustering import compare_clusters
+from tutvae.conditional_generation import change_label, sample_with_label
 from tutvae.data.batching import Batches, TextBatch
 from tutvae.data.corpora import ag_news, digits, from_files, mnist, ptb, yahoo, yelp
+from tutvae.data.labels import MixedBatches, label_subset
 from tutvae.data.reviews import ReviewGrammar
 from tutvae.data.tokenization import Tokenizer
 from tutvae.diagnostics import mutual_information, probe
 from tutvae.evaluation import Report, encode, evaluate
 from tutvae.generation import impute, interpolate_texts, reconstruct, sample_texts
-from tutvae.models import VAE, LanguageModel, LSTMDecoder, LSTMEncoder, TextVAE
+from tutvae.models import (
+    VAE,
+    DilatedConvDecoder,
+    LanguageModel,
+    LSTMDecoder,
+    LSTMEncoder,
+    SemiSupervisedTextVAE,
+    TextClassifier,
+    TextVAE,
+    initialise_encoder,
+)
 from tutvae.training import History, fit
 
 __version__ = "0.1.0"
@@ -21,17 +35,24 @@ __version__ = "0.1.0"
 __all__ = [
     "VAE",
     "Batches",
+    "DilatedConvDecoder",
     "Elbo",
     "History",
     "LSTMDecoder",
     "LSTMEncoder",
     "LanguageModel",
+    "MixedBatches",
     "Report",
     "ReviewGrammar",
+    "SemiSupervisedTextVAE",
     "TextBatch",
+    "TextClassifier",
+    "TextPredictor",
     "TextVAE",
     "Tokenizer",
     "ag_news",
+    "change_label",
+    "compare_clusters",
     "digits",
     "encode",
     "evaluate",
@@ -39,7 +60,9 @@ __all__ = [
     "from_files",
     "generation",
     "impute",
+    "initialise_encoder",
     "interpolate_texts",
+    "label_subset",
     "mnist",
     "mutual_information",
     "plots",
@@ -47,6 +70,7 @@ __all__ = [
     "ptb",
     "reconstruct",
     "sample_texts",
+    "sample_with_label",
     "schedules",
     "yahoo",
     "yelp",

@@ -13,8 +13,7 @@ from tutvae.data.batching import Batches
 from tutvae.data.reviews import ReviewGrammar, Reviews
 from tutvae.diagnostics import probe, sample_codes
 from tutvae.evaluation import encode, evaluate
-from tutvae.experiments import TextExperiment, load_experiment, run_experiment
-from tutvae.experiments import texts as module
+from tutvae.experiments import TextExperiment, fitting, load_experiment, run_experiment, texts
 from tutvae.experiments.text_corpora import load_texts
 from tutvae.experiments.text_models import build_model
 from tutvae.experiments.text_sections import KLWeightSection
@@ -182,8 +181,8 @@ class TestOptions:
             calls.append({"model": model, "train": train, **options})
             return fit(model, train, **options)
 
-        fit = module.fit
-        monkeypatch.setattr(module, "fit", spy)
+        fit = fitting.fit
+        monkeypatch.setattr(fitting, "fit", spy)
         return calls
 
     def run(self, path: Path, *settings: str) -> dict[str, Any]:
@@ -240,8 +239,8 @@ class TestOptions:
     def test_a_small_budget_of_logits_changes_nothing(
         self, reviews_toml: Path, reviews_run: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(module, "EVALUATION_TOKENS", 70)
-        monkeypatch.setattr(module, "EVALUATION_LOGITS", 1)
+        monkeypatch.setattr(texts, "EVALUATION_TOKENS", 70)
+        monkeypatch.setattr(texts, "EVALUATION_LOGITS", 1)
         _, record = run_experiment(described(reviews_toml), "again")
         bound = reviews_run[1]["reports"]["test"]["bound"]
         assert record["reports"]["test"]["bound"] == pytest.approx(bound, rel=1e-5)
@@ -276,8 +275,8 @@ class TestInitialisation:
             seen.append((model, epochs, before))
             return history
 
-        fit = module.fit
-        monkeypatch.setattr(module, "fit", spy)
+        fit = fitting.fit
+        monkeypatch.setattr(fitting, "fit", spy)
         settings = ["initialisation.epochs=2", "training.epochs=1", "decoder.dropout=0.25"]
         _, record = run_experiment(described(reviews_toml, *settings), "tutvae train")
         (language_model, epochs, _), (_, epochs_after, start) = seen

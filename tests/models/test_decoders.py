@@ -196,9 +196,9 @@ class TestProtocol:
             torch.testing.assert_close(logits, reader.project(expected), rtol=1e-5, atol=1e-5)
 
     def test_the_marks_are_the_tokenizer_s(self, build: Build, latent_size: int) -> None:
-        inputless = build(V, latent_size, word_dropout=1.0, unk_id=8, bos_id=9)
+        inputless = build(V, latent_size, word_dropout=1.0, unk_id=8, bos_id=2)
         inputs, marks = tokens(), torch.full((B, T), 8)
-        inputs[:, 0] = marks[:, 0] = 9
+        inputs[:, 0] = marks[:, 0] = 2
         z = code(latent_size)
         assert torch.equal(inputless(inputs, z), build(V, latent_size)(marks, z))
 

@@ -1,8 +1,10 @@
 """Recorded runs: a TOML file is built, fitted and evaluated into a results file.
 
-The key `kind` of the file chooses the module: "image" `images`, "text" `texts` and `sweeps`.
+The key `kind` of the file chooses the module: "image" `images`, "text" `texts` and `sweeps`,
+"classification" `classification`.
 """
 
+from tutvae.experiments.classification_sections import ClassificationExperiment
 from tutvae.experiments.images import (
     CorpusSection,
     EvaluationSection,
@@ -17,6 +19,7 @@ from tutvae.experiments.sections import Experiment
 from tutvae.experiments.text_sections import TextExperiment
 
 __all__ = [
+    "ClassificationExperiment",
     "CorpusSection",
     "EvaluationSection",
     "Experiment",

@@ -42,7 +42,7 @@ VAES: set[Method] = {"codes", "semi_supervised"}
 # What all runs have in common, or what makes them many.
 COMMON = {"name", "kind", "corpus", "variants"}
 # Of models without labels: their bound says what they learnt, the classifiers what it is good for.
-SHARED_EVALUATION = {"importance_samples": 1, "max_examples": 500}
+SHARED_EVALUATION = {"importance_samples": 20, "max_examples": 500}
 
 
 class LatentSection(Section):

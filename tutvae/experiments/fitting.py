@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Iterator, Sized
 from typing import Protocol
 
 import torch
@@ -38,7 +38,7 @@ def fit_as_described(
         progress: show a bar; by default only where somebody watches.
     """
     epochs = epochs or training.epochs
-    optimizer = _optimizer(training, model)
+    optimizer = _optimizer(training, model.parameters())
     kl_weight = training.kl_weight
     return fit(
         model,
@@ -55,11 +55,13 @@ def fit_as_described(
     )
 
 
-def _optimizer(training: TrainingSection, model: torch.nn.Module) -> torch.optim.Optimizer:
+def _optimizer(
+    training: TrainingSection, parameters: Iterator[torch.nn.Parameter]
+) -> torch.optim.Optimizer:
     """What changes the weights."""
     if training.optimizer == "sgd":
-        return torch.optim.SGD(model.parameters(), lr=training.learning_rate)
-    return torch.optim.Adam(model.parameters(), lr=training.learning_rate)
+        return torch.optim.SGD(parameters, lr=training.learning_rate)
+    return torch.optim.Adam(parameters, lr=training.learning_rate)
 
 
 def _scheduler(

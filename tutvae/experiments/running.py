@@ -54,11 +54,10 @@ def run_experiment(
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)  # before hours of training, not after
     if isinstance(experiment, ClassificationExperiment):
-        options = {"jobs": jobs, "progress": progress}
-        return None, run_classification(experiment, command, _needed(folder), **options)
+        needed = _needed(folder)
+        return None, run_classification(experiment, command, needed, jobs=jobs, progress=progress)
     if isinstance(experiment, TextExperiment) and experiment.is_sweep:
-        options = {"jobs": jobs, "progress": progress}
-        return None, run_sweep(experiment, command, _needed(folder), **options)
+        return None, run_sweep(experiment, command, _needed(folder), jobs=jobs, progress=progress)
     model, tokenizer, record = _run_one(experiment, command, progress)
     if folder is not None:
         write_beside(folder / WEIGHTS, save(model.state_dict()))

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
-from tqdm import tqdm
 
-from tutvae.data.files import write_beside
+from tutvae.experiments.resuming import finish_runs
 from tutvae.experiments.sections import faults
 from tutvae.experiments.text_corpora import EncodedCorpus, load_texts
 from tutvae.experiments.text_sections import TextExperiment
@@ -116,69 +113,29 @@ def run_sweep(
         head["hardware"]["threads"] = 1
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    kept = {run.label: _kept(run, folder, data["data_sha256"]) for run in runs}
-    outcomes = {label: outcome for label, outcome in kept.items() if outcome is not None}
-    todo = [run for run in runs if run.label not in outcomes]
-    watched = sys.stderr.isatty() if progress is None else progress
-    with tqdm(total=len(runs), initial=len(outcomes), unit="run", disable=not watched) as bar:
-        for label, outcome in _finished(todo, corpus, folder, data["data_sha256"], jobs):
-            outcomes[label] = outcome
-            bar.update()
-            line = f"[{len(outcomes)}/{len(runs)}] {label}: {_figures(outcome)}"
-            tqdm.write(line, file=sys.stderr)
+    outcomes = finish_runs(
+        runs,
+        partial(_train, corpus),
+        folder,
+        data["data_sha256"],
+        figures=_figures,
+        jobs=jobs,
+        progress=progress,
+    )
     return {
         **head,
         "configuration": experiment.configuration(),
         **data,
         "runs": [
-            {"variant": run.variant, "seed": run.experiment.seed, **outcomes[run.label]}
-            for run in runs
+            {"variant": run.variant, "seed": run.experiment.seed, **outcome}
+            for run, outcome in zip(runs, outcomes, strict=True)
         ],
     }
 
 
-def _finished(
-    runs: list[Run], corpus: EncodedCorpus, folder: Path, data_sha256: str, jobs: int
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Do the runs; yield label and outcome of each as it is finished."""
-    if jobs == 1:
-        for run in runs:
-            yield _finish(run, corpus, folder, data_sha256)
-        return
-    from joblib import Parallel, delayed, parallel_config
-
-    with parallel_config(backend="loky", inner_max_num_threads=1):
-        tasks = (delayed(_finish)(run, corpus, folder, data_sha256) for run in runs)
-        yield from Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks)
-
-
-def _finish(
-    run: Run, corpus: EncodedCorpus, folder: Path, data_sha256: str
-) -> tuple[str, dict[str, Any]]:
-    """Do one run and keep its outcome."""
-    try:
-        _, outcome = train_and_measure(run.experiment, corpus, progress=False)
-    except FloatingPointError as error:
-        raise FloatingPointError(f"{run.label}: {error}") from error
-    # A sweep that goes on later may do so with other sources.
-    outcome = {"commit": provenance()["commit"], **outcome}
-    kept = {
-        "configuration": run.experiment.configuration(),
-        "data_sha256": data_sha256,
-        "outcome": outcome,
-    }
-    write_beside(folder / f"{run.label}.json", json.dumps(kept, allow_nan=False).encode())
-    return run.label, outcome
-
-
-def _kept(run: Run, folder: Path, data_sha256: str) -> dict[str, Any] | None:
-    """The outcome of a run that was finished before, if it was this very run."""
-    try:
-        kept = json.loads((folder / f"{run.label}.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
-    same = kept.get("configuration") == run.experiment.configuration()
-    return kept["outcome"] if same and kept["data_sha256"] == data_sha256 else None
+def _train(corpus: EncodedCorpus, run: Run) -> dict[str, Any]:
+    """Do one run."""
+    return train_and_measure(run.experiment, corpus, progress=False)[1]
 
 
 def _figures(outcome: dict[str, Any]) -> str:

@@ -16,12 +16,13 @@ from tutvae.data.reviews import Reviews
 from tutvae.data.tokenization import Tokenizer
 from tutvae.diagnostics import probe, sample_codes
 from tutvae.evaluation import encode, evaluate
+from tutvae.experiments.fitting import fit_as_described
 from tutvae.experiments.text_corpora import EncodedCorpus, ReviewsSection, load_texts
 from tutvae.experiments.text_models import build_model, language_model_like
-from tutvae.experiments.text_sections import TextExperiment, TrainingSection
+from tutvae.experiments.text_sections import TextExperiment
 from tutvae.models.text_vae import LanguageModel, TextVAE, initialise_encoder
 from tutvae.results import data_sha256, provenance, significant
-from tutvae.training import History, fit
+from tutvae.training import History
 
 PROBED_FACTORS = ("category", "stars", "person", "tense")
 # Tokens that are measured at a time, and how many logits of their samples are held at once.
@@ -136,39 +137,14 @@ def _fit(
         token_budget=training.token_budget,
         seed=experiment.seed or 0,
     )
-    optimizer = _optimizer(training, model)
-    kl_weight = training.kl_weight
-    return fit(
+    return fit_as_described(
         model,
+        training,
         train,
         epochs=epochs,
         valid=Batches(corpus.valid, token_budget=EVALUATION_TOKENS, shuffle=False),
-        optimizer=optimizer,
-        scheduler=_scheduler(training, optimizer, epochs),
-        kl_weight=kl_weight if isinstance(kl_weight, float) else kl_weight.build(len(train)),
-        free_bits=training.free_bits,
-        free_bits_per=training.free_bits_per,
-        max_grad_norm=training.max_grad_norm,
         progress=progress,
     )
-
-
-def _optimizer(training: TrainingSection, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """What changes the weights."""
-    if training.optimizer == "sgd":
-        return torch.optim.SGD(model.parameters(), lr=training.learning_rate)
-    return torch.optim.Adam(model.parameters(), lr=training.learning_rate)
-
-
-def _scheduler(
-    training: TrainingSection, optimizer: torch.optim.Optimizer, epochs: int
-) -> torch.optim.lr_scheduler.LRScheduler | None:
-    """What changes the learning rate after every epoch."""
-    if training.learning_rate_schedule == "cosine":
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-    if training.learning_rate_schedule == "linear":
-        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 1 - epoch / epochs)
-    return None
 
 
 def _report(
