@@ -56,6 +56,8 @@ class Engine:
         self.rank: int = self._accelerator.process_index
         if self.processes > 1:
             self.device = self._accelerator.device
+            # Noise of its own for each process, from whatever seed they share.
+            torch.manual_seed((torch.initial_seed() + self.rank) % 2**63)
         self.model = model.to(self.device)
         self._forward: nn.Module = self.model
         if self.processes > 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
+from operator import length_hint
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,12 @@ class TrainingState:
         return self._earlier_seconds + time.monotonic() - self._started
 
     def steps(self, batches_a_step: int) -> Iterator[list[Any]]:
-        """Yield what is left of the present epoch, a list of batches for each step."""
+        """Yield what is left of the present epoch, a list of batches for each step.
+
+        Raises:
+            ValueError: several processes do not have equal shares of the data.
+        """
+        self._check_shares()
         iterator = self._rest_of_epoch()
         while batches := list(islice(iterator, batches_a_step)):
             self.batches += len(batches)
@@ -183,6 +189,20 @@ class TrainingState:
         self.batches, self._exhausted = about["batches"], about["exhausted"]
         self._earlier_seconds = about["seconds"]
         self._return_to(about["processes"][self.engine.rank])
+
+    def _check_shares(self) -> None:
+        """Raise ValueError where processes would wait for each other for ever, or do the same."""
+        if self.engine.processes == 1:
+            return
+        shares = getattr(self.train, "world_size", self.engine.processes)
+        lengths = self.engine.gather(length_hint(self.train))
+        if shares != self.engine.processes or len(set(lengths)) > 1:
+            raise ValueError(
+                f"there are {self.engine.processes} processes, for {shares} shares of the data, "
+                f"and their shares have {lengths} batches: give each its own, of equal length, by "
+                "rank, world_size = tutvae.engine.rank_and_world_size(); "
+                "Batches(..., rank=rank, world_size=world_size)"
+            )
 
     def _of_this_process(self) -> dict[str, Any]:
         """What differs between the processes: random states and the place in the data."""
