@@ -42,6 +42,7 @@ class Unigrams(nn.Module):
         self.logits = nn.Parameter(torch.zeros(vocabulary_size))
 
     def forward(self, batch: TextBatch) -> Elbo:
+        """Bound, here exactly, log p(x) of B documents."""
         costs = -self.logits.log_softmax(0)[batch.targets]  # [B, T]
         nll = costs.masked_fill(~batch.mask, 0.0).sum(1)
         return Elbo(nll, torch.zeros_like(nll))

@@ -23,8 +23,8 @@ from tqdm import tqdm
 from tutvae.bounds import Elbo, FreeBitsPer
 from tutvae.engine import Engine, Precision
 from tutvae.evaluation import LatentVariableModel, mean_terms
-from tutvae.resume import TrainingState, best_record, bound_of
 from tutvae.run_folder import RunFolder
+from tutvae.training_state import TrainingState, best_record, bound_of
 
 SchedulerName = Literal["plateau", "linear", "cosine"]
 
