@@ -132,6 +132,22 @@ class TestKilled:
         every = tuple(range(2 * steps))
         assert same(interrupted(tmp_path / "every", every, **options), whole)
 
+    @pytest.mark.parametrize("feed", [images, loader, plain_list])
+    @pytest.mark.parametrize("accumulation_steps", [1, 3])
+    def test_between_the_last_step_of_an_epoch_and_its_end(
+        self, tmp_path: Path, feed: Callable[[], Any], accumulation_steps: int
+    ) -> None:
+        """Then no batch is left, and still the epoch is to be recorded."""
+
+        class Deadly:
+            def __iter__(self) -> Any:
+                raise KilledError
+
+        options: dict[str, Any] = {"feed": feed, "accumulation_steps": accumulation_steps}
+        with pytest.raises(KilledError):
+            run(tmp_path, valid=Deadly(), **options)
+        assert same(run(tmp_path, **options), run(None, **options))
+
     @pytest.mark.parametrize(
         "optimizer",
         [

@@ -3,7 +3,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, islice
 from operator import length_hint
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,21 @@ class TestResume:
             while resumed.epoch < 2:
                 rest += rows(resumed)
             assert rest == expected[done:]
+
+    def test_again_and_again(self, source: Any) -> None:
+        """Every batch is drawn by an object of its own."""
+        expected = rows(WindowedBatches(source, window=10, batch_size=4))
+        state = WindowedBatches(source, window=10, batch_size=4).state_dict()
+        drawn = []
+        while state["epoch"] == 0:
+            batches = WindowedBatches(source, window=10, batch_size=4)
+            batches.load_state_dict(state)
+            drawn += rows(islice(batches, 1))
+            if (new := batches.state_dict()) == state:
+                assert rows(batches) == []  # the epoch was at its end
+                new = batches.state_dict()
+            state = new
+        assert drawn == expected
 
     @pytest.mark.parametrize("change", [{"seed": 1}, {"window": 11}, {"batch_size": 5}])
     def test_other_settings(self, source: Any, change: dict[str, int]) -> None:
