@@ -1,4 +1,4 @@
-"""Where training computes: device, precision, and one process or several.
+r"""Where training computes: device, precision, and one process or several.
 
 A script that calls `fit` runs as it is on several devices. Each process takes its share of the
 data, by `rank_and_world_size`, and builds the same model; `fit` does the rest. For four GPUs (or,
@@ -10,7 +10,7 @@ On several machines the same command runs on each. With Slurm, and a disk that a
 
     #SBATCH --nodes=2 --ntasks-per-node=1 --gpus-per-node=4
     first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-    srun torchrun --nnodes "$SLURM_NNODES" --nproc-per-node 4 --rdzv-id "$SLURM_JOB_ID" \\
+    srun torchrun --nnodes "$SLURM_NNODES" --nproc-per-node 4 --rdzv-id "$SLURM_JOB_ID" \
         --rdzv-backend c10d --rdzv-endpoint "$first:29500" train.py
 
 In a notebook on a machine with two GPUs, where `train()` is a function that calls `fit`::
