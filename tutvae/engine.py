@@ -89,6 +89,9 @@ class Engine:
 
     def prepare(self, optimizer: torch.optim.Optimizer) -> Any:
         """Make an optimiser's `step` undo the scaling of gradients in fp16."""
+        # accelerate's own step and backward search the disk for packages, each time.
+        if self.scaler is None:
+            return optimizer
         return self._accelerator.prepare_optimizer(optimizer, device_placement=False)
 
     def shares(self, batches: Sequence[Any]) -> Iterator[tuple[Any, float]]:
@@ -112,7 +115,8 @@ class Engine:
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of a loss of the union, from whichever process's rows, to `.grad`."""
         # The processes' gradients are averaged, and what is due is their sum.
-        self._accelerator.backward(loss * self.processes)
+        loss = loss * self.processes
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
     def clip(self, max_norm: float) -> None:
         """Scale a longer gradient down to `max_norm`."""

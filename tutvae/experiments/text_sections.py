@@ -131,7 +131,8 @@ class TrainingSection(Section):
     learning_rate_schedule: Literal["constant", "linear", "cosine"] = "constant"
     max_grad_norm: PositiveFloat | None = None
     kl_weight: Annotated[
-        Annotated[NonNegativeFloat, Tag("a number")] | Annotated[KLWeightSection, Tag("a schedule")],
+        Annotated[NonNegativeFloat, Tag("a number")]
+        | Annotated[KLWeightSection, Tag("a schedule")],
         Discriminator(_number_or_schedule),
     ] = 1.0
     free_bits: NonNegativeFloat = 0.0
