@@ -26,6 +26,7 @@ TEXTS = [" ".join(WORDS[(i * k) % 17] for k in range(1, 2 + i % 7)) for i in ran
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(large, "BLOCK", 5)
+    monkeypatch.setattr(large, "SHARD", 13)  # which blocks do not divide
     monkeypatch.setattr(large, "WRITTEN_AT_ONCE", 8)
 
 

@@ -1,4 +1,4 @@
-"""Corpora larger than memory: tokenised once into a memory-mapped file, or streamed.
+"""Corpora larger than memory: tokenised once into memory-mapped files, or streamed.
 
 Either way a window of documents is in memory at a time, of which
 `tutvae.data.windows.WindowedBatches` makes batches. The memory does not grow with the corpus.
@@ -9,10 +9,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,9 @@ from tutvae.data.files import write_beside
 from tutvae.data.tokenization import Tokenizer
 from tutvae.data.windows import Window
 
-# Documents in a record of the file, and in memory while it is written.
+# Documents in one file, which is opened anew for each block.
+SHARD = 50_000
+# Documents in memory while they are written.
 WRITTEN_AT_ONCE = 5_000
 # Documents that stand together in a window whatever the shuffling: one read of the disk.
 BLOCK = 500
@@ -63,10 +64,10 @@ class Lines:
 
 
 class MappedTexts:
-    """Documents that were tokenised into an Arrow file on the disk; see `tokenize_once`.
+    """Documents that were tokenised into Arrow files on the disk; see `tokenize_once`.
 
     Args:
-        folder: holds `tokens.arrow` and `about.json`.
+        folder: holds `about.json` and shards of Arrow, `tokens-00000.arrow` and so on.
 
     Attributes:
         documents: how many there are, N.
@@ -80,14 +81,15 @@ class MappedTexts:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.path = Path(folder) / "tokens.arrow"
-        about = Path(folder) / "about.json"
-        if not (self.path.is_file() and about.is_file()):
+        self.folder = Path(folder)
+        about = self.folder / "about.json"
+        if not about.is_file():
             raise FileNotFoundError(f"{folder} holds no tokenised corpus: make it by tokenize_once")
         self.about = json.loads(about.read_text(encoding="utf-8"))
         self.documents: int = self.about["documents"]
         self.tokens: int = self.about["tokens"]
         self.pad_id: int = self.about["pad_id"]
+        self._shard: int = self.about["documents_a_shard"]
 
     def __len__(self) -> int:
         """The number of documents N."""
@@ -109,18 +111,29 @@ class MappedTexts:
 
     def _read(self, starts: list[int], block: int) -> Window:
         """Copy some blocks into memory."""
+        blocks = [self._block(start, min(start + block, self.documents)) for start in starts]
+        positions = [
+            np.arange(start, start + len(documents))
+            for start, documents in zip(starts, blocks, strict=True)
+        ]
+        return np.concatenate(positions), list(chain(*blocks))
+
+    def _block(self, start: int, stop: int) -> list[np.ndarray]:
+        """Copy the documents from `start` to before `stop` into memory."""
         from datasets import Dataset
 
-        # Mapped for this window only: pages once read would otherwise count as ours for ever.
-        dataset = Dataset.from_file(str(self.path)).with_format("arrow")
-        positions, documents = [], []
-        for start in starts:
-            column = dataset[start : min(start + block, self.documents)]["ids"].combine_chunks()
+        documents: list[np.ndarray] = []
+        while start < stop:
+            shard, first = divmod(start, self._shard)
+            last = min(first + stop - start, self._shard)
+            # Mapped for this block only: pages once read would count as ours for ever, and to
+            # open one large file would mean to look all through it.
+            dataset = Dataset.from_file(str(_shard_path(self.folder, shard)))
+            column = dataset.with_format("arrow")[first:last]["ids"].combine_chunks()
             ids = column.flatten().to_numpy().copy()
-            lengths = column.value_lengths().to_numpy()
-            documents += np.split(ids, np.cumsum(lengths)[:-1])
-            positions.append(np.arange(start, start + len(lengths)))
-        return np.concatenate(positions), documents
+            documents += np.split(ids, np.cumsum(column.value_lengths().to_numpy())[:-1])
+            start += last - first
+        return documents
 
 
 class StreamedTexts:
@@ -175,13 +188,13 @@ def tokenize_once(
     *,
     max_length: int | None = None,
 ) -> MappedTexts:
-    """Tokenise a corpus into an Arrow file, unless that was done before.
+    """Tokenise a corpus into Arrow files, unless that was done before.
 
     Args:
         texts: the documents, for example `Lines`; they are never all in memory.
         tokenizer: turns them into ids.
-        folder: where the file is kept. If it is there already, from the same tokenizer, length
-            and files, it is taken as it is.
+        folder: where they are kept. If they are there already, from the same tokenizer, length
+            and texts, they are taken as they are.
         max_length: longer documents are cut to so many tokens; a warning says how many were.
 
     Returns:
@@ -204,8 +217,7 @@ def tokenize_once(
         _check_same(folder, mapped.about, wanted)
         return mapped
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / "tokens.arrow.partial"
-    counts = _write_arrow(texts, tokenizer, partial, max_length)
+    counts = _write_shards(texts, tokenizer, folder, max_length)
     if counts["documents"] == 0:
         raise ValueError("there are no documents to tokenise")
     if counts["cut"]:
@@ -214,24 +226,42 @@ def tokenize_once(
             f"tokens and were cut to the first {max_length}",
             stacklevel=2,
         )
-    os.replace(partial, folder / "tokens.arrow")
-    about = wanted | counts | {"pad_id": tokenizer.pad_id}
+    about = wanted | counts | {"pad_id": tokenizer.pad_id, "documents_a_shard": SHARD}
+    # Last: without it, what was written counts for nothing.
     write_beside(folder / "about.json", (json.dumps(about, indent=2) + "\n").encode())
     return MappedTexts(folder)
 
 
-def _write_arrow(
-    texts: Iterable[str], tokenizer: Tokenizer, path: Path, max_length: int | None
+def _write_shards(
+    texts: Iterable[str], tokenizer: Tokenizer, folder: Path, max_length: int | None
 ) -> dict[str, int]:
     """Write the ids of all documents; return how many there are, of how many tokens, and cut."""
+    counts = {"documents": 0, "tokens": 0, "cut": 0}
+    stream = iter(texts)
+    for shard in count():
+        documents = islice(stream, SHARD)
+        first = next(documents, None)
+        if first is None:
+            break
+        path = _shard_path(folder, shard)
+        _write_arrow(chain([first], documents), tokenizer, path, max_length, counts)
+    return counts
+
+
+def _write_arrow(
+    texts: Iterator[str],
+    tokenizer: Tokenizer,
+    path: Path,
+    max_length: int | None,
+    counts: dict[str, int],
+) -> None:
+    """Write the ids of a shard's documents, and add to the counts."""
     from datasets import Features, Sequence, Value
     from datasets.arrow_writer import ArrowWriter
 
-    counts = {"documents": 0, "tokens": 0, "cut": 0}
     features = Features({"ids": Sequence(Value("int32"))})
-    stream = iter(texts)
     with ArrowWriter(features=features, path=str(path), writer_batch_size=WRITTEN_AT_ONCE) as file:
-        while chunk := list(islice(stream, WRITTEN_AT_ONCE)):
+        while chunk := list(islice(texts, WRITTEN_AT_ONCE)):
             whole = tokenizer.encode(chunk)
             ids = [document[:max_length] for document in whole]
             file.write_batch({"ids": ids})
@@ -239,7 +269,11 @@ def _write_arrow(
             counts["tokens"] += sum(map(len, ids))
             counts["cut"] += sum(len(a) < len(b) for a, b in zip(ids, whole, strict=True))
         file.finalize()
-    return counts
+
+
+def _shard_path(folder: Path, shard: int) -> Path:
+    """Where a shard is."""
+    return folder / f"tokens-{shard:05}.arrow"
 
 
 def _check_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
