@@ -3,17 +3,20 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.distributions import kl_divergence
 
 from tutvae.bounds import Elbo
 from tutvae.data.corpora import digits
 from tutvae.data.images import ImageBatches
 from tutvae.models import VAE
-from tutvae.training import History, fit, pick_device
+from tutvae.training import LOOKED_AT_TOGETHER, History, _LossWatch, fit, pick_device
 
 D, Z = 7, 3
 
@@ -226,6 +229,134 @@ class TestHistory:
         assert history["train_kl"] == [pytest.approx(4 * D)]
 
 
+class TestLearningRate:
+    @pytest.mark.parametrize(
+        ("name", "rates"),
+        [("linear", [0.4, 0.3, 0.2, 0.1]), ("cosine", [0.4, 0.341421, 0.2, 0.058579])],
+    )
+    def test_lowered_to_zero(self, name: Any, rates: list[float]) -> None:
+        model = vae()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.4)
+        options: dict[str, Any] = {"optimizer": optimizer, "scheduler": name, "device": "cpu"}
+        history = fit(model, batches(1), epochs=4, **options)
+        assert history["learning_rate"] == pytest.approx(rates, rel=1e-5)
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-9)
+
+    def test_halved_after_two_epochs_without_a_better_bound(self) -> None:
+        model = vae()
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)  # nothing improves
+        options: dict[str, Any] = {"optimizer": optimizer, "scheduler": "plateau"}
+        history = fit(model, batches(1), epochs=6, valid=batches(1), device="cpu", **options)
+        rates = [rate * 1e6 for rate in history["learning_rate"]]
+        assert rates == pytest.approx([1, 1, 1, 0.5, 0.5, 0.25])
+
+    def test_an_unknown_name(self) -> None:
+        with pytest.raises(
+            ValueError, match=r"one of \('plateau', 'linear', 'cosine'\), not 'step'"
+        ):
+            fitted(scheduler="step")
+
+
+class TestEarlyStopping:
+    def valid_bounds(self, patience: int | None) -> list[float]:
+        """A rate that is far too high first helps and then does not."""
+        model = vae()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
+        history = fit(
+            model,
+            batches(),
+            epochs=14,
+            valid=batches(2, 5),
+            optimizer=optimizer,
+            patience=patience,
+            device="cpu",
+        )
+        columns = history["valid_reconstruction"], history["valid_kl"]
+        return [sum(terms) for terms in zip(*columns, strict=True)]
+
+    def test_it_stops_when_the_best_is_so_long_ago(self) -> None:
+        endless = self.valid_bounds(None)
+        stopped = self.valid_bounds(2)
+        ages = [n - endless.index(min(endless[: n + 1])) for n in range(14)]
+        assert len(stopped) == ages.index(2) + 1 < 14
+        assert stopped == endless[: len(stopped)]
+
+    def test_the_best_epoch(self) -> None:
+        history = fit(vae(), batches(), epochs=3, device="cpu")
+        totals = [r["train_kl"] + r["train_reconstruction"] for r in history.records]
+        assert history.best is history.records[totals.index(min(totals))]
+        with pytest.raises(ValueError, match="no epoch"):
+            _ = History().best
+
+
+class TestAccumulation:
+    def test_batches_of_a_step_stand_for_one(self) -> None:
+        """Examples count alike, whichever batch they are in."""
+
+        class MeanCode(VAE):
+            def forward(self, x: Tensor) -> Elbo:
+                q = self.posterior(x)
+                kl = kl_divergence(q, self.prior())
+                return Elbo(-self.log_likelihood(x, q.loc), kl.sum(-1), kl)
+
+        def trained(train: list[Tensor], accumulation_steps: int) -> tuple[Tensor, History]:
+            torch.manual_seed(0)
+            model = MeanCode(D, Z, (11, 6))
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            options: dict[str, Any] = {"optimizer": optimizer, "device": "cpu", "epochs": 2}
+            options |= {"accumulation_steps": accumulation_steps, "max_grad_norm": 1.0}
+            history = fit(model, train, **options)
+            return weights(model), history
+
+        rows = torch.cat(batches())
+        small, history = trained(list(rows.split([3, 1, 2, 5])), 3)
+        large, expected = trained(list(rows.split([6, 5])), 1)
+        torch.testing.assert_close(small, large, rtol=0, atol=1e-6)
+        for ours, theirs in zip(history.records, expected.records, strict=True):
+            assert ours == pytest.approx(theirs)
+
+    @pytest.mark.parametrize("option", ["accumulation_steps", "patience"])
+    def test_less_than_one(self, option: str) -> None:
+        with pytest.raises(ValueError, match=f"{option} must be at least 1"):
+            fitted(**{option: 0})
+
+
+class TestTensorBoard:
+    def test_it_gets_the_metrics(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """Those of epochs that are done again replace the earlier ones."""
+        written: list[tuple[Any, ...]] = []
+
+        class SummaryWriter:
+            def __init__(self, folder: str, purge_step: int) -> None:
+                written.append((Path(folder).name, purge_step))
+
+            def add_scalar(self, *arguments: Any) -> None:
+                written.append(arguments)
+
+            def flush(self) -> None:
+                pass
+
+        module = SimpleNamespace(SummaryWriter=SummaryWriter)
+        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+        options: dict[str, Any] = {"run_folder": tmp_path, "tensorboard": True, "device": "cpu"}
+        fit(vae(), batches(), epochs=1, **options)
+        history = fit(vae(), batches(), epochs=2, **options)
+        rows = [
+            [(name, value, epoch) for name, value in record.items()]
+            for epoch, record in enumerate(history.records, 1)
+        ]
+        assert written == [("tensorboard", 1), *rows[0], ("tensorboard", 2), *rows[1]]
+
+    def test_not_installed(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+        with pytest.raises(ImportError, match="pip install tensorboard"):
+            fitted(run_folder=tmp_path, tensorboard=True)
+
+    def test_it_needs_a_folder(self) -> None:
+        with pytest.raises(ValueError, match="give run_folder"):
+            fitted(tensorboard=True)
+
+
 class TestBadInput:
     @pytest.mark.parametrize("value", [math.nan, math.inf])
     def test_a_loss_that_is_not_finite_does_not_reach_the_weights(self, value: float) -> None:
@@ -241,6 +372,20 @@ class TestBadInput:
             with pytest.raises(FloatingPointError, match=r"at step 2, with learning rate 0\.02"):
                 fit(m, train, epochs=1, optimizer=optimizer, device="cpu")
         assert torch.equal(weights(model), weights(unharmed))
+
+    def test_on_a_gpu_losses_are_looked_at_together(self) -> None:
+        """Or when somebody asks; then each bad one still has its own step."""
+        optimizer = torch.optim.SGD(vae().parameters(), lr=0.02)
+        engine: Any = SimpleNamespace(device=torch.device("cuda"))
+        losses = _LossWatch(optimizer, engine)
+        for step in range(LOOKED_AT_TOGETHER - 1):
+            losses.watch(torch.tensor(math.nan if step in (7, 9) else 1.0), step)
+        with pytest.raises(FloatingPointError, match=r"is nan at step 7, .* rate 0\.02"):
+            losses.watch(torch.tensor(1.0), LOOKED_AT_TOGETHER - 1)
+        losses.watch(torch.tensor(math.inf), 60)
+        with pytest.raises(FloatingPointError, match="is inf at step 60"):
+            losses.check()
+        losses.check()
 
     def test_no_batch(self) -> None:
         with pytest.raises(ValueError, match="no batch"):

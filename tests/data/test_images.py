@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from hypothesis import given
@@ -120,3 +122,21 @@ def test_no_images() -> None:
 def test_a_batch_size_below_one(batch_size: int) -> None:
     with pytest.raises(ValueError, match=f"at least 1, not {batch_size}"):
         ImageBatches(grey(), batch_size, shuffle=True)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_an_epoch_goes_on_from_any_batch(shuffle: bool) -> None:
+    """By states taken after each batch, of which each but the first is itself resumed."""
+    whole = ImageBatches(grey(), 4, shuffle=shuffle)
+    expected = [*whole, *whole]
+    state = ImageBatches(grey(), 4, shuffle=shuffle).state_dict()
+    for batch in expected:
+        resumed = ImageBatches(grey(), 4, shuffle=shuffle, seed=0)
+        resumed.load_state_dict(json.loads(json.dumps(state)))
+        iterator = iter(resumed)
+        drawn = next(iterator, None)
+        if drawn is None:  # the state was taken in an epoch's last batch
+            iterator = iter(resumed)
+            drawn = next(iterator)
+        assert torch.equal(drawn, batch)
+        state = resumed.state_dict()

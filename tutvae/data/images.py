@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,6 +54,9 @@ class ImageBatches:
         self.shuffle = shuffle
         self.seed = seed
         self.generator = torch.Generator().manual_seed(seed)
+        self._epoch_start = self.generator.get_state()
+        self._done = 0  # batches of the present epoch that were handed out
+        self._resume_at = 0  # where the next iteration starts
 
     def __len__(self) -> int:
         """The number of batches an epoch."""
@@ -60,6 +64,16 @@ class ImageBatches:
 
     def __iter__(self) -> Iterator[Tensor]:
         """Yield one epoch's batches, `[B, D]`."""
+        start, self._resume_at = self._resume_at, 0
+        self._epoch_start = self.generator.get_state()
+        for index, batch in enumerate(self._epoch(), 1):
+            if index > start:
+                self._done = index
+                yield batch
+        self._epoch_start, self._done = self.generator.get_state(), 0
+
+    def _epoch(self) -> Iterator[Tensor]:
+        """Draw all of an epoch's batches."""
         pixels = self.images.pixels
         if not self.shuffle:
             self.generator.manual_seed(self.seed)
@@ -68,3 +82,13 @@ class ImageBatches:
         order = torch.randperm(len(pixels), generator=self.generator)
         for rows in order.split(self.batch_size):
             yield binarise(pixels[rows], self.generator)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the epoch stands, ready for JSON: every batch yielded so far counts as done."""
+        return {"epoch_start": self._epoch_start.tolist(), "batch": self._done}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Make the next iteration go on where `state` was taken, with identical batches."""
+        self.generator.set_state(torch.tensor(state["epoch_start"], dtype=torch.uint8))
+        self._epoch_start = self.generator.get_state()
+        self._done = self._resume_at = state["batch"]
