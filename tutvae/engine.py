@@ -21,6 +21,7 @@ In a notebook on a machine with two GPUs, where `train()` is a function that cal
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import fields, replace
@@ -160,8 +161,11 @@ def _accelerator(device: torch.device, precision: Precision) -> Any:
         raise ValueError(f"precision must be one of {get_args(Precision)}, not {precision!r}")
     if precision == "fp16" and device.type == "cpu":
         raise ValueError('precision "fp16" needs a GPU: take "bf16" on the CPU')
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
+    with warnings.catch_warnings():
+        # In a notebook without ipywidgets; the bars of these packages are not used here.
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
 
     # Its settings hold for a whole process, where a notebook fits one model after another.
     AcceleratorState._reset_state(reset_partial_state=True)
