@@ -71,7 +71,7 @@ class History:
 
     @property
     def best(self) -> dict[str, float]:
-        """The record of the epoch with the best bound: that of validation, where there is one.
+        """The record of the epoch with the best bound, on the validation set where there is one.
 
         Raises:
             ValueError: there was no epoch yet.

@@ -58,7 +58,7 @@ class Lines:
 
     @property
     def fingerprint(self) -> list[Any]:
-        """Names, sizes and times of change: what tells these files from others."""
+        """What tells these files from others, their names, sizes and times of change."""
         stats = [(file.name, file.stat()) for file in self.files]
         return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
 
