@@ -198,6 +198,11 @@ class TestLabelElbo:
         expected = torch.tensor([-15.5, -21.3, -32.6, -23.5, -74.2])
         torch.testing.assert_close(label_elbo(classification_weight=9.0).value, expected)
 
+    def test_its_terms_add_up_to_the_value(self) -> None:
+        terms = label_elbo(classification_weight=9.0).terms
+        assert list(terms) == ["reconstruction", "kl", "label_kl"]
+        torch.testing.assert_close(-sum(terms.values()), label_elbo().value)
+
     def test_the_loss_by_hand(self) -> None:
         """Labelled: 12 + 5.5 + 2. Unlabelled: 40 + 2.4 + 0.3. Classification: 2."""
         assert label_elbo().loss().item() == pytest.approx(19.5 + 42.7 + 2)

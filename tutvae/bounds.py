@@ -36,6 +36,11 @@ class Elbo:
         """The bound itself, a lower bound on log p(x), `[B]` nats."""
         return -(self.reconstruction + self.kl)
 
+    @property
+    def terms(self) -> dict[str, Tensor]:
+        """The costs that add up to the negative bound, by name, `[B]` nats each."""
+        return {"reconstruction": self.reconstruction, "kl": self.kl}
+
     def loss(
         self,
         kl_weight: float = 1.0,
@@ -105,6 +110,11 @@ class LabelElbo(Elbo):
     def value(self) -> Tensor:
         """The bound itself, a lower bound on log p(x, y) or log p(x), `[B]` nats."""
         return super().value - self.label_kl
+
+    @property
+    def terms(self) -> dict[str, Tensor]:
+        """The costs that add up to the negative bound, by name, `[B]` nats each."""
+        return super().terms | {"label_kl": self.label_kl}
 
     def loss(
         self,

@@ -8,7 +8,9 @@ example a stream of noise of its own, so that its figures do not depend on its b
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,7 +21,13 @@ from torch.distributions import Normal, kl_divergence
 from tutvae.bounds import importance_weighted_bound
 from tutvae.data.batching import TextBatch
 from tutvae.diagnostics import mutual_information
-from tutvae.latent import LatentVariableModel, evaluating, importance_samples_of, noise_streams
+from tutvae.latent import (
+    LatentVariableModel,
+    TrainableModel,
+    evaluating,
+    importance_samples_of,
+    noise_streams,
+)
 
 ACTIVE_UNIT_VARIANCE = 0.01
 # How many posteriors the mutual information is estimated from, where there are as many.
@@ -240,40 +248,42 @@ def _in_order(rows: list[tuple[Tensor, ...]], positions: list[Tensor]) -> list[T
     return [torch.cat(column).cpu()[order] for column in zip(*rows, strict=True)]
 
 
-def mean_terms(
-    model: LatentVariableModel, batches: Iterable[Any], seed: int = 0
-) -> dict[str, float]:
-    """Average a model's reconstruction and KL over a set, at one posterior sample an example.
+def mean_terms(model: TrainableModel, batches: Iterable[Any], seed: int = 0) -> dict[str, float]:
+    """Average the terms of a model's bound over a set, at one posterior sample an example.
 
     Cheaper than `evaluate`: it is what `fit` follows on the validation set.
 
     Args:
-        model: a `LatentVariableModel`, on any device.
+        model: called with a batch, it returns an `Elbo`; on any device.
         batches: the examples.
         seed: of the noise.
 
     Returns:
-        `reconstruction` and `kl`, in nats an example.
+        `reconstruction`, `kl` and, of a model with labels, `label_kl`, in nats an example.
 
     Raises:
         ValueError: there are no batches.
 
     Source: Kingma & Welling (2014), equation 10. Chapter 1, equation `elbo`.
     """
-    generator = torch.Generator().manual_seed(seed)
-    reconstruction = kl = 0.0
+    sums: Counter[str] = Counter()
     examples = 0
-    with evaluating(model) as device:
+    with evaluating(model) as device, _noise_from(seed, device):
         for batch in batches:
-            x = batch.to(device)
-            q = model.posterior(x)
-            z = q.loc + q.scale * torch.randn(q.loc.shape, generator=generator).to(q.loc)
-            reconstruction -= model.log_likelihood(x, z).sum().item()
-            kl += kl_divergence(q, model.prior()).sum().item()
-            examples += len(x)
+            terms = model(batch.to(device)).terms
+            sums.update({name: term.sum().item() for name, term in terms.items()})
+            examples += len(batch)
     if examples == 0:
         raise ValueError("there is nothing to evaluate: no batch came")
-    return {"reconstruction": reconstruction / examples, "kl": kl / examples}
+    return {name: total / examples for name, total in sums.items()}
+
+
+@contextmanager
+def _noise_from(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's global random state, and put it back afterwards."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def encode(model: LatentVariableModel, batches: Iterable[Any]) -> Normal:

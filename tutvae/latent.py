@@ -14,13 +14,26 @@ from torch.distributions import Normal
 from tutvae.bounds import Elbo
 
 
-class LatentVariableModel(Protocol):
-    """What an `nn.Module` must offer to be trained and measured.
+class TrainableModel(Protocol):
+    """What an `nn.Module` must offer to be trained: every model of the package does."""
+
+    training: bool
+
+    def __call__(self, x: Any) -> Elbo:
+        """Bound log p(x) of a batch."""
+        ...
+
+    # From nn.Module.
+    def to(self, device: torch.device) -> Any: ...  # noqa: D102
+    def train(self, mode: bool = True) -> Any: ...  # noqa: D102
+    def parameters(self) -> Iterator[nn.Parameter]: ...  # noqa: D102
+
+
+class LatentVariableModel(TrainableModel, Protocol):
+    """What it must offer besides, to be measured.
 
     `VAE`, `TextVAE` and, with Z = 0, `LanguageModel` do.
     """
-
-    training: bool
 
     def prior(self) -> Normal:
         """The prior p(z), a Normal of shape `[Z]`."""
@@ -34,18 +47,9 @@ class LatentVariableModel(Protocol):
         """Score a batch at codes `[..., B, Z]`: log p(x|z), `[..., B]` nats an example."""
         ...
 
-    def __call__(self, x: Any) -> Elbo:
-        """Bound log p(x) of a batch."""
-        ...
-
-    # From nn.Module.
-    def to(self, device: torch.device) -> Any: ...  # noqa: D102
-    def train(self, mode: bool = True) -> Any: ...  # noqa: D102
-    def parameters(self) -> Iterator[nn.Parameter]: ...  # noqa: D102
-
 
 @contextmanager
-def evaluating(model: LatentVariableModel | nn.Module) -> Iterator[torch.device]:
+def evaluating(model: TrainableModel | nn.Module) -> Iterator[torch.device]:
     """Put a model in eval mode without gradients, and back afterwards; yields its device."""
     was_training = model.training
     model.train(False)

@@ -20,9 +20,10 @@ from torch.optim.lr_scheduler import (
 )
 from tqdm import tqdm
 
-from tutvae.bounds import Elbo, FreeBitsPer
+from tutvae.bounds import FreeBitsPer
 from tutvae.engine import Engine, Precision
-from tutvae.evaluation import LatentVariableModel, mean_terms
+from tutvae.evaluation import mean_terms
+from tutvae.latent import TrainableModel
 from tutvae.run_folder import RunFolder
 from tutvae.training_state import TrainingState, best_record, bound_of
 
@@ -37,7 +38,8 @@ class History:
 
     `history["train_kl"]` is a column as a list; `history.records` are the rows. Columns:
     epoch, step, kl_weight, learning_rate, train_reconstruction, train_kl and, with a
-    validation set, valid_reconstruction and valid_kl. Terms are in nats an example.
+    validation set, valid_reconstruction and valid_kl; of a model with labels, train_label_kl and
+    valid_label_kl as well. Terms are in nats an example.
 
     Args:
         records: rows to start from.
@@ -89,7 +91,7 @@ def pick_device() -> torch.device:
 
 
 def fit(
-    model: LatentVariableModel,
+    model: TrainableModel,
     train: Iterable[Any],
     *,
     epochs: int,
@@ -180,7 +182,7 @@ def fit(
                 loss = share * elbo.loss(weight, free_bits, free_bits_per)
                 losses.watch(loss, state.step)
                 engine.backward(loss)
-                state.add_terms(_terms(elbo))
+                state.add_terms(elbo.terms)
             if max_grad_norm is not None:
                 engine.clip(max_grad_norm)
             stepper.step()
@@ -232,28 +234,22 @@ class _LossWatch:
                 )
 
 
-def _terms(elbo: Elbo) -> Tensor:
-    """A batch's sums and its size, `[3]`."""
-    count = torch.full_like(elbo.kl[0], len(elbo.kl))
-    return torch.stack([elbo.reconstruction.sum(), elbo.kl.sum(), count]).detach()
-
-
 def _record(state: TrainingState, schedule: Callable[[int], float]) -> dict[str, float]:
     """One row of the history."""
     if not state.terms:
         raise ValueError("there is nothing to train on: no batch came")
-    reconstruction, kl, count = torch.cat(state.terms).double().sum(0).tolist()
+    *sums, count = torch.cat(state.terms).double().sum(0).tolist()
+    means = {f"train_{name}": x / count for name, x in zip(state.term_names, sums, strict=True)}
     return {
         "epoch": len(state.records) + 1,
         "step": state.step,
         "kl_weight": schedule(state.step - 1),
         "learning_rate": state.optimizer.param_groups[0]["lr"],
-        "train_reconstruction": reconstruction / count,
-        "train_kl": kl / count,
+        **means,
     }
 
 
-def _measure(model: LatentVariableModel, valid: Iterable[Any], engine: Engine) -> dict[str, float]:
+def _measure(model: TrainableModel, valid: Iterable[Any], engine: Engine) -> dict[str, float]:
     """The validation columns: means over the examples of all processes."""
     examples = 0
 

@@ -38,7 +38,9 @@ class TrainingState:
         records: of the epochs completed.
         step: steps taken so far.
         batches: those of the present epoch that were handed out.
-        terms: rows of the present epoch's sums, a batch each, `[batches, 3]` all together.
+        term_names: the terms of the model's bound.
+        terms: rows of the present epoch's sums over the examples of a batch: of each of these
+            terms, and of the examples, `[batches, terms + 1]` all together.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class TrainingState:
         self.checkpoint_minutes = checkpoint_minutes
         self.records: list[dict[str, float]] = []
         self.step = 0
+        self.term_names: list[str] = []
         self.terms: list[Tensor] = []
         self.batches = 0
         self._exhausted = False  # the batches have moved on to the next epoch already
@@ -85,9 +88,11 @@ class TrainingState:
             self._exhausted = len(batches) < batches_a_step
             yield batches
 
-    def add_terms(self, terms: Tensor) -> None:
-        """Remember a batch's sums, `[3]`."""
-        self.terms.append(terms[None])
+    def add_terms(self, terms: Mapping[str, Tensor]) -> None:
+        """Remember a batch's sums of the terms of the bound, `[B]` each."""
+        self.term_names = list(terms)
+        rows = torch.stack([*terms.values(), torch.ones_like(next(iter(terms.values())))])
+        self.terms.append(rows.detach().sum(1)[None])
         if len(self.terms) >= JOINED_AT:
             self.terms = [torch.cat(self.terms)]
 
@@ -139,6 +144,7 @@ class TrainingState:
             tensors["terms"] = torch.cat(self.terms)
         about = {
             "records": self.records,
+            "term_names": self.term_names,
             "step": self.step,
             "batches": self.batches,
             "exhausted": self._exhausted,
@@ -185,6 +191,7 @@ class TrainingState:
         if self.engine.scaler:
             self.engine.scaler.load_state_dict(about["scaler"])
         self.records, self.step = about["records"], about["step"]
+        self.term_names = about["term_names"]
         self.terms = [tensors["terms"].to(self.engine.device)] if "terms" in tensors else []
         self.batches, self._exhausted = about["batches"], about["exhausted"]
         self._earlier_seconds = about["seconds"]
@@ -250,7 +257,8 @@ def _can_resume(train: Any) -> bool:
 def bound_of(record: Mapping[str, float]) -> float:
     """The bound after an epoch, on the validation set if there is one; nats an example."""
     split = "valid" if "valid_kl" in record else "train"
-    return record[f"{split}_reconstruction"] + record[f"{split}_kl"]
+    terms = ("reconstruction", "kl", "label_kl")
+    return sum(record.get(f"{split}_{term}", 0.0) for term in terms)
 
 
 def best_record(records: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -605,6 +605,21 @@ class TestTraining:
         assert self.accuracy(model) > 0.95
         assert model.step == 5 * 15
 
+    def test_the_history_has_every_term_of_the_bound(self, build: Build) -> None:
+        torch.manual_seed(0)
+        model = model_of(build)
+        train, valid = documents(), documents(labels=None)
+        history = fit(model, [train], epochs=3, valid=[valid], device="cpu")
+        names = [
+            f"{s}_{n}" for s in ("train", "valid") for n in ("reconstruction", "kl", "label_kl")
+        ]
+        assert set(names) <= set(history.records[0])
+        with torch.no_grad():
+            expected = kl_divergence(model.label_posterior(valid), model.label_prior()).mean()
+        assert history["valid_label_kl"][-1] == pytest.approx(expected.item(), rel=1e-4)
+        bounds = [sum(row[name] for name in names[3:]) for row in history.records]
+        assert history.best == history.records[bounds.index(min(bounds))]
+
     def test_a_classifier(self) -> None:
         torch.manual_seed(0)
         model = TextClassifier(LSTMEncoder(8, 9, 8, 3), 2, dropout=0.2)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from tutvae.classification import bag_of_words, code_classifier, rows_of
 from tutvae.data.batching import Batches, EncodedTexts, TextBatch
 from tutvae.data.labels import MixedBatches
 from tutvae.data.tokenization import Tokenizer
-from tutvae.evaluation import LatentVariableModel, encode
+from tutvae.evaluation import encode
 from tutvae.experiments.classification_sections import (
     ClassificationExperiment,
     ClassificationRun,
@@ -120,9 +120,7 @@ def _semi_supervised(setting: Setting) -> tuple[Classify, dict[str, Any]]:
         token_budget=experiment.training.token_budget,
         seed=setting.run.seed,
     )
-    # Its other methods take labels, too; but training only calls it.
-    trained = cast("LatentVariableModel", model)
-    history = fit_as_described(trained, experiment.training, batches, progress=False)
+    history = fit_as_described(model, experiment.training, batches, progress=False)
     return partial(_most_probable, model), {
         "parameters": _parameters(model),
         "epochs": len(history),

@@ -8,8 +8,8 @@ from typing import Protocol
 import torch
 
 from tutvae.data.batching import TextBatch
-from tutvae.evaluation import LatentVariableModel
 from tutvae.experiments.text_sections import TrainingSection
+from tutvae.latent import TrainableModel
 from tutvae.training import History, fit
 
 
@@ -18,7 +18,7 @@ class TrainingBatches(Sized, Iterable[TextBatch], Protocol):
 
 
 def fit_as_described(
-    model: LatentVariableModel,
+    model: TrainableModel,
     training: TrainingSection,
     train: TrainingBatches,
     *,
