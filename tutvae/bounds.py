@@ -91,13 +91,15 @@ class LabelElbo(Elbo):
     `reconstruction` and the KL of z are means over the labels that q(y|x) gives.
 
     Attributes:
-        label_kl: KL(q(y|x) || p(y)) without a label, -log p(y) with one, `[B]`.
+        label_kl: KL(q(y|x) || p(y)) without a label, -log p(y) with one, `[B]`; chapter 9,
+            equation `label-kl-parts`, says what a large one can mean.
         classification: -log q(y|x) with a label, 0 without, `[B]`. It is no part of the bound.
         labelled: which documents have a label, `[B]`.
         classification_weight: factor of the classification term in the loss.
         label_kl_floor: nats of the label's KL that come at no cost.
 
-    Source: Kingma et al. (2014), equations 6 to 9. Chapter 8.
+    Source: Kingma et al. (2014), equations 6 to 9. Chapter 8, equations `labelled-bound` and
+    `unlabelled-bound`.
     """
 
     label_kl: Tensor
@@ -138,8 +140,9 @@ class LabelElbo(Elbo):
         Raises:
             ValueError: see `Elbo.loss`.
 
-        Source: Kingma et al. (2014), equations 8 and 9; Yang et al. (2017) for the floor of the
-        label's KL, which is taken of the mean over the documents without a label. Chapter 8.
+        Source: Kingma et al. (2014), equations 8 and 9, chapter 8, equation
+        `semi-supervised-loss`; Yang et al. (2017) for the floor of the label's KL, which is taken
+        of the mean over the documents without a label, chapter 9, equation `label-floor`.
         """
         loss = self.reconstruction.new_zeros(())
         for rows, floor in ((self.labelled, 0.0), (~self.labelled, self.label_kl_floor)):

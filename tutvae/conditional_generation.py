@@ -172,7 +172,7 @@ def label_agreement(
     Raises:
         ValueError: there are no texts, `label` is unknown, or a label is not one of its classes.
 
-    Source: chapter 9.
+    Source: chapter 9, equation `label-agreement`.
     """
     axes = {"category": (2,), "stars": (1,), "joint": ()}
     if label not in axes:

@@ -47,7 +47,8 @@ class SemiSupervisedTextVAE(nn.Module):
             the model counts its steps.
         label_kl_floor: nats of the label's KL that come at no cost, often called gamma: a
             smaller mean over the batch counts as this much, so that y stays in use where no
-            label teaches it.
+            label teaches it. Keep it below ln K, and do not anneal the KL at the same time, or
+            one class may take all documents.
         label_prior: p(y), `[K]`; uniform by default.
         dropout: in training, the share of zeroed features that q(y|x) sees.
 
@@ -242,9 +243,10 @@ class SemiSupervisedTextVAE(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Reconstruction `[P]` and KL of z `[P, Z]` of P cases: documents `rows`, labels `y`."""
         q = self.encoder.posterior(features)
-        q = Normal(q.loc[rows], q.scale[rows], validate_args=False)
-        q = self._moved(q, y)
-        code = torch.cat([q.rsample(), y], dim=-1)
+        # One draw a document, whatever its label: what labels differ in is not lost in the noise.
+        noise = torch.randn_like(q.loc)[rows]
+        q = self._moved(Normal(q.loc[rows], q.scale[rows], validate_args=False), y)
+        code = torch.cat([q.loc + q.scale * noise, y], dim=-1)
         reconstruction = -document_log_likelihood(self.decoder, _rows(batch, rows), code)
         return reconstruction, kl_divergence(q, self.prior())
 
