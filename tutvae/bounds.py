@@ -98,8 +98,8 @@ class LabelElbo(Elbo):
         classification_weight: factor of the classification term in the loss.
         label_kl_floor: nats of the label's KL that come at no cost.
 
-    Source: Kingma et al. (2014), equations 6 to 9. Chapter 8, equations `labelled-bound` and
-    `unlabelled-bound`.
+    Source: Kingma et al. (2014), equations 6 to 9. Chapter 8, equation `labelled-bound`, and
+    chapter 8, equation `unlabelled-bound`.
     """
 
     label_kl: Tensor
