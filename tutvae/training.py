@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import (
     CosineAnnealingLR,
-    LinearLR,
+    LambdaLR,
     LRScheduler,
     ReduceLROnPlateau,
 )
@@ -276,7 +276,7 @@ def _named_scheduler(name: str, optimizer: Optimizer, epochs: int) -> LRSchedule
     if name == "plateau":
         return ReduceLROnPlateau(optimizer, factor=0.5, patience=1)
     if name == "linear":
-        return LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=epochs)
+        return LambdaLR(optimizer, lambda epoch: 1 - epoch / epochs)
     if name == "cosine":
         return CosineAnnealingLR(optimizer, T_max=epochs)
     raise ValueError(f"scheduler must be one of {get_args(SchedulerName)}, not {name!r}")
