@@ -88,6 +88,11 @@ def pick_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+def is_watched(progress: bool | None = None) -> bool:
+    """Whether to show a progress bar: as told, else if standard error is a terminal."""
+    return sys.stderr.isatty() if progress is None else progress
+
+
 def fit(
     model: LatentVariableModel,
     train: Iterable[Any],
@@ -169,7 +174,7 @@ def fit(
     state.resume(configuration)
     stepper = engine.prepare(optimizer)
     losses = _LossWatch(optimizer, engine)
-    bar = _bar(state, epochs, _watched(progress) and engine.rank == 0)
+    bar = _bar(state, epochs, is_watched(progress) and engine.rank == 0)
     while len(state.records) < epochs and not _out_of_patience(state.records, patience):
         model.train()
         for batches in state.steps(accumulation_steps):
@@ -322,8 +327,3 @@ def _bar(state: TrainingState, epochs: int, shown: bool) -> tqdm:
     total = epochs * an_epoch or None
     done = len(state.records) * an_epoch + state.batches
     return tqdm(total=total, initial=done, unit="batch", leave=False)
-
-
-def _watched(progress: bool | None) -> bool:
-    """Whether to show a progress bar: as told, else if standard error is a terminal."""
-    return sys.stderr.isatty() if progress is None else progress

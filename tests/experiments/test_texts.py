@@ -13,7 +13,13 @@ from tutvae.data.batching import Batches
 from tutvae.data.reviews import ReviewGrammar, Reviews
 from tutvae.diagnostics import probe, sample_codes
 from tutvae.evaluation import encode, evaluate
-from tutvae.experiments import TextExperiment, fitting, load_experiment, run_experiment, texts
+from tutvae.experiments import (
+    TextExperiment,
+    fitting,
+    load_experiment,
+    measuring,
+    run_experiment,
+)
 from tutvae.experiments.text_corpora import load_texts
 from tutvae.experiments.text_models import build_model
 from tutvae.experiments.text_sections import KLWeightSection
@@ -269,8 +275,8 @@ class TestOptions:
     def test_a_small_budget_of_logits_changes_nothing(
         self, reviews_toml: Path, reviews_run: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(texts, "EVALUATION_TOKENS", 70)
-        monkeypatch.setattr(texts, "EVALUATION_LOGITS", 1)
+        monkeypatch.setattr(measuring, "EVALUATION_TOKENS", 70)
+        monkeypatch.setattr(measuring, "EVALUATION_LOGITS", 1)
         _, record = run_experiment(described(reviews_toml), "again")
         bound = reviews_run[1]["reports"]["test"]["bound"]
         assert record["reports"]["test"]["bound"] == pytest.approx(bound, rel=1e-5)

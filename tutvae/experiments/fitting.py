@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sized
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 
@@ -25,6 +26,8 @@ def fit_as_described(
     *,
     epochs: int | None = None,
     valid: Iterable[TextBatch] | None = None,
+    run_folder: Path | None = None,
+    configuration: Mapping[str, Any] | None = None,
     progress: bool | None = None,
 ) -> History:
     """Fit a model of texts.
@@ -36,6 +39,8 @@ def fit_as_described(
         train: the batches.
         epochs: passes over them, where not those of `training`.
         valid: batches to measure after every epoch.
+        run_folder: where to keep checkpoints and metrics, so that training may be interrupted.
+        configuration: what the run is; see `fit`.
         progress: show a bar; by default only where somebody watches.
     """
     kl_weight, schedule = training.kl_weight, training.learning_rate_schedule
@@ -54,6 +59,8 @@ def fit_as_described(
         accumulation_steps=training.accumulation_steps,
         patience=training.patience,
         precision=training.precision,
+        run_folder=run_folder,
+        configuration=configuration,
         progress=progress,
     )
 
