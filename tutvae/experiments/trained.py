@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import nn
-
 from tutvae.checkpoints import load_weights
 from tutvae.data.tokenization import Tokenizer
 from tutvae.experiments.images import PIXELS, ImageExperiment
 from tutvae.experiments.sections import Experiment
 from tutvae.experiments.text_models import build_model
 from tutvae.experiments.text_sections import TextExperiment
+from tutvae.models.text_vae import LanguageModel, TextVAE
 from tutvae.models.vae import VAE
 from tutvae.run_folder import RunFolder
 
+Trained = VAE | TextVAE | LanguageModel
 
-def load_trained(experiment: Experiment, folder: Path) -> tuple[nn.Module, Tokenizer | None]:
+
+def load_trained(experiment: Experiment, folder: Path) -> tuple[Trained, Tokenizer | None]:
     """Build the model of a single run and give it the weights that the run kept.
 
     Args:
@@ -32,7 +33,7 @@ def load_trained(experiment: Experiment, folder: Path) -> tuple[nn.Module, Token
     """
     kept = RunFolder(folder)
     tokenizer: Tokenizer | None = None
-    model: nn.Module
+    model: Trained
     if isinstance(experiment, TextExperiment):
         tokenizer = Tokenizer.load(kept.tokenizer)
         model = build_model(experiment, tokenizer)
