@@ -265,6 +265,17 @@ class TestGoingOn:
         assert again["runs"] == after["runs"]
         assert done == [3, 3]
 
+    def test_a_run_from_before_a_key_was_added_has_its_default(
+        self, sweep: Callable[..., dict[str, Any]], done: list[int], tmp_path: Path
+    ) -> None:
+        sweep("seeds=[3]")
+        path = tmp_path / "all-3.json"
+        kept = json.loads(path.read_text())
+        del kept["configuration"]["training"]["precision"]
+        path.write_text(json.dumps(kept))
+        sweep("seeds=[3]")
+        assert done == [3]
+
     def test_so_are_changed_data(
         self,
         sweep: Callable[..., dict[str, Any]],

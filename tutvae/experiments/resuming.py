@@ -76,6 +76,9 @@ def finish_runs(
             tidy(run)  # a kill may have come between
         else:
             todo[run.label] = run
+    if outcomes:
+        line = f"[{len(outcomes)}/{len(runs)}] finished before, and kept in {folder}"
+        tqdm.write(line, file=sys.stderr)
     tasks = [partial(_finish, run, work, folder, data_sha256) for run in todo.values()]
     hidden = not is_watched(progress)
     with tqdm(total=len(runs), initial=len(outcomes), unit="run", disable=hidden) as bar:
