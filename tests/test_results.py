@@ -110,11 +110,12 @@ TEXT_RUN = {
     "tokens_per_second": COUNT,
     "parameters": COUNT,
     "receptive_field": COUNT,
+    "best_epoch": COUNT,
     "curves": CURVES,
     "reports": closed({"valid": REPORT, "test": REPORT}),
     "probes": closed(dict.fromkeys(FACTORS, PROBE)),
 }
-OPTIONAL = ("initialisation_seconds", "receptive_field", "probes")
+OPTIONAL = ("initialisation_seconds", "receptive_field", "best_epoch", "probes")
 ENTROPY = {"entropy": closed({"value": NATS, "standard_error": NATS})}
 SWEEP_RUN = {"variant": STRING, "seed": {"type": "integer"}, "commit": COMMIT, **TEXT_RUN}
 RUNS = {"type": "array", "items": closed(SWEEP_RUN, optional=OPTIONAL), "minItems": 1}

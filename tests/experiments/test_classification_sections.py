@@ -140,6 +140,8 @@ class TestFaults:
             (["semi_supervised.marginal='sum'"], r"semi_supervised\.marginal: "),
             (["variants.a.classifier.steps=0"], r"variants\.a\.classifier\.steps: "),
             (["variants.a.corpus.nouns=3"], r"variants\.a\.corpus: All runs"),
+            (["training.weights=best"], "leave out training.patience and training.weights"),
+            (["training.patience=2"], "leave out training.patience and training.weights"),
         ],
     )
     def test_the_message_names_the_key(

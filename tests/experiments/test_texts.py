@@ -13,7 +13,13 @@ from tutvae.data.batching import Batches
 from tutvae.data.reviews import ReviewGrammar, Reviews
 from tutvae.diagnostics import probe, sample_codes
 from tutvae.evaluation import encode, evaluate
-from tutvae.experiments import TextExperiment, fitting, load_experiment, run_experiment, texts
+from tutvae.experiments import (
+    TextExperiment,
+    fitting,
+    load_experiment,
+    measuring,
+    run_experiment,
+)
 from tutvae.experiments.text_corpora import load_texts
 from tutvae.experiments.text_models import build_model
 from tutvae.experiments.text_sections import KLWeightSection
@@ -220,6 +226,36 @@ class TestOptions:
         assert asked[0]["scheduler"] is None
         assert asked[0]["max_grad_norm"] == 5
 
+    def test_what_is_not_said_stays_as_it_was(
+        self, reviews_toml: Path, asked: list[dict[str, Any]]
+    ) -> None:
+        self.run(reviews_toml)
+        (call,) = asked
+        assert (call["accumulation_steps"], call["patience"]) == (1, None)
+        assert call["precision"] == "fp32"
+
+    def test_precision_patience_and_accumulation(
+        self, reviews_toml: Path, asked: list[dict[str, Any]]
+    ) -> None:
+        """Where a step takes several batches, an epoch has fewer steps."""
+        settings = ["patience=3", "precision=bf16", "accumulation_steps=2"]
+        record = self.run(reviews_toml, *(f"training.{setting}" for setting in settings))
+        (call,) = asked
+        assert (call["accumulation_steps"], call["patience"]) == (2, 3)
+        assert call["precision"] == "bf16"
+        assert record["curves"]["step"] == [5]  # of 9 batches
+        # One and a half epochs are 7.5 steps, an even number 8; the last step counts.
+        assert record["curves"]["kl_weight"] == pytest.approx([4 / 8])
+
+    def test_a_learning_rate_that_is_halved_where_nothing_improves(
+        self, reviews_toml: Path
+    ) -> None:
+        settings = ["learning_rate_schedule=plateau", "learning_rate=1e-7", "optimizer=sgd"]
+        settings += ["epochs=5"]
+        rates = self.run(reviews_toml, *(f"training.{setting}" for setting in settings))
+        found = [rate * 1e7 for rate in rates["curves"]["learning_rate"]]
+        assert found == pytest.approx([1, 1, 1, 0.5, 0.5])
+
     def test_fewer_examples_are_spread_over_the_split(self, reviews_toml: Path) -> None:
         """Their scores are those that they have among all."""
         experiment = described(reviews_toml, "evaluation.max_examples=10", "training.epochs=1")
@@ -239,8 +275,8 @@ class TestOptions:
     def test_a_small_budget_of_logits_changes_nothing(
         self, reviews_toml: Path, reviews_run: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(texts, "EVALUATION_TOKENS", 70)
-        monkeypatch.setattr(texts, "EVALUATION_LOGITS", 1)
+        monkeypatch.setattr(measuring, "EVALUATION_TOKENS", 70)
+        monkeypatch.setattr(measuring, "EVALUATION_LOGITS", 1)
         _, record = run_experiment(described(reviews_toml), "again")
         bound = reviews_run[1]["reports"]["test"]["bound"]
         assert record["reports"]["test"]["bound"] == pytest.approx(bound, rel=1e-5)

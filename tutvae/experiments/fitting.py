@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
-from typing import Protocol
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 
@@ -24,6 +26,8 @@ def fit_as_described(
     *,
     epochs: int | None = None,
     valid: Iterable[TextBatch] | None = None,
+    run_folder: Path | None = None,
+    configuration: Mapping[str, Any] | None = None,
     progress: bool | None = None,
 ) -> History:
     """Fit a model of texts.
@@ -35,22 +39,28 @@ def fit_as_described(
         train: the batches.
         epochs: passes over them, where not those of `training`.
         valid: batches to measure after every epoch.
+        run_folder: where to keep checkpoints and metrics, so that training may be interrupted.
+        configuration: what the run is; see `fit`.
         progress: show a bar; by default only where somebody watches.
     """
-    epochs = epochs or training.epochs
-    optimizer = _optimizer(training, model.parameters())
-    kl_weight = training.kl_weight
+    kl_weight, schedule = training.kl_weight, training.learning_rate_schedule
+    steps_per_epoch = math.ceil(len(train) / training.accumulation_steps)
     return fit(
         model,
         train,
-        epochs=epochs,
+        epochs=epochs or training.epochs,
         valid=valid,
-        optimizer=optimizer,
-        scheduler=_scheduler(training, optimizer, epochs),
-        kl_weight=kl_weight if isinstance(kl_weight, float) else kl_weight.build(len(train)),
+        optimizer=_optimizer(training, model.parameters()),
+        scheduler=None if schedule == "constant" else schedule,
+        kl_weight=kl_weight if isinstance(kl_weight, float) else kl_weight.build(steps_per_epoch),
         free_bits=training.free_bits,
         free_bits_per=training.free_bits_per,
         max_grad_norm=training.max_grad_norm,
+        accumulation_steps=training.accumulation_steps,
+        patience=training.patience,
+        precision=training.precision,
+        run_folder=run_folder,
+        configuration=configuration,
         progress=progress,
     )
 
@@ -62,14 +72,3 @@ def _optimizer(
     if training.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=training.learning_rate)
     return torch.optim.Adam(parameters, lr=training.learning_rate)
-
-
-def _scheduler(
-    training: TrainingSection, optimizer: torch.optim.Optimizer, epochs: int
-) -> torch.optim.lr_scheduler.LRScheduler | None:
-    """What changes the learning rate after every epoch."""
-    if training.learning_rate_schedule == "cosine":
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-    if training.learning_rate_schedule == "linear":
-        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 1 - epoch / epochs)
-    return None

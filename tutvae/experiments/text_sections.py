@@ -18,6 +18,7 @@ from pydantic import (
 
 from tutvae import schedules
 from tutvae.bounds import FreeBitsPer
+from tutvae.engine import Precision
 from tutvae.experiments.sections import Experiment, Name, Section
 from tutvae.experiments.text_corpora import NamedCorpusSection, ReviewsSection
 from tutvae.schedules import Schedule
@@ -119,8 +120,14 @@ def _number_or_schedule(value: Any) -> str:
 class TrainingSection(Section):
     """`[training]`: the optimiser, the batches and the loss; see `fit`, `Batches` and `Elbo.loss`.
 
-    The learning rate stays as it is, or falls to zero over the epochs evenly ("linear") or along
-    half a cosine wave ("cosine").
+    Attributes:
+        learning_rate_schedule: the rate stays as it is; or falls to zero over the epochs evenly
+            ("linear") or along half a cosine wave ("cosine"); or is halved whenever the bound on
+            the validation set has not improved for two epochs ("plateau").
+        accumulation_steps: batches that make a step.
+        patience: training ends after so many epochs in a row without a better bound there.
+        weights: those that are measured and kept, of the last epoch or of the one with the best
+            bound there.
     """
 
     epochs: PositiveInt
@@ -128,8 +135,12 @@ class TrainingSection(Section):
     token_budget: PositiveInt | None = None
     optimizer: Literal["adam", "sgd"] = "adam"
     learning_rate: PositiveFloat
-    learning_rate_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    learning_rate_schedule: Literal["constant", "linear", "cosine", "plateau"] = "constant"
     max_grad_norm: PositiveFloat | None = None
+    accumulation_steps: PositiveInt = 1
+    patience: PositiveInt | None = None
+    precision: Precision = "fp32"
+    weights: Literal["last", "best"] = "last"
     kl_weight: Annotated[
         Annotated[NonNegativeFloat, Tag("a number")]
         | Annotated[KLWeightSection, Tag("a schedule")],
