@@ -104,7 +104,16 @@ IMAGE_RUN = {
 SHARE = {"type": "number", "minimum": 0, "maximum": 1}
 PROBE = closed({"accuracy": SHARE, "nats": NATS, "entropy": NATS})
 FACTORS = ("category", "stars", "person", "tense")
+AGGRESSIVE = closed(
+    {
+        "seconds": {"type": "number", "minimum": 0},
+        "decoder_steps": COUNT,
+        "encoder_steps": COUNT,
+        "mutual_information": {"type": "array", "items": {"type": "number", "minimum": 0}},
+    }
+)
 TEXT_RUN = {
+    "aggressive": AGGRESSIVE,
     "initialisation_seconds": {"type": "number", "minimum": 0},
     "train_seconds": {"type": "number", "minimum": 0},
     "tokens_per_second": COUNT,
@@ -114,7 +123,7 @@ TEXT_RUN = {
     "reports": closed({"valid": REPORT, "test": REPORT}),
     "probes": closed(dict.fromkeys(FACTORS, PROBE)),
 }
-OPTIONAL = ("initialisation_seconds", "receptive_field", "probes")
+OPTIONAL = ("aggressive", "initialisation_seconds", "receptive_field", "probes")
 ENTROPY = {"entropy": closed({"value": NATS, "standard_error": NATS})}
 SWEEP_RUN = {"variant": STRING, "seed": {"type": "integer"}, "commit": COMMIT, **TEXT_RUN}
 RUNS = {"type": "array", "items": closed(SWEEP_RUN, optional=OPTIONAL), "minItems": 1}
@@ -194,9 +203,11 @@ def check_run(outcome: dict[str, Any], experiment: Any) -> None:
     latent_size = experiment.model.latent_size
     for curve in outcome["curves"].values():
         assert len(curve) == experiment.training.epochs
-    for report in outcome["reports"].values():
-        samples = experiment.evaluation.importance_samples if latent_size else 1
-        assert report["importance_samples"] == samples
+    for split, report in outcome["reports"].items():
+        samples = experiment.evaluation.importance_samples
+        if isinstance(experiment, TextExperiment):
+            samples = experiment.evaluation.samples_of(split)
+        assert report["importance_samples"] == (samples if latent_size else 1)
         assert len(report["kl_per_dimension"]) == latent_size
         assert report["active_units"] <= latent_size
         assert report["bound"] == pytest.approx(report["reconstruction"] + report["kl"], rel=1e-5)
@@ -211,6 +222,12 @@ def check_run(outcome: dict[str, Any], experiment: Any) -> None:
         assert ("probes" in outcome) == (experiment.evaluation.factors and latent_size > 0)
         assert ("receptive_field" in outcome) == (experiment.decoder.kind == "dilated_cnn")
         assert ("initialisation_seconds" in outcome) == (experiment.initialisation is not None)
+        aggressive = experiment.training.aggressive
+        assert ("aggressive" in outcome) == (aggressive is not None)
+        if aggressive is not None:
+            rounds = len(outcome["aggressive"]["mutual_information"])
+            assert 1 <= rounds <= aggressive.max_rounds
+            assert outcome["aggressive"]["decoder_steps"] == rounds * aggressive.round_steps
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)

@@ -7,9 +7,12 @@ from typing import Protocol
 
 import torch
 
+from tutvae.aggressive import AggressiveRound, fit_aggressively
 from tutvae.data.batching import TextBatch
 from tutvae.evaluation import LatentVariableModel
-from tutvae.experiments.text_sections import TrainingSection
+from tutvae.experiments.text_sections import AggressiveSection, TrainingSection
+from tutvae.models.text_vae import TextVAE
+from tutvae.schedules import Schedule
 from tutvae.training import History, fit
 
 
@@ -39,7 +42,6 @@ def fit_as_described(
     """
     epochs = epochs or training.epochs
     optimizer = _optimizer(training, model.parameters())
-    kl_weight = training.kl_weight
     return fit(
         model,
         train,
@@ -47,12 +49,48 @@ def fit_as_described(
         valid=valid,
         optimizer=optimizer,
         scheduler=_scheduler(training, optimizer, epochs),
-        kl_weight=kl_weight if isinstance(kl_weight, float) else kl_weight.build(len(train)),
+        kl_weight=_kl_weight(training, len(train)),
         free_bits=training.free_bits,
         free_bits_per=training.free_bits_per,
         max_grad_norm=training.max_grad_norm,
+        precision=training.precision,
         progress=progress,
     )
+
+
+def fit_aggressively_as_described(
+    model: TextVAE,
+    training: TrainingSection,
+    aggressive: AggressiveSection,
+    train: TrainingBatches,
+    valid: Iterable[TextBatch],
+) -> list[AggressiveRound]:
+    """Do the phase that comes before `fit_as_described`.
+
+    Args:
+        model: changed in place.
+        training: the optimiser, its learning rate and the KL weight, which starts anew afterwards.
+        aggressive: the phase.
+        train: the batches.
+        valid: batches to measure the mutual information on.
+    """
+    return fit_aggressively(
+        model,
+        train,
+        valid=valid,
+        encoder_optimizer=_optimizer(training, model.encoder.parameters()),
+        decoder_optimizer=_optimizer(training, model.decoder.parameters()),
+        kl_weight=_kl_weight(training, len(train)),
+        max_grad_norm=training.max_grad_norm,
+        precision=training.precision,
+        **aggressive.model_dump(),
+    )
+
+
+def _kl_weight(training: TrainingSection, steps_per_epoch: int) -> float | Schedule:
+    """The KL weight as `fit` takes it."""
+    kl_weight = training.kl_weight
+    return kl_weight if isinstance(kl_weight, float) else kl_weight.build(steps_per_epoch)
 
 
 def _optimizer(

@@ -18,6 +18,7 @@ from pydantic import (
 
 from tutvae import schedules
 from tutvae.bounds import FreeBitsPer
+from tutvae.engine import Precision
 from tutvae.experiments.sections import Experiment, Name, Section
 from tutvae.experiments.text_corpora import NamedCorpusSection, ReviewsSection
 from tutvae.schedules import Schedule
@@ -130,6 +131,7 @@ class TrainingSection(Section):
     learning_rate: PositiveFloat
     learning_rate_schedule: Literal["constant", "linear", "cosine"] = "constant"
     max_grad_norm: PositiveFloat | None = None
+    precision: Precision = "fp32"
     kl_weight: Annotated[
         Annotated[NonNegativeFloat, Tag("a number")]
         | Annotated[KLWeightSection, Tag("a schedule")],
@@ -146,6 +148,21 @@ class TrainingSection(Section):
         return self
 
 
+class AggressiveSection(Section):
+    """`[training.aggressive]`: a first phase with `fit_aggressively`, whose arguments these are."""
+
+    window: PositiveInt = 10
+    max_encoder_steps: PositiveInt = 100
+    round_steps: PositiveInt
+    max_rounds: PositiveInt
+
+
+class TextTrainingSection(TrainingSection):
+    """`[training]` of a text experiment: a `TrainingSection`, and what may come before."""
+
+    aggressive: AggressiveSection | None = None
+
+
 class InitialisationSection(Section):
     """`[initialisation]`: the encoder starts from a language model trained for so many epochs."""
 
@@ -155,13 +172,20 @@ class InitialisationSection(Section):
 class EvaluationSection(Section):
     """`[evaluation]`: what is measured after training.
 
-    Posterior samples of the importance-weighted NLL; at most so many documents of a split, spread
-    evenly over it; with `factors`, what the code holds of the hidden factors of the reviews.
+    Posterior samples of the importance-weighted NLL, and those on the validation set where they
+    are others; at most so many documents of a split, spread evenly over it; with `factors`, what
+    the code holds of the hidden factors of the reviews.
     """
 
     importance_samples: PositiveInt
+    valid_importance_samples: PositiveInt | None = None
     max_examples: PositiveInt | None = None
     factors: bool = False
+
+    def samples_of(self, split: str) -> int:
+        """Posterior samples on one of the splits."""
+        on_valid = self.valid_importance_samples if split == "valid" else None
+        return on_valid or self.importance_samples
 
 
 class TextExperiment(Experiment):
@@ -179,7 +203,7 @@ class TextExperiment(Experiment):
     encoder: EncoderSection | None = None
     decoder: Annotated[LSTMDecoderSection | ConvDecoderSection, Field(discriminator="kind")]
     model: ModelSection
-    training: TrainingSection
+    training: TextTrainingSection
     initialisation: InitialisationSection | None = None
     evaluation: EvaluationSection
     variants: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)] | None = None
@@ -195,6 +219,8 @@ class TextExperiment(Experiment):
             raise ValueError("a model with a code (latent_size above 0) needs an [encoder]")
         if self.model.latent_size == 0 and self.initialisation is not None:
             raise ValueError("initialisation is of an encoder, and latent_size 0 has none")
+        if self.model.latent_size == 0 and self.training.aggressive is not None:
+            raise ValueError("training.aggressive is of an encoder, and latent_size 0 has none")
         if self.evaluation.factors and not isinstance(self.corpus, ReviewsSection):
             raise ValueError("evaluation.factors goes with the corpus 'reviews' alone")
         return self

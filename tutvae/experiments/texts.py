@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from tutvae.aggressive import AggressiveRound
 from tutvae.data.batching import Batches, EncodedTexts, TextBatch
 from tutvae.data.buckets import draw_batches
 from tutvae.data.reviews import Reviews
 from tutvae.data.tokenization import Tokenizer
 from tutvae.diagnostics import probe, sample_codes
 from tutvae.evaluation import encode, evaluate
-from tutvae.experiments.fitting import fit_as_described
+from tutvae.experiments.fitting import fit_aggressively_as_described, fit_as_described
 from tutvae.experiments.text_corpora import EncodedCorpus, ReviewsSection, load_texts
 from tutvae.experiments.text_models import build_model, language_model_like
 from tutvae.experiments.text_sections import TextExperiment
@@ -86,6 +87,8 @@ def train_and_measure(
     outcome: dict[str, Any] = {}
     if isinstance(model, TextVAE) and experiment.initialisation is not None:
         outcome["initialisation_seconds"] = _initialise(model, experiment, corpus, progress)
+    if isinstance(model, TextVAE) and experiment.training.aggressive is not None:
+        outcome["aggressive"] = _fit_aggressively(model, experiment, corpus)
     start = time.perf_counter()
     history = _fit(model, experiment, corpus, experiment.training.epochs, progress)
     seconds = time.perf_counter() - start
@@ -101,7 +104,7 @@ def train_and_measure(
         column: significant(history[column], CURVE_DIGITS) for column in history.records[0]
     }
     outcome["reports"] = {
-        name: _report(model, experiment, split)
+        name: _report(model, experiment, split, experiment.evaluation.samples_of(name))
         for name, split in (("valid", corpus.valid), ("test", corpus.test))
     }
     if isinstance(model, TextVAE) and experiment.evaluation.factors:
@@ -122,6 +125,25 @@ def _initialise(
     return round(time.perf_counter() - start, 1)
 
 
+def _fit_aggressively(
+    model: TextVAE, experiment: TextExperiment, corpus: EncodedCorpus
+) -> dict[str, Any]:
+    """Do the phase that `[training.aggressive]` describes; return what it took and achieved."""
+    start = time.perf_counter()
+    training = experiment.training
+    rounds: list[AggressiveRound] = []
+    if training.aggressive is not None:
+        train, valid = _training_batches(experiment, corpus), _validation_batches(corpus)
+        rounds = fit_aggressively_as_described(model, training, training.aggressive, train, valid)
+    information = [done.mutual_information for done in rounds]
+    return {
+        "seconds": round(time.perf_counter() - start, 1),
+        "decoder_steps": sum(done.decoder_steps for done in rounds),
+        "encoder_steps": sum(done.encoder_steps for done in rounds),
+        "mutual_information": significant(information, CURVE_DIGITS),
+    }
+
+
 def _fit(
     model: LanguageModel | TextVAE,
     experiment: TextExperiment,
@@ -130,32 +152,40 @@ def _fit(
     progress: bool | None,
 ) -> History:
     """Fit a model as `[training]` says, for so many epochs."""
-    training = experiment.training
-    train = Batches(
-        corpus.train,
-        batch_size=training.batch_size,
-        token_budget=training.token_budget,
-        seed=experiment.seed or 0,
-    )
     return fit_as_described(
         model,
-        training,
-        train,
+        experiment.training,
+        _training_batches(experiment, corpus),
         epochs=epochs,
-        valid=Batches(corpus.valid, token_budget=EVALUATION_TOKENS, shuffle=False),
+        valid=_validation_batches(corpus),
         progress=progress,
     )
 
 
+def _training_batches(experiment: TextExperiment, corpus: EncodedCorpus) -> Batches:
+    """The training documents as `[training]` wants them."""
+    return Batches(
+        corpus.train,
+        batch_size=experiment.training.batch_size,
+        token_budget=experiment.training.token_budget,
+        seed=experiment.seed or 0,
+    )
+
+
+def _validation_batches(corpus: EncodedCorpus) -> Batches:
+    """What is measured after every epoch."""
+    return Batches(corpus.valid, token_budget=EVALUATION_TOKENS, shuffle=False)
+
+
 def _report(
-    model: LanguageModel | TextVAE, experiment: TextExperiment, texts: EncodedTexts
+    model: LanguageModel | TextVAE, experiment: TextExperiment, texts: EncodedTexts, samples: int
 ) -> dict[str, Any]:
     """Evaluate a model on a split."""
     logits = EVALUATION_TOKENS * model.decoder.vocabulary_size
     report = evaluate(
         model,
         _batches(texts, experiment.evaluation.max_examples),
-        importance_samples=experiment.evaluation.importance_samples,
+        importance_samples=samples,
         chunk_size=max(1, EVALUATION_LOGITS // logits),
     )
     return significant(report.to_dict(), REPORT_DIGITS)
