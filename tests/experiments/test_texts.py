@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tutvae.data.batching import Batches
 from tutvae.data.reviews import ReviewGrammar, Reviews
@@ -69,6 +70,20 @@ class TestBuilding:
         if isinstance(model.decoder, DilatedConvDecoder):
             assert model.decoder.dilations == (1, 4)
             assert model.decoder.receptive_field == 6
+
+    def test_tied_weights(self, reviews_toml: Path, tmp_path: Path) -> None:
+        """The one matrix is kept twice, so that the file can be loaded anywhere."""
+        settings = ("decoder.tied=true", "decoder.embedding_size=13", "training.epochs=1")
+        model, _ = run_experiment(described(reviews_toml, *settings), "train", folder=tmp_path)
+        assert model is not None
+        assert model.decoder.embedding.weight is model.decoder.output.weight
+        kept = load_file(tmp_path / "weights.safetensors")
+        for name in ("decoder.embedding.weight", "decoder.output.weight"):
+            assert torch.equal(kept[name], model.decoder.output.weight)
+
+    def test_tied_weights_of_two_sizes(self, reviews_toml: Path) -> None:
+        with pytest.raises(ValueError, match="tied needs an embedding_size equal to hidden_size"):
+            described(reviews_toml, "decoder.tied=true")
 
     def test_without_a_code_it_is_a_language_model(self, reviews_toml: Path) -> None:
         experiment = described(reviews_toml, "model.latent_size=0")
@@ -237,6 +252,15 @@ class TestOptions:
     def test_fewer_samples_on_the_validation_set(self, reviews_toml: Path) -> None:
         reports = self.run(reviews_toml, "evaluation.valid_importance_samples=2")["reports"]
         assert [reports[split]["importance_samples"] for split in ("valid", "test")] == [2, 6]
+
+    def test_half_the_precision(self, reviews_toml: Path, reviews_run: Run) -> None:
+        """The same noise, and nearly the same figures."""
+        _, record = run_experiment(described(reviews_toml, "evaluation.precision=bf16"), "again")
+        for split, report in record["reports"].items():
+            exact = reviews_run[1]["reports"][split]
+            for name in ("bound", "importance_weighted_nll"):
+                assert report[name] != exact[name]
+                assert report[name] == pytest.approx(exact[name], rel=1e-3)
 
     def test_more_than_there_are(self, reviews_toml: Path) -> None:
         record = self.run(reviews_toml, "evaluation.max_examples=1000")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save
 from torch import nn
 
-from tutvae.data.files import write_beside
+from tutvae.checkpoints import save_tensors
 from tutvae.data.tokenization import Tokenizer
 from tutvae.experiments.classification import run_classification
 from tutvae.experiments.classification_sections import ClassificationExperiment
@@ -60,7 +59,7 @@ def run_experiment(
         return None, run_sweep(experiment, command, _needed(folder), jobs=jobs, progress=progress)
     model, tokenizer, record = _run_one(experiment, command, progress)
     if folder is not None:
-        write_beside(folder / WEIGHTS, save(model.state_dict()))
+        save_tensors(folder / WEIGHTS, model.state_dict())
         if tokenizer is not None:
             tokenizer.save(folder / TOKENIZER)
     return model, record

@@ -49,13 +49,21 @@ class EncoderSection(Section):
 
 
 class LSTMDecoderSection(Section):
-    """`[decoder]` with `kind = "lstm"`: an `LSTMDecoder`."""
+    """`[decoder]` with `kind = "lstm"`: an `LSTMDecoder`; if `tied`, by `tie_weights`."""
 
     kind: Literal["lstm"]
     embedding_size: PositiveInt
     hidden_size: PositiveInt
+    tied: bool = False
     dropout: Rate = 0.0
     word_dropout: Rate = 0.0
+
+    @model_validator(mode="after")
+    def _tied_weights_have_one_size(self) -> LSTMDecoderSection:
+        """As `tie_weights` wants it."""
+        if self.tied and self.embedding_size != self.hidden_size:
+            raise ValueError("tied needs an embedding_size equal to hidden_size")
+        return self
 
 
 class ConvDecoderSection(Section):
@@ -173,13 +181,14 @@ class EvaluationSection(Section):
     """`[evaluation]`: what is measured after training.
 
     Posterior samples of the importance-weighted NLL, and those on the validation set where they
-    are others; at most so many documents of a split, spread evenly over it; with `factors`, what
-    the code holds of the hidden factors of the reviews.
+    are others; at most so many documents of a split, spread evenly over it; the precision of the
+    heavy operations; with `factors`, what the code holds of the hidden factors of the reviews.
     """
 
     importance_samples: PositiveInt
     valid_importance_samples: PositiveInt | None = None
     max_examples: PositiveInt | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
     factors: bool = False
 
     def samples_of(self, split: str) -> int:

@@ -182,12 +182,15 @@ def _report(
 ) -> dict[str, Any]:
     """Evaluate a model on a split."""
     logits = EVALUATION_TOKENS * model.decoder.vocabulary_size
-    report = evaluate(
-        model,
-        _batches(texts, experiment.evaluation.max_examples),
-        importance_samples=samples,
-        chunk_size=max(1, EVALUATION_LOGITS // logits),
-    )
+    device = next(model.parameters()).device.type
+    halved = experiment.evaluation.precision == "bf16"
+    with torch.autocast(device, torch.bfloat16, enabled=halved):
+        report = evaluate(
+            model,
+            _batches(texts, experiment.evaluation.max_examples),
+            importance_samples=samples,
+            chunk_size=max(1, EVALUATION_LOGITS // logits),
+        )
     return significant(report.to_dict(), REPORT_DIGITS)
 
 
