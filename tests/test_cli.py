@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from tutvae.data.batching import Batches
 from tutvae.data.reviews import ReviewGrammar
 from tutvae.data.tokenization import Tokenizer
 from tutvae.models import VAE, LSTMDecoder, LSTMEncoder, TextVAE
-from tutvae.results import read_result
+from tutvae.results import read_result, write_result
 
 runner = CliRunner()
 
@@ -173,6 +174,56 @@ class TestTrain:
         assert isinstance(result.exception, ZeroDivisionError)
 
 
+class TestResults:
+    @pytest.fixture
+    def folder(
+        self,
+        digits_run: tuple[Any, dict[str, Any]],
+        sweep_run: dict[str, Any],
+        classification_run: dict[str, Any],
+        tmp_path: Path,
+    ) -> Path:
+        """Results files of three kinds, the sweep's as if it were of the Penn Treebank."""
+        configuration = {**sweep_run["configuration"], "corpus": {"name": "ptb"}}
+        for record in (
+            digits_run[1],
+            {**sweep_run, "name": "ptb_remedies", "configuration": configuration},
+            classification_run,
+        ):
+            write_result(record, tmp_path)
+        return tmp_path
+
+    def test_tables(self, folder: Path) -> None:
+        result = runner.invoke(app, ["results", str(folder)])
+        assert result.exit_code == 0, result.output
+        ptb, digits, labels = result.output.split("\n\n")
+        lines = ptb.splitlines()
+        assert lines[0] == "ptb, test set, nats a document, 21.917 tokens a document"
+        assert [line.split()[0] for line in lines[2:] if line.startswith("ptb_remedies/")] == [
+            f"ptb_remedies/{name}" for name in ("vae", "language_model", "cnn")
+        ]
+        assert "Texar, README of its VAE example [V]: VAE, LSTM decoder" in ptb
+        assert digits.splitlines()[0] == "digits, test set, nats a document"
+        assert labels.splitlines()[0] == "tiny_labels, accuracy on the test set"
+        assert "semi_supervised" in labels
+
+    def test_json(self, folder: Path) -> None:
+        result = runner.invoke(app, ["results", str(folder), "--json"])
+        assert result.exit_code == 0, result.output
+        content = json.loads(result.output)
+        models = [row["model"] for row in content["recorded"]]
+        assert models == [
+            *(f"ptb_remedies/{x}" for x in ("vae", "language_model", "cnn")),
+            "tiny_digits",
+        ]
+        assert content["comparisons"] == []  # no variant of these names answers a published figure
+
+    def test_an_empty_folder(self, tmp_path: Path) -> None:
+        result = runner.invoke(app, ["results", str(tmp_path)])
+        assert result.exit_code == 1
+        assert result.output.startswith("error: there is no results file in ")
+
+
 class TestInfo:
     def test_json(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TUTVAE_DATA", "some/where")
@@ -196,6 +247,7 @@ class TestInfo:
 def test_without_arguments_it_explains_itself() -> None:
     result = runner.invoke(app, [])
     assert "train" in result.output
+    assert "results" in result.output
     assert "info" in result.output
 
 

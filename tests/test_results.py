@@ -31,6 +31,7 @@ from tutvae.results import (
     hardware,
     provenance,
     read_result,
+    read_results,
     recorded_result,
     significant,
     summary,
@@ -325,6 +326,16 @@ class TestReading:
     def test_no_file(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match=r"x\.json"):
             read_result(tmp_path / "x.json")
+
+    def test_all_of_a_folder_by_name(self, tmp_path: Path) -> None:
+        for name in ("second", "first"):
+            write_result({**TestWriting.RECORD, "name": name}, tmp_path)
+        (tmp_path / "notes.txt").write_text("no results file")
+        assert [record["name"] for record in read_results(tmp_path)] == ["first", "second"]
+
+    def test_a_folder_without_any(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError, match="no results file"):
+            read_results(tmp_path)
 
 
 class TestRecordedRuns:
