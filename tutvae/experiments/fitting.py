@@ -27,6 +27,7 @@ def fit_as_described(
     *,
     epochs: int | None = None,
     valid: Iterable[TextBatch] | None = None,
+    steps_before: int = 0,
     progress: bool | None = None,
 ) -> History:
     """Fit a model of texts.
@@ -38,6 +39,7 @@ def fit_as_described(
         train: the batches.
         epochs: passes over them, where not those of `training`.
         valid: batches to measure after every epoch.
+        steps_before: of a first phase; a schedule of the KL weight goes on after them.
         progress: show a bar; by default only where somebody watches.
     """
     epochs = epochs or training.epochs
@@ -49,7 +51,7 @@ def fit_as_described(
         valid=valid,
         optimizer=optimizer,
         scheduler=_scheduler(training, optimizer, epochs),
-        kl_weight=_kl_weight(training, len(train)),
+        kl_weight=_kl_weight(training, len(train), steps_before),
         free_bits=training.free_bits,
         free_bits_per=training.free_bits_per,
         max_grad_norm=training.max_grad_norm,
@@ -69,7 +71,8 @@ def fit_aggressively_as_described(
 
     Args:
         model: changed in place.
-        training: the optimiser, its learning rate and the KL weight, which starts anew afterwards.
+        training: the optimiser, its learning rate and the KL weight, which follows the decoder's
+            steps.
         aggressive: the phase.
         train: the batches.
         valid: batches to measure the mutual information on.
@@ -87,10 +90,14 @@ def fit_aggressively_as_described(
     )
 
 
-def _kl_weight(training: TrainingSection, steps_per_epoch: int) -> float | Schedule:
-    """The KL weight as `fit` takes it."""
-    kl_weight = training.kl_weight
-    return kl_weight if isinstance(kl_weight, float) else kl_weight.build(steps_per_epoch)
+def _kl_weight(
+    training: TrainingSection, steps_per_epoch: int, steps_before: int = 0
+) -> float | Schedule:
+    """The KL weight as `fit` takes it, after some steps of its schedule."""
+    if isinstance(training.kl_weight, float):
+        return training.kl_weight
+    schedule = training.kl_weight.build(steps_per_epoch)
+    return lambda step: schedule(steps_before + step)
 
 
 def _optimizer(

@@ -87,10 +87,13 @@ def train_and_measure(
     outcome: dict[str, Any] = {}
     if isinstance(model, TextVAE) and experiment.initialisation is not None:
         outcome["initialisation_seconds"] = _initialise(model, experiment, corpus, progress)
+    steps_before = 0
     if isinstance(model, TextVAE) and experiment.training.aggressive is not None:
         outcome["aggressive"] = _fit_aggressively(model, experiment, corpus)
+        steps_before = outcome["aggressive"]["decoder_steps"]
     start = time.perf_counter()
-    history = _fit(model, experiment, corpus, experiment.training.epochs, progress)
+    epochs = experiment.training.epochs
+    history = _fit(model, experiment, corpus, epochs, progress, steps_before)
     seconds = time.perf_counter() - start
     tokens = int(corpus.train.lengths.sum()) - len(corpus.train)
     outcome |= {
@@ -150,6 +153,7 @@ def _fit(
     corpus: EncodedCorpus,
     epochs: int,
     progress: bool | None,
+    steps_before: int = 0,
 ) -> History:
     """Fit a model as `[training]` says, for so many epochs."""
     return fit_as_described(
@@ -158,6 +162,7 @@ def _fit(
         _training_batches(experiment, corpus),
         epochs=epochs,
         valid=_validation_batches(corpus),
+        steps_before=steps_before,
         progress=progress,
     )
 
