@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ from tutvae.data.reviews import ReviewGrammar
 from tutvae.data.tokenization import Tokenizer
 from tutvae.experiments import load_experiment, run_experiment
 from tutvae.models import VAE, LSTMDecoder, LSTMEncoder, TextVAE
-from tutvae.results import read_result
+from tutvae.results import read_result, write_result
 
 runner = CliRunner()
 
@@ -245,6 +245,56 @@ class TestGoingOn:
         assert "the same command goes on" in result.stderr
 
 
+class TestResults:
+    @pytest.fixture
+    def folder(
+        self,
+        digits_run: tuple[Any, dict[str, Any]],
+        sweep_run: dict[str, Any],
+        classification_run: dict[str, Any],
+        tmp_path: Path,
+    ) -> Path:
+        """Results files of three kinds, the sweep's as if it were of the Penn Treebank."""
+        configuration = {**sweep_run["configuration"], "corpus": {"name": "ptb"}}
+        for record in (
+            digits_run[1],
+            {**sweep_run, "name": "ptb_remedies", "configuration": configuration},
+            classification_run,
+        ):
+            write_result(record, tmp_path)
+        return tmp_path
+
+    def test_tables(self, folder: Path) -> None:
+        result = runner.invoke(app, ["results", str(folder)])
+        assert result.exit_code == 0, result.output
+        ptb, digits, labels = result.output.split("\n\n")
+        lines = ptb.splitlines()
+        assert lines[0] == "ptb, test set, nats a document, 21.917 tokens a document"
+        assert [line.split()[0] for line in lines[2:] if line.startswith("ptb_remedies/")] == [
+            f"ptb_remedies/{name}" for name in ("vae", "language_model", "cnn")
+        ]
+        assert "Texar, README of its VAE example [V]: VAE, LSTM decoder" in ptb
+        assert digits.splitlines()[0] == "digits, test set, nats a document"
+        assert labels.splitlines()[0] == "tiny_labels, accuracy on the test set"
+        assert "semi_supervised" in labels
+
+    def test_json(self, folder: Path) -> None:
+        result = runner.invoke(app, ["results", str(folder), "--json"])
+        assert result.exit_code == 0, result.output
+        content = json.loads(result.output)
+        models = [row["model"] for row in content["recorded"]]
+        assert models == [
+            *(f"ptb_remedies/{x}" for x in ("vae", "language_model", "cnn")),
+            "tiny_digits",
+        ]
+        assert content["comparisons"] == []  # no variant of these names answers a published figure
+
+    def test_an_empty_folder(self, tmp_path: Path) -> None:
+        result = runner.invoke(app, ["results", str(tmp_path)])
+        assert result.exit_code == 1
+        assert result.output.startswith("error: there is no results file in ")
+
+
 class TestInfo:
     FACTS: ClassVar = {"tutvae", "python", "torch", "numpy", "accelerate", "tokenizers", "device"}
     MACHINE: ClassVar = {"accelerator", "processor", "cores", "threads"}
@@ -279,7 +329,8 @@ class TestInfo:
 
 def test_without_arguments_it_explains_itself() -> None:
     result = runner.invoke(app, [])
-    for command in ("train", "evaluate", "sample", "reconstruct", "interpolate", "info"):
+    commands = ("train", "evaluate", "sample", "reconstruct", "interpolate", "results", "info")
+    for command in commands:
         assert command in result.output
 
 

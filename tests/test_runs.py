@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -61,6 +62,16 @@ class TestLoading:
         message = r"is no run, but holds 2 of them: choose one, such as .*a-1$"
         with pytest.raises(FileNotFoundError, match=message):
             load_run(tmp_path)
+
+    def test_tied_weights(self, reviews_toml: Path, tmp_path: Path) -> None:
+        """They are kept twice, and are one again."""
+        from tutvae.experiments import run_experiment
+
+        settings = ["decoder.tied=true", "decoder.embedding_size=13", "training.epochs=1"]
+        trained, _ = run_experiment(load_experiment(reviews_toml, settings), "x", folder=tmp_path)
+        decoder = load_run(tmp_path).model.decoder
+        assert decoder.embedding.weight is decoder.output.weight
+        assert torch.equal(decoder.output.weight, trained.decoder.output.weight)
 
     def test_three_files_in_half_the_precision_are_enough(self, copy: Path) -> None:
         """What a checkpoint looks like that is handed on."""
@@ -156,6 +167,20 @@ class TestEvaluating:
             expected.pop("kl_per_dimension"), rel=1e-5
         )
         assert found == pytest.approx(expected, rel=1e-5)
+
+    @pytest.mark.parametrize("split", ["valid", "test"])
+    def test_in_the_run_s_precision_with_its_samples(
+        self, reviews_toml: Path, tmp_path: Path, split: Literal["valid", "test"]
+    ) -> None:
+        from tutvae.experiments import run_experiment
+
+        settings = ["precision=bf16", "valid_importance_samples=2", "factors=false"]
+        experiment = load_experiment(reviews_toml, [f"evaluation.{x}" for x in settings])
+        _, record = run_experiment(experiment, "x", folder=tmp_path)
+        report, expected = evaluate_run(load_run(tmp_path), split), record["reports"][split]
+        assert report.importance_samples == (2 if split == "valid" else 6)
+        for name in ("bound", "importance_weighted_nll"):
+            assert getattr(report, name) == pytest.approx(expected[name], rel=1e-6)
 
     def test_with_other_samples(self, run_folders: dict[str, Path]) -> None:
         report = evaluate_run(load_run(run_folders["vae"]), importance_samples=2)

@@ -83,6 +83,44 @@ for command in (cli_runs.evaluate, cli_runs.sample, cli_runs.reconstruct, cli_ru
 
 
 @app.command()
+def results(
+    folder: Annotated[Path, typer.Argument(help="The folder of results files.")] = Path("results"),
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Show recorded runs on their test sets, ours beside published ones."""
+    with readable_errors(debug):
+        from tutvae.published import compare, recorded_rows
+        from tutvae.results import read_results
+
+        records = read_results(folder)
+        content = {
+            "recorded": [row.to_dict() for x in records for row in recorded_rows(x)],
+            "comparisons": [comparison.to_dict() for comparison in compare(records)],
+        }
+        show(_tables(records), content, as_json)
+
+
+def _tables(records: list[dict[str, Any]]) -> str:
+    """A table for each corpus, then one for each record of classifiers."""
+    from tutvae.published import published_corpora, published_rows, recorded_rows, table
+    from tutvae.results import summary_table
+
+    rows = [row for record in records for row in recorded_rows(record)]
+    parts = []
+    for corpus in dict.fromkeys(row.corpus for row in rows):
+        known = published_corpora().get(corpus)
+        tokens = "" if known is None else f", {known['tokens_per_document']} tokens a document"
+        ours = [row for row in rows if row.corpus == corpus]
+        parts.append(f"{corpus}, test set, nats a document{tokens}")
+        parts.append(table([*ours, *published_rows(corpus)]) + "\n")
+    for record in records:
+        if not recorded_rows(record):
+            parts.append(f"{record['name']}, accuracy on the test set\n{summary_table(record)}\n")
+    return "\n".join(parts).rstrip()
+
+
+@app.command()
 def info(as_json: AsJson = False) -> None:
     """Show versions, the device, its threads, and which corpora are at hand."""
     import tutvae

@@ -2,10 +2,10 @@
 
 While `fit` trains, it holds `configuration.json`, `metrics.jsonl` (a line an epoch),
 `last.safetensors` (weights, optimiser, schedule, random states, position in the epoch) and
-`best.safetensors` (weights alone). A run of an experiment file adds `weights.safetensors` (those
-that are measured), for texts `tokenizer.json`, and at its end `record.json`; then the checkpoints
-are no longer needed, and removed. Each file is written beside and renamed, so each is whole at any
-moment.
+`best.safetensors` (weights alone). A run of an experiment file adds `aggressive.json` (if it has
+such a phase, what that achieved), `weights.safetensors` (those that are measured), for texts
+`tokenizer.json`, and at its end `record.json`; then the checkpoints and `aggressive.json` are no
+longer needed, and removed. Each file is written beside and renamed, so each is whole at any moment.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class RunFolder:
         tokenizer: of a model of texts.
         record: what the finished run achieved.
         initialisation: the run folder of a model that this run's model starts from.
+        aggressive: what aggressive training achieved, which is over before the first checkpoint.
 
     Source: chapter 10.
     """
@@ -50,6 +51,7 @@ class RunFolder:
         self.tokenizer = self.path / "tokenizer.json"
         self.record = self.path / "record.json"
         self.initialisation = self.path / "initialisation"
+        self.aggressive = self.path / "aggressive.json"
         self._tensorboard = tensorboard
         self._writer: Any = None
 
@@ -94,7 +96,7 @@ class RunFolder:
 
     def remove_checkpoints(self) -> None:
         """Remove what only an unfinished run needs."""
-        for file in (self.last, self.best):
+        for file in (self.last, self.best, self.aggressive):
             file.unlink(missing_ok=True)
         shutil.rmtree(self.initialisation, ignore_errors=True)
 
@@ -107,8 +109,9 @@ class RunFolder:
     @property
     def _files(self) -> tuple[Path, ...]:
         """Every file that a run writes; the configuration, which says whose they are, last."""
-        others = (self.last, self.best, self.weights, self.metrics, self.tokenizer, self.record)
-        return (*others, self.configuration)
+        checkpoints = (self.last, self.best, self.aggressive)
+        others = (self.weights, self.metrics, self.tokenizer, self.record)
+        return (*checkpoints, *others, self.configuration)
 
     def write_metrics(self, records: list[dict[str, float]]) -> None:
         """Write the records of all epochs so far; the last of them is new."""

@@ -83,7 +83,7 @@ def evaluate_run(
     Args:
         run: what `load_run` gave; its model may be on any device.
         split: the part of the corpus.
-        importance_samples: S, where it is not the run's own.
+        importance_samples: S, where they are not the run's own on that split.
         progress: show a bar; by default only where somebody watches.
 
     Raises:
@@ -99,7 +99,6 @@ def evaluate_run(
     from tutvae.results import data_sha256
 
     experiment, model = run.experiment, run.model
-    samples = importance_samples or experiment.evaluation.importance_samples
     if isinstance(experiment, ImageExperiment):
         images = load_corpus(experiment.corpus)
         _check_data(run, data_sha256(images))
@@ -107,16 +106,18 @@ def evaluate_run(
             cast(VAE, model),
             experiment,
             _part(images, split),
-            importance_samples=samples,
+            importance_samples=importance_samples or experiment.evaluation.importance_samples,
             progress=progress,
         )
     texts = load_texts(experiment.corpus, run.tokenizer)
     _check_data(run, texts.sha256)
+    evaluation = experiment.evaluation
     return measure_texts(
         cast(TextVAE, model),
         _part(texts, split),
-        importance_samples=samples,
-        max_examples=experiment.evaluation.max_examples,
+        importance_samples=importance_samples or evaluation.samples_of(split),
+        max_examples=evaluation.max_examples,
+        precision=evaluation.precision,
         progress=progress,
     )
 

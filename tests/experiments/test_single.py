@@ -19,6 +19,7 @@ OF_TEXTS = sorted([*FINISHED, "tokenizer.json"])
 TIMES = ("started", "commit", "train_seconds", "initialisation_seconds")
 RATES = ("tokens_per_second", "examples_per_second")
 INITIALISED = "initialisation.epochs=2"
+AGGRESSIVE = "training.aggressive={window=2, max_encoder_steps=4, round_steps=3, max_rounds=2}"
 BEST = ["training.weights=best", "training.learning_rate=0.3", "training.patience=3"]
 
 
@@ -27,7 +28,10 @@ class KilledError(Exception):
 
 
 def without_times(record: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if key not in TIMES + RATES}
+    rest = {key: value for key, value in record.items() if key not in TIMES + RATES}
+    if "aggressive" in rest:
+        rest["aggressive"] = {k: v for k, v in rest["aggressive"].items() if k != "seconds"}
+    return rest
 
 
 def visible(folder: Path) -> list[str]:
@@ -242,6 +246,76 @@ class TestInterrupted:
         assert without_times(record) == without_times(expected[1])
         assert same_weights(model, expected[0])
         assert visible(tmp_path) == FINISHED
+
+
+class TestAggressivePhase:
+    """In an interrupted run, whose language model is trained before, in a folder of its own."""
+
+    @pytest.fixture
+    def phases(self, monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
+        """Where each phase is to stop, by the decoder's step, from the back; None not at all."""
+        stops: list[int | None] = []
+
+        def deadly(model: Any, train: Any, **options: Any) -> Any:
+            stop, kl_weight = stops.pop(), options["kl_weight"]
+
+            def schedule(step: int) -> float:
+                if step == stop:
+                    raise KilledError
+                return float(kl_weight(step))
+
+            return fit_aggressively(model, train, **{**options, "kl_weight": schedule})
+
+        fit_aggressively = fitting.fit_aggressively
+        monkeypatch.setattr(fitting, "fit_aggressively", deadly)
+        return stops
+
+    @pytest.mark.parametrize(
+        ("inside", "step", "phases_begun"),
+        [(4, None, 2), (None, 0, 2), (None, 1, 1), (None, 20, 1)],
+    )
+    def test_the_record_is_that_of_a_run_left_alone(
+        self,
+        reviews_toml: Path,
+        tmp_path: Path,
+        killed: Callable[..., list[int]],
+        phases: list[int | None],
+        inside: int | None,
+        step: int | None,
+        phases_begun: int,
+    ) -> None:
+        """Killed in the phase, before the first checkpoint after it, after that, and later."""
+        experiment = load_experiment(reviews_toml, [INITIALISED, AGGRESSIVE])
+        phases += [None]
+        expected = run_experiment(experiment, "now")
+        phases += [None, None, inside]
+        killed(step, training=2)
+        with pytest.raises(KilledError):
+            run_experiment(experiment, "now", folder=tmp_path)
+        torch.rand(5)  # the next process has another random state
+        killed(None)
+        model, record = run_experiment(experiment, "now", folder=tmp_path)
+        assert 3 - len(phases) == phases_begun
+        assert record["aggressive"]["decoder_steps"] > 0
+        assert without_times(record) == without_times(expected[1])
+        assert same_weights(model, expected[0])
+        assert visible(tmp_path) == OF_TEXTS
+
+    def test_its_folder_is_that_of_this_run(
+        self, reviews_toml: Path, tmp_path: Path, killed: Callable[..., list[int]]
+    ) -> None:
+        """Another run of a sweep with the same label begins anew."""
+        settings = [AGGRESSIVE, "seeds=[0]", "training.epochs=1"]
+        killed(3)
+        with pytest.raises(KilledError):
+            run_experiment(load_experiment(reviews_toml, settings), "now", folder=tmp_path)
+        assert (tmp_path / "all-0" / "aggressive.json").exists()
+        killed(None)
+        other = load_experiment(reviews_toml, [*settings, "training.aggressive.round_steps=2"])
+        _, record = run_experiment(other, "now", folder=tmp_path)
+        phase = record["runs"][0]["aggressive"]
+        assert phase["decoder_steps"] == 2 * len(phase["mutual_information"])
+        assert visible(tmp_path / "all-0") == [name for name in OF_TEXTS if name != "record.json"]
 
 
 class TestBestWeights:

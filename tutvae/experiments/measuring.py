@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from tutvae.data.batching import EncodedTexts, TextBatch
@@ -14,6 +15,7 @@ from tutvae.data.reviews import Reviews
 from tutvae.diagnostics import probe, sample_codes
 from tutvae.evaluation import Report, encode, evaluate
 from tutvae.experiments.text_corpora import EncodedCorpus
+from tutvae.experiments.text_sections import EvaluationPrecision
 from tutvae.models.text_vae import LanguageModel, TextVAE
 from tutvae.results import significant
 from tutvae.training import is_watched
@@ -31,6 +33,7 @@ def measure_texts(
     *,
     importance_samples: int,
     max_examples: int | None = None,
+    precision: EvaluationPrecision = "fp32",
     progress: bool | None = None,
 ) -> Report:
     """Measure a model on a split.
@@ -40,18 +43,22 @@ def measure_texts(
         texts: the split.
         importance_samples: S, the posterior samples a document.
         max_examples: at most so many documents, spread evenly over the split.
+        precision: of the heavy operations.
         progress: show a bar; by default only where somebody watches.
 
     Source: Burda et al. (2016), section 5. Chapter 7.
     """
     batches = list(spread_batches(texts, max_examples))
     logits = EVALUATION_TOKENS * model.decoder.vocabulary_size
-    return evaluate(
-        model,
-        tqdm(batches, "measuring", unit="batch", leave=False, disable=not is_watched(progress)),
-        importance_samples=importance_samples,
-        chunk_size=max(1, EVALUATION_LOGITS // logits),
-    )
+    bar = tqdm(batches, "measuring", unit="batch", leave=False, disable=not is_watched(progress))
+    device = next(model.parameters()).device.type
+    with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+        return evaluate(
+            model,
+            bar,
+            importance_samples=importance_samples,
+            chunk_size=max(1, EVALUATION_LOGITS // logits),
+        )
 
 
 def spread_batches(texts: EncodedTexts, count: int | None = None) -> Iterator[TextBatch]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
-from tutvae.checkpoints import load_weights, save_weights
+from tutvae.aggressive import AggressiveRound
+from tutvae.checkpoints import load_weights, save_weights, write_or_explain
 from tutvae.data.batching import Batches
-from tutvae.experiments.fitting import fit_as_described
+from tutvae.experiments.fitting import fit_aggressively_as_described, fit_as_described
 from tutvae.experiments.measuring import (
     CURVE_DIGITS,
     EVALUATION_TOKENS,
@@ -71,23 +74,17 @@ def train_and_measure(
     if isinstance(model, TextVAE) and experiment.initialisation is not None:
         seconds = _initialise(model, experiment, corpus, folder, progress)
         outcome["initialisation_seconds"] = round(seconds, 1)
-    history = _fit(model, experiment, corpus, experiment.training.epochs, folder, progress)
+    steps_before = 0
+    if isinstance(model, TextVAE) and experiment.training.aggressive is not None:
+        outcome["aggressive"] = _aggressive_phase(model, experiment, corpus, folder)
+        steps_before = outcome["aggressive"]["decoder_steps"]
+    epochs = experiment.training.epochs
+    history = _fit(model, experiment, corpus, epochs, folder, progress, steps_before)
     outcome |= _about_training(model, history, corpus)
     if folder is not None:
-        if experiment.training.weights == "best":
-            load_weights(model, RunFolder(folder).best)
-            outcome["best_epoch"] = history.best["epoch"]
-        corpus.tokenizer.save(RunFolder(folder).tokenizer)
-        save_weights(model, RunFolder(folder).weights)
-    evaluation = experiment.evaluation
-    samples, count = evaluation.importance_samples, evaluation.max_examples
-    outcome["reports"] = {}
-    for name, split in (("valid", corpus.valid), ("test", corpus.test)):
-        report = measure_texts(
-            model, split, importance_samples=samples, max_examples=count, progress=progress
-        )
-        outcome["reports"][name] = significant(report.to_dict(), REPORT_DIGITS)
-    if isinstance(model, TextVAE) and evaluation.factors:
+        outcome |= _keep(model, experiment, corpus, history, folder)
+    outcome["reports"] = _reports(model, experiment, corpus, progress)
+    if isinstance(model, TextVAE) and experiment.evaluation.factors:
         outcome["probes"] = probe_factors(model, corpus)
     return model, outcome
 
@@ -129,6 +126,41 @@ def _initialise(
     return history.seconds
 
 
+def _aggressive_phase(
+    model: TextVAE, experiment: TextExperiment, corpus: EncodedCorpus, folder: Path | None
+) -> dict[str, Any]:
+    """Do the phase before `fit`, unless `fit` goes on from later; return what it achieved."""
+    if folder is None:
+        return _fit_aggressively(model, experiment, corpus)
+    kept = RunFolder(folder)
+    kept.open(experiment.identity(corpus.sha256))
+    if kept.last.exists():
+        found: dict[str, Any] = json.loads(kept.aggressive.read_text(encoding="utf-8"))
+        return found
+    phase = _fit_aggressively(model, experiment, corpus)
+    write_or_explain(kept.aggressive, json.dumps(phase, allow_nan=False).encode())
+    return phase
+
+
+def _fit_aggressively(
+    model: TextVAE, experiment: TextExperiment, corpus: EncodedCorpus
+) -> dict[str, Any]:
+    """Do the phase that `[training.aggressive]` describes; return what it took and achieved."""
+    start = time.perf_counter()
+    training = experiment.training
+    rounds: list[AggressiveRound] = []
+    if training.aggressive is not None:
+        train, valid = _training_batches(experiment, corpus), _validation_batches(corpus)
+        rounds = fit_aggressively_as_described(model, training, training.aggressive, train, valid)
+    information = [done.mutual_information for done in rounds]
+    return {
+        "seconds": round(time.perf_counter() - start, 1),
+        "decoder_steps": sum(done.decoder_steps for done in rounds),
+        "encoder_steps": sum(done.encoder_steps for done in rounds),
+        "mutual_information": significant(information, CURVE_DIGITS),
+    }
+
+
 def _fit(
     model: LanguageModel | TextVAE,
     experiment: TextExperiment,
@@ -136,22 +168,72 @@ def _fit(
     epochs: int,
     folder: Path | None,
     progress: bool | None,
+    steps_before: int = 0,
 ) -> History:
     """Fit a model as `[training]` says, for so many epochs."""
-    training = experiment.training
-    train = Batches(
-        corpus.train,
-        batch_size=training.batch_size,
-        token_budget=training.token_budget,
-        seed=experiment.seed or 0,
-    )
     return fit_as_described(
         model,
-        training,
-        train,
+        experiment.training,
+        _training_batches(experiment, corpus),
         epochs=epochs,
-        valid=Batches(corpus.valid, token_budget=EVALUATION_TOKENS, shuffle=False),
+        valid=_validation_batches(corpus),
+        steps_before=steps_before,
         run_folder=folder,
         configuration=experiment.identity(corpus.sha256),
         progress=progress,
     )
+
+
+def _training_batches(experiment: TextExperiment, corpus: EncodedCorpus) -> Batches:
+    """The training documents as `[training]` wants them."""
+    return Batches(
+        corpus.train,
+        batch_size=experiment.training.batch_size,
+        token_budget=experiment.training.token_budget,
+        seed=experiment.seed or 0,
+    )
+
+
+def _validation_batches(corpus: EncodedCorpus) -> Batches:
+    """What is measured after every epoch."""
+    return Batches(corpus.valid, token_budget=EVALUATION_TOKENS, shuffle=False)
+
+
+def _keep(
+    model: LanguageModel | TextVAE,
+    experiment: TextExperiment,
+    corpus: EncodedCorpus,
+    history: History,
+    folder: Path,
+) -> dict[str, Any]:
+    """Keep tokenizer and weights; tell which epoch's, where the model was given the best ones."""
+    kept = RunFolder(folder)
+    chosen: dict[str, Any] = {}
+    if experiment.training.weights == "best":
+        load_weights(model, kept.best)
+        chosen["best_epoch"] = history.best["epoch"]
+    corpus.tokenizer.save(kept.tokenizer)
+    save_weights(model, kept.weights)
+    return chosen
+
+
+def _reports(
+    model: LanguageModel | TextVAE,
+    experiment: TextExperiment,
+    corpus: EncodedCorpus,
+    progress: bool | None,
+) -> dict[str, Any]:
+    """Measure a model on the validation and the test set."""
+    evaluation = experiment.evaluation
+    reports: dict[str, Any] = {}
+    for name, split in (("valid", corpus.valid), ("test", corpus.test)):
+        report = measure_texts(
+            model,
+            split,
+            importance_samples=evaluation.samples_of(name),
+            max_examples=evaluation.max_examples,
+            precision=evaluation.precision,
+            progress=progress,
+        )
+        reports[name] = significant(report.to_dict(), REPORT_DIGITS)
+    return reports
