@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,19 @@ class TestSample:
         expected = sample_texts(run.model, run.tokenizer, 2, temperature=0.0)
         result = tutvae("sample", vae, "-n", 2, "--temperature", 0)
         assert result.stdout.splitlines() == expected
+
+    def test_whoever_has_read_enough_is_told_nothing(
+        self, vae: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Such as `head`."""
+
+        def closed(*_: object) -> None:
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+        monkeypatch.setattr("tutvae.cli_runs.show", closed)
+        result = tutvae("sample", vae)
+        assert result.exit_code == 1
+        assert result.output == ""
 
 
 class TestReconstruct:

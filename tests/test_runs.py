@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import tutvae
 from tutvae import load_run, reconstruct, sample_texts
-from tutvae.experiments import load_experiment
+from tutvae.experiments import load_experiment, run_experiment
 from tutvae.models import VAE, LanguageModel, TextVAE
 from tutvae.runs import evaluate_run
 
@@ -52,8 +52,6 @@ class TestLoading:
         assert len(reconstruct(run.model, run.tokenizer, texts)) == 3
 
     def test_a_run_of_a_sweep(self, reviews_toml: Path, tmp_path: Path) -> None:
-        from tutvae.experiments import run_experiment
-
         settings = ["variants.a.model.latent_size=2", "training.epochs=1", "seeds=[1, 6]"]
         run_experiment(load_experiment(reviews_toml, settings), "x", folder=tmp_path)
         run = load_run(tmp_path / "a-6")
@@ -185,6 +183,14 @@ class TestEvaluating:
     def test_with_other_samples(self, run_folders: dict[str, Path]) -> None:
         report = evaluate_run(load_run(run_folders["vae"]), importance_samples=2)
         assert report.importance_samples == 2
+
+    def test_the_same_documents(self, reviews_toml: Path, tmp_path: Path) -> None:
+        """Where the run was content with some of them."""
+        settings = ["evaluation.max_examples=12", "training.epochs=1"]
+        run_experiment(load_experiment(reviews_toml, settings), "x", folder=tmp_path)
+        found = evaluate_run(load_run(tmp_path))
+        assert found.examples == 12
+        assert found.bound == pytest.approx(record_of(tmp_path)["reports"]["test"]["bound"])
 
     def test_it_knows_the_words_by_the_run_s_tokenizer(self, copy: Path) -> None:
         """Whatever order the ids would have now."""

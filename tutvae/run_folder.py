@@ -129,7 +129,7 @@ class RunFolder:
 
 @contextmanager
 def locked(folder: str | Path) -> Iterator[None]:
-    """Keep every other process out of a folder that a run writes to.
+    """Keep every other run out of a folder that a run writes to.
 
     The operating system lets go of the folder when the process ends, however it ends.
 
@@ -137,7 +137,7 @@ def locked(folder: str | Path) -> Iterator[None]:
         folder: made if it does not exist.
 
     Raises:
-        BlockingIOError: another process has locked the folder.
+        BlockingIOError: the folder is locked already.
         OSError: the folder cannot be made or written to.
     """
     from filelock import FileLock, Timeout
@@ -145,8 +145,7 @@ def locked(folder: str | Path) -> Iterator[None]:
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # As a singleton it may be locked again by whoever has locked it.
-        lock = FileLock(folder / ".lock", is_singleton=True)
+        lock = FileLock(folder / ".lock")
         lock.acquire(timeout=0)
     except Timeout:
         raise BlockingIOError(

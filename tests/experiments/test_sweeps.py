@@ -249,6 +249,9 @@ class TestGoingOn:
         )
         assert epochs == [2]
         assert not list(tmp_path.glob("*/last.safetensors"))
+        (tmp_path / "all-4" / "last.safetensors").touch()  # as if a kill had come before
+        sweep(two)
+        assert not list(tmp_path.glob("*/last.safetensors"))
         assert len(list(tmp_path.glob("*/weights.safetensors"))) == 3
 
     @pytest.mark.parametrize(
