@@ -210,6 +210,24 @@ def reviews_run(reviews_toml: Path) -> tuple[Any, dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
+def run_folders(
+    reviews_toml: Path, digits_toml: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """The folders of three finished runs: "vae", "language_model" and "images"."""
+    from tutvae.experiments import load_experiment, run_experiment
+
+    experiments = {
+        "vae": load_experiment(reviews_toml),
+        "language_model": load_experiment(reviews_toml, ["model.latent_size=0"]),
+        "images": load_experiment(digits_toml, ["training.epochs=1"]),
+    }
+    folder = tmp_path_factory.mktemp("runs")
+    for name, experiment in experiments.items():
+        run_experiment(experiment, f"tutvae train {name}.toml", folder=folder / name)
+    return {name: folder / name for name in experiments}
+
+
+@pytest.fixture(scope="session")
 def sweep_toml(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An experiment file of six runs that take a few seconds."""
     path = tmp_path_factory.mktemp("experiments") / "tiny_sweep.toml"

@@ -16,6 +16,7 @@ from tutvae.checkpoints import (
     optimizer_state,
     random_state,
     save_tensors,
+    save_weights,
     set_optimizer_state,
     set_random_state,
 )
@@ -78,6 +79,41 @@ class TestWeights:
             load_weights(nn.Linear(3, 2, bias=False), tmp_path)
         with pytest.raises(ValueError, match=r"4 tensors differ.*'0.weight', absent there"):
             load_weights(nn.Sequential(nn.Linear(3, 2)), tmp_path / "best.safetensors")
+
+    def test_they_come_back_by_themselves(self, tmp_path: Path) -> None:
+        """Also from half the precision; the model keeps its own."""
+        model = nn.Linear(3, 2)
+        path = tmp_path / "weights.safetensors"
+        save_weights(model, path)
+        other = nn.Linear(3, 2)
+        load_weights(other, path)
+        assert torch.equal(other.weight, model.weight)
+        save_weights(nn.Linear(3, 2).half(), path)
+        load_weights(other, path)
+        assert other.weight.dtype == torch.float32
+        assert not torch.equal(other.weight, model.weight)
+
+    def test_tied_ones(self, tmp_path: Path) -> None:
+        model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+        model[1].weight = model[0].weight
+        save_weights(model, tmp_path / "x.safetensors")
+        other = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+        load_weights(other, tmp_path / "x.safetensors")
+        assert torch.equal(other[1].weight, model[0].weight)
+
+    def test_which_of_a_folder(self, tmp_path: Path) -> None:
+        """Those of the finished run before the best, and the best before the last."""
+        model = nn.Linear(3, 2)
+        for value, name in enumerate(("last", "best", "weights")):
+            nn.init.constant_(model.bias, value)
+            path = tmp_path / f"{name}.safetensors"
+            if name == "weights":
+                save_weights(model, path)
+            else:
+                save_tensors(path, {f"model.{k}": x for k, x in model.state_dict().items()})
+            other = nn.Linear(3, 2)
+            load_weights(other, tmp_path)
+            assert other.bias.tolist() == [value, value]
 
     def test_a_folder_without_any(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match=r"no checkpoint .*last\.safetensors"):

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
-import os
+import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -15,8 +18,9 @@ from tutvae.cli import app
 from tutvae.data.batching import Batches
 from tutvae.data.reviews import ReviewGrammar
 from tutvae.data.tokenization import Tokenizer
+from tutvae.experiments import load_experiment, run_experiment
 from tutvae.models import VAE, LSTMDecoder, LSTMEncoder, TextVAE
-from tutvae.results import read_result
+from tutvae.results import read_result, write_result
 
 runner = CliRunner()
 
@@ -46,7 +50,6 @@ class TestTrain:
         model = VAE(64, 4, (32,))
         weights = tmp_path / "runs" / "short" / "weights.safetensors"
         model.load_state_dict(load_file(weights))
-        assert os.listdir(weights.parent) == [weights.name]
         report = record["reports"]["test"]
         with torch.no_grad():  # the weights are the trained ones: close to the reported bound
             corpus = tutvae.digits().test
@@ -68,7 +71,6 @@ class TestTrain:
         result = runner.invoke(app, ["train", str(reviews_toml), *folders, *settings])
         assert result.exit_code == 0, result.output
         kept = tmp_path / "runs" / "tiny_reviews"
-        assert sorted(os.listdir(kept)) == ["tokenizer.json", "weights.safetensors"]
         tokenizer = Tokenizer.load(kept / "tokenizer.json")
         decoder = LSTMDecoder(len(tokenizer), 8, 13, 3)
         model = TextVAE(LSTMEncoder(len(tokenizer), 7, 11, 3), decoder)
@@ -102,10 +104,10 @@ class TestTrain:
         ]
         record = read_result(tmp_path / "results" / "tiny_sweep.json")
         assert len(record["runs"]) == 6
-        kept = os.listdir(tmp_path / "runs" / "tiny_sweep")
-        assert sorted(kept) == sorted(
-            f"{run['variant']}-{run['seed']}.json" for run in record["runs"]
-        )
+        kept = tmp_path / "runs" / "tiny_sweep"
+        labels = sorted(f"{run['variant']}-{run['seed']}" for run in record["runs"])
+        assert sorted(path.stem for path in kept.glob("*.json")) == labels
+        assert sorted(path.parent.name for path in kept.glob("*/weights.safetensors")) == labels
 
     @pytest.mark.parametrize(
         ("settings", "message"),
@@ -173,30 +175,163 @@ class TestTrain:
         assert isinstance(result.exception, ZeroDivisionError)
 
 
+class TestGoingOn:
+    def test_killed_at_any_moment(
+        self, reviews_toml: Path, folders: list[str], tmp_path: Path
+    ) -> None:
+        """By SIGKILL, in its third epoch; the same command ends as if nothing had happened."""
+        arguments = ["train", str(reviews_toml), *folders, "--set", "training.epochs=15"]
+        program = "from tutvae.cli import app; app()"
+        metrics = tmp_path / "runs" / "tiny_reviews" / "metrics.jsonl"
+        with subprocess.Popen([sys.executable, "-c", program, *arguments]) as process:
+            while not metrics.exists() or len(metrics.read_text().splitlines()) < 2:
+                assert process.poll() is None, "it ended before it could be killed"
+                time.sleep(0.01)
+            process.kill()
+        assert not (tmp_path / "results" / "tiny_reviews.json").exists()
+        result = runner.invoke(app, arguments)
+        assert result.exit_code == 0, result.output
+        assert "found an interrupted run" in result.stderr
+        expected = run_experiment(load_experiment(reviews_toml, ["training.epochs=15"]), "alone")[1]
+        record = read_result(tmp_path / "results" / "tiny_reviews.json")
+        for key in ("configuration", "data_sha256", "curves", "reports", "probes"):
+            assert record[key] == expected[key]
+
+    def test_a_finished_run_is_not_done_again(
+        self, reviews_toml: Path, folders: list[str], tmp_path: Path
+    ) -> None:
+        """Not even where its results file was lost."""
+        arguments = ["train", str(reviews_toml), *folders, "--set", "training.epochs=1"]
+        assert runner.invoke(app, arguments).exit_code == 0
+        path = tmp_path / "results" / "tiny_reviews.json"
+        before = path.read_bytes()
+        path.unlink()
+        result = runner.invoke(app, arguments)
+        assert result.exit_code == 0, result.output
+        assert "was finished before, so nothing was trained" in result.stderr
+        assert path.read_bytes() == before
+        other = runner.invoke(app, [*arguments, "--set", "training.epochs=2"])
+        assert other.exit_code == 1
+        assert "its training.epochs is 1, now it is 2" in other.output
+        assert path.read_bytes() == before
+
+    def test_a_sweep_says_what_is_there(
+        self, reviews_toml: Path, folders: list[str], tmp_path: Path
+    ) -> None:
+        arguments = ["train", str(reviews_toml), *folders, "--set", "training.epochs=1"]
+        assert runner.invoke(app, [*arguments, "--set", "seeds=[1]"]).exit_code == 0
+        result = runner.invoke(app, [*arguments, "--set", "seeds=[1, 2]"])
+        first, second = result.stderr.splitlines()
+        assert first.startswith("[1/2] finished before")
+        assert second.startswith("[2/2] all-2: ")
+
+    def test_one_at_a_time(self, reviews_toml: Path, folders: list[str], tmp_path: Path) -> None:
+        kept = tmp_path / "runs" / "tiny_reviews"
+        kept.mkdir(parents=True)
+        with FileLock(kept / ".lock"):
+            result = runner.invoke(app, ["train", str(reviews_toml), *folders])
+        assert result.exit_code == 1
+        assert result.output.startswith("error: another process is writing to ")
+
+    def test_a_person_who_stops_it_is_told_how_to_go_on(
+        self, reviews_toml: Path, folders: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def stopped(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("tutvae.experiments.run_experiment", stopped)
+        result = runner.invoke(app, ["train", str(reviews_toml), *folders])
+        assert result.exit_code == 130
+        assert "the same command goes on" in result.stderr
+
+
+class TestResults:
+    @pytest.fixture
+    def folder(
+        self,
+        digits_run: tuple[Any, dict[str, Any]],
+        sweep_run: dict[str, Any],
+        classification_run: dict[str, Any],
+        tmp_path: Path,
+    ) -> Path:
+        """Results files of three kinds, the sweep's as if it were of the Penn Treebank."""
+        configuration = {**sweep_run["configuration"], "corpus": {"name": "ptb"}}
+        for record in (
+            digits_run[1],
+            {**sweep_run, "name": "ptb_remedies", "configuration": configuration},
+            classification_run,
+        ):
+            write_result(record, tmp_path)
+        return tmp_path
+
+    def test_tables(self, folder: Path) -> None:
+        result = runner.invoke(app, ["results", str(folder)])
+        assert result.exit_code == 0, result.output
+        ptb, digits, labels = result.output.split("\n\n")
+        lines = ptb.splitlines()
+        assert lines[0] == "ptb, test set, nats a document, 21.917 tokens a document"
+        assert [line.split()[0] for line in lines[2:] if line.startswith("ptb_remedies/")] == [
+            f"ptb_remedies/{name}" for name in ("vae", "language_model", "cnn")
+        ]
+        assert "Texar, README of its VAE example [V]: VAE, LSTM decoder" in ptb
+        assert digits.splitlines()[0] == "digits, test set, nats a document"
+        assert labels.splitlines()[0] == "tiny_labels, accuracy on the test set"
+        assert "semi_supervised" in labels
+
+    def test_json(self, folder: Path) -> None:
+        result = runner.invoke(app, ["results", str(folder), "--json"])
+        assert result.exit_code == 0, result.output
+        content = json.loads(result.output)
+        models = [row["model"] for row in content["recorded"]]
+        assert models == [
+            *(f"ptb_remedies/{x}" for x in ("vae", "language_model", "cnn")),
+            "tiny_digits",
+        ]
+        assert content["comparisons"] == []  # no variant of these names answers a published figure
+
+    def test_an_empty_folder(self, tmp_path: Path) -> None:
+        result = runner.invoke(app, ["results", str(tmp_path)])
+        assert result.exit_code == 1
+        assert result.output.startswith("error: there is no results file in ")
+
+
 class TestInfo:
-    def test_json(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("TUTVAE_DATA", "some/where")
+    FACTS: ClassVar = {"tutvae", "python", "torch", "numpy", "accelerate", "tokenizers", "device"}
+    MACHINE: ClassVar = {"accelerator", "processor", "cores", "threads"}
+
+    def test_json(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TUTVAE_DATA", str(tmp_path))
+        (tmp_path / "ptb").mkdir()
+        (tmp_path / "ptb" / "ptb.train.txt.gz").touch()
         result = runner.invoke(app, ["info", "--json"])
         assert result.exit_code == 0
         facts = json.loads(result.output)
-        assert set(facts) == {"tutvae", "torch", "python", "device", "TUTVAE_DATA"}
+        assert set(facts) == self.FACTS | self.MACHINE | {"TUTVAE_DATA", "data"}
         assert facts["tutvae"] == tutvae.__version__
         assert facts["torch"] == torch.__version__
-        assert facts["TUTVAE_DATA"] == "some/where"
+        assert facts["threads"] == torch.get_num_threads()
+        assert facts["TUTVAE_DATA"] == str(tmp_path)
+        assert facts["data"]["ptb"] == {"found": True, "folder": str(tmp_path / "ptb")}
+        assert facts["data"]["mnist"] == {"found": False, "folder": str(tmp_path / "mnist")}
 
-    def test_lines(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_lines(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("TUTVAE_DATA", raising=False)
+        monkeypatch.setenv("HOME", str(tmp_path))
         result = runner.invoke(app, ["info"])
         assert result.exit_code == 0
-        rows = [line.split(maxsplit=1) for line in result.output.splitlines()]
-        assert rows[0] == ["tutvae", tutvae.__version__]
-        assert rows[-1] == ["TUTVAE_DATA", "not set"]
+        rows = dict(line.split(maxsplit=1) for line in result.output.splitlines())
+        assert rows["tutvae"] == tutvae.__version__
+        assert rows["TUTVAE_DATA"] == "not set"
+        assert rows["ptb"] == f"not found in {tmp_path / '.cache' / 'tutvae' / 'ptb'}"
+        assert rows["yelp"] == "not found, set TUTVAE_DATA"
+        assert json.loads(runner.invoke(app, ["info", "--json"]).output)["TUTVAE_DATA"] is None
 
 
 def test_without_arguments_it_explains_itself() -> None:
     result = runner.invoke(app, [])
-    assert "train" in result.output
-    assert "info" in result.output
+    commands = ("train", "evaluate", "sample", "reconstruct", "interpolate", "results", "info")
+    for command in commands:
+        assert command in result.output
 
 
 @pytest.mark.parametrize(

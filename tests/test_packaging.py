@@ -22,6 +22,7 @@ COLAB = {
     "accelerate": "1.10.1",
     "annotated-types": "0.7.0",
     "datasets": "4.0.0",
+    "filelock": "3.19.1",
     "joblib": "1.5.2",
     "matplotlib": "3.10.0",
     "numpy": "2.0.2",

@@ -31,6 +31,7 @@ from tutvae.results import (
     hardware,
     provenance,
     read_result,
+    read_results,
     recorded_result,
     significant,
     summary,
@@ -104,17 +105,27 @@ IMAGE_RUN = {
 SHARE = {"type": "number", "minimum": 0, "maximum": 1}
 PROBE = closed({"accuracy": SHARE, "nats": NATS, "entropy": NATS})
 FACTORS = ("category", "stars", "person", "tense")
+AGGRESSIVE = closed(
+    {
+        "seconds": {"type": "number", "minimum": 0},
+        "decoder_steps": COUNT,
+        "encoder_steps": COUNT,
+        "mutual_information": {"type": "array", "items": {"type": "number", "minimum": 0}},
+    }
+)
 TEXT_RUN = {
+    "aggressive": AGGRESSIVE,
     "initialisation_seconds": {"type": "number", "minimum": 0},
     "train_seconds": {"type": "number", "minimum": 0},
     "tokens_per_second": COUNT,
     "parameters": COUNT,
     "receptive_field": COUNT,
+    "best_epoch": COUNT,
     "curves": CURVES,
     "reports": closed({"valid": REPORT, "test": REPORT}),
     "probes": closed(dict.fromkeys(FACTORS, PROBE)),
 }
-OPTIONAL = ("initialisation_seconds", "receptive_field", "probes")
+OPTIONAL = ("aggressive", "initialisation_seconds", "receptive_field", "best_epoch", "probes")
 ENTROPY = {"entropy": closed({"value": NATS, "standard_error": NATS})}
 SWEEP_RUN = {"variant": STRING, "seed": {"type": "integer"}, "commit": COMMIT, **TEXT_RUN}
 RUNS = {"type": "array", "items": closed(SWEEP_RUN, optional=OPTIONAL), "minItems": 1}
@@ -192,11 +203,17 @@ def check_classifiers(record: dict[str, Any], experiment: ClassificationExperime
 def check_run(outcome: dict[str, Any], experiment: Any) -> None:
     """Assert that the numbers of one run agree with each other and with its description."""
     latent_size = experiment.model.latent_size
-    for curve in outcome["curves"].values():
-        assert len(curve) == experiment.training.epochs
-    for report in outcome["reports"].values():
-        samples = experiment.evaluation.importance_samples if latent_size else 1
-        assert report["importance_samples"] == samples
+    epochs = {len(curve) for curve in outcome["curves"].values()}
+    assert len(epochs) == 1
+    if getattr(experiment.training, "patience", None) is None:
+        assert epochs == {experiment.training.epochs}
+    else:
+        assert max(epochs) <= experiment.training.epochs
+    for split, report in outcome["reports"].items():
+        samples = experiment.evaluation.importance_samples
+        if isinstance(experiment, TextExperiment):
+            samples = experiment.evaluation.samples_of(split)
+        assert report["importance_samples"] == (samples if latent_size else 1)
         assert len(report["kl_per_dimension"]) == latent_size
         assert report["active_units"] <= latent_size
         assert report["bound"] == pytest.approx(report["reconstruction"] + report["kl"], rel=1e-5)
@@ -211,6 +228,13 @@ def check_run(outcome: dict[str, Any], experiment: Any) -> None:
         assert ("probes" in outcome) == (experiment.evaluation.factors and latent_size > 0)
         assert ("receptive_field" in outcome) == (experiment.decoder.kind == "dilated_cnn")
         assert ("initialisation_seconds" in outcome) == (experiment.initialisation is not None)
+        assert ("best_epoch" in outcome) == (experiment.training.weights == "best")
+        aggressive = experiment.training.aggressive
+        assert ("aggressive" in outcome) == (aggressive is not None)
+        if aggressive is not None:
+            rounds = len(outcome["aggressive"]["mutual_information"])
+            assert 1 <= rounds <= aggressive.max_rounds
+            assert outcome["aggressive"]["decoder_steps"] == rounds * aggressive.round_steps
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
@@ -308,6 +332,16 @@ class TestReading:
     def test_no_file(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match=r"x\.json"):
             read_result(tmp_path / "x.json")
+
+    def test_all_of_a_folder_by_name(self, tmp_path: Path) -> None:
+        for name in ("second", "first"):
+            write_result({**TestWriting.RECORD, "name": name}, tmp_path)
+        (tmp_path / "notes.txt").write_text("no results file")
+        assert [record["name"] for record in read_results(tmp_path)] == ["first", "second"]
+
+    def test_a_folder_without_any(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError, match="no results file"):
+            read_results(tmp_path)
 
 
 class TestRecordedRuns:

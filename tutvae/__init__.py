@@ -28,6 +28,7 @@ from tutvae.models import (
     TextVAE,
     initialise_encoder,
 )
+from tutvae.runs import TrainedRun, load_run
 from tutvae.training import History, fit
 
 __version__ = "0.1.0"
@@ -50,6 +51,7 @@ __all__ = [
     "TextPredictor",
     "TextVAE",
     "Tokenizer",
+    "TrainedRun",
     "ag_news",
     "change_label",
     "compare_clusters",
@@ -63,6 +65,7 @@ __all__ = [
     "initialise_encoder",
     "interpolate_texts",
     "label_subset",
+    "load_run",
     "mnist",
     "mutual_information",
     "plots",

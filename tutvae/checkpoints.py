@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tutvae.data.files import write_beside
 
 LAST, BEST = "last.safetensors", "best.safetensors"  # in a run folder
+WEIGHTS = "weights.safetensors"  # there, too: a model's state dict and nothing else
 ABOUT = "tutvae"  # the entry of a safetensors file's metadata
 
 
@@ -33,9 +34,7 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], about: Any = N
             stays.
         TypeError: `about` holds something else, or a value is no tensor.
     """
-    # Tied weights share their memory, which the format forbids.
-    whole = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    content = safetensors.torch.save(whole, {ABOUT: json.dumps(_packed(about))})
+    content = safetensors.torch.save(_apart(tensors), {ABOUT: json.dumps(_packed(about))})
     write_or_explain(Path(path), content)
 
 
@@ -46,23 +45,36 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], Any]:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged or was not written by `save_tensors`.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no checkpoint {path}")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            about = _unpacked(json.loads(file.metadata()[ABOUT]))
-            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
-    except (safetensors.SafetensorError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no whole checkpoint of this package ({error})") from error
+    tensors, metadata = _read(path)
+    if ABOUT not in metadata:
+        raise ValueError(f"{path} is no whole checkpoint of this package: it holds tensors alone")
+    return tensors, _unpacked(json.loads(metadata[ABOUT]))
+
+
+def save_weights(model: nn.Module, path: str | Path) -> None:
+    """Write a model's state dict, and nothing else, into a safetensors file.
+
+    Args:
+        model: on any device.
+        path: the file. It is replaced in one move, once the new one is whole.
+
+    Raises:
+        OSError: the folder cannot be written to, or the disk is full; what was there before
+            stays.
+
+    Source: chapter 10.
+    """
+    write_or_explain(Path(path), safetensors.torch.save(_apart(model.state_dict())))
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
     """Give a model the weights of a run.
 
     Args:
-        model: built as it was for the run; on any device.
-        path: a run folder, which means its best weights, or else its last; or one of the files
-            `best.safetensors` and `last.safetensors` themselves.
+        model: built as it was for the run; on any device. It keeps its precision, whatever that
+            of the file.
+        path: a safetensors file with a model's weights; or a run folder, which means those of
+            the finished run, else its best, else its last.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -72,8 +84,10 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     """
     path = Path(path)
     if path.is_dir():
-        path = path / (BEST if (path / BEST).exists() else LAST)
-    set_weights(model, model_weights(load_tensors(path)[0]), str(path))
+        there = [path / name for name in (WEIGHTS, BEST, LAST) if (path / name).exists()]
+        path = there[0] if there else path / LAST
+    tensors, metadata = _read(path)
+    set_weights(model, model_weights(tensors) if ABOUT in metadata else tensors, str(path))
 
 
 def model_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -173,6 +187,23 @@ def not_written(path: Path, error: OSError) -> OSError:
         f"{path} could not be written ({error}). What was there before is whole: make room, or "
         "the folder writable, and start the same run again to go on from its last checkpoint"
     )
+
+
+def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a safetensors file."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path}")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, file.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is no whole checkpoint of this package ({error})") from error
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU: tied weights share their memory, which the format forbids."""
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
 
 
 def _packed(value: Any) -> Any:

@@ -160,13 +160,9 @@ def evaluate(
     scores = score(
         model, batches, importance_samples=importance_samples, chunk_size=chunk_size, seed=seed
     )
-    N = len(scores.nll)
-    used = min(N, AGGREGATED_POSTERIORS)
-    # Spread evenly over the examples, which may come sorted.
-    rows = torch.arange(used) * N // used
-    q = Normal(scores.posterior.loc[rows], scores.posterior.scale[rows], validate_args=False)
+    q = aggregated(scores.posterior)
     return Report(
-        examples=N,
+        examples=len(scores.nll),
         reconstruction=scores.reconstruction.mean().item(),
         kl=scores.kl.sum(1).mean().item(),
         importance_weighted_nll=scores.nll.mean().item(),
@@ -174,7 +170,7 @@ def evaluate(
         active_units=int(active_units(scores.posterior.loc).sum()),
         kl_per_dimension=tuple(scores.kl.mean(0).tolist()),
         mutual_information=mutual_information(q, seed),
-        mutual_information_ceiling=math.log(used),
+        mutual_information_ceiling=math.log(len(q.loc)),
         tokens=scores.tokens,
     )
 
@@ -313,6 +309,23 @@ def encode(model: LatentVariableModel, batches: Iterable[Any]) -> Normal:
         raise ValueError("there is nothing to encode: no batch came")
     mean, scale = _in_order(rows, positions)
     return Normal(mean, scale)
+
+
+def aggregated(q: Normal) -> Normal:
+    """Pick the posteriors that a mutual information is estimated from.
+
+    Args:
+        q: the posteriors of N examples, `[N, Z]`.
+
+    Returns:
+        At most 2,048 of them, spread evenly over the examples, which may come sorted.
+
+    Source: Hoffman & Johnson (2016), section 2. Chapter 4.
+    """
+    N = len(q.loc)
+    used = min(N, AGGREGATED_POSTERIORS)
+    rows = torch.arange(used) * N // used
+    return Normal(q.loc[rows], q.scale[rows], validate_args=False)
 
 
 def active_units(means: Tensor, threshold: float = ACTIVE_UNIT_VARIANCE) -> Tensor:

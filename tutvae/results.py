@@ -116,6 +116,19 @@ def read_result(path: str | Path) -> dict[str, Any]:
     return record
 
 
+def read_results(folder: str | Path) -> list[dict[str, Any]]:
+    """Read all results files of a folder, in the order of their names.
+
+    Raises:
+        FileNotFoundError: there is no results file.
+        ValueError: a JSON file there is not a results file.
+    """
+    paths = sorted(Path(folder).glob("*.json"))
+    if not paths:
+        raise FileNotFoundError(f"there is no results file in {folder}: run `tutvae train` first")
+    return [read_result(path) for path in paths]
+
+
 def recorded_result(name: str) -> dict[str, Any]:
     """Read a results file that comes with the project.
 

@@ -1,18 +1,23 @@
 """The folder of a training run.
 
-It holds `configuration.json`, `metrics.jsonl` (a line an epoch), `last.safetensors` (weights,
-optimiser, schedule, random states, position in the epoch) and `best.safetensors` (weights alone).
-Each is written beside and renamed, so each is whole at any moment.
+While `fit` trains, it holds `configuration.json`, `metrics.jsonl` (a line an epoch),
+`last.safetensors` (weights, optimiser, schedule, random states, position in the epoch) and
+`best.safetensors` (weights alone). A run of an experiment file adds `aggressive.json` (if it has
+such a phase, what that achieved), `weights.safetensors` (those that are measured), for texts
+`tokenizer.json`, and at its end `record.json`; then the checkpoints and `aggressive.json` are no
+longer needed, and removed. Each file is written beside and renamed, so each is whole at any moment.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tutvae.checkpoints import BEST, LAST, not_written, write_or_explain
+from tutvae.checkpoints import BEST, LAST, WEIGHTS, not_written, write_or_explain
 
 
 class RunFolder:
@@ -25,8 +30,13 @@ class RunFolder:
     Attributes:
         last: the checkpoint from which training goes on.
         best: the weights of the epoch with the best bound.
+        weights: the weights of the trained model alone.
         metrics: the history, a JSON object a line.
         configuration: what the run is.
+        tokenizer: of a model of texts.
+        record: what the finished run achieved.
+        initialisation: the run folder of a model that this run's model starts from.
+        aggressive: what aggressive training achieved, which is over before the first checkpoint.
 
     Source: chapter 10.
     """
@@ -35,8 +45,13 @@ class RunFolder:
         self.path = Path(path)
         self.last = self.path / LAST
         self.best = self.path / BEST
+        self.weights = self.path / WEIGHTS
         self.metrics = self.path / "metrics.jsonl"
         self.configuration = self.path / "configuration.json"
+        self.tokenizer = self.path / "tokenizer.json"
+        self.record = self.path / "record.json"
+        self.initialisation = self.path / "initialisation"
+        self.aggressive = self.path / "aggressive.json"
         self._tensorboard = tensorboard
         self._writer: Any = None
 
@@ -55,16 +70,48 @@ class RunFolder:
             _summary_writer()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            for file in (self.last, self.best, self.metrics, self.configuration):
+            for file in self._files:
                 for partial in self.path.glob(f".{file.name}.*"):
                     partial.unlink()
         except OSError as error:
             raise not_written(self.path, error) from error
         wanted = json.loads(json.dumps(dict(configuration or {})))
         if self.configuration.exists():
-            _check_same(self.path, json.loads(self.configuration.read_text("utf-8")), wanted)
+            _check_same(self.path, self.read_configuration(), wanted)
         else:
             write_or_explain(self.configuration, (json.dumps(wanted, indent=2) + "\n").encode())
+
+    def read_configuration(self) -> dict[str, Any]:
+        """What the run is.
+
+        Raises:
+            FileNotFoundError: the folder was never opened for a run.
+        """
+        return json.loads(self.configuration.read_text(encoding="utf-8"))
+
+    def is_of_another(self, configuration: Mapping[str, Any]) -> bool:
+        """Whether the folder holds a run of another configuration."""
+        wanted = json.loads(json.dumps(dict(configuration)))
+        return self.configuration.exists() and self.read_configuration() != wanted
+
+    def remove_checkpoints(self) -> None:
+        """Remove what only an unfinished run needs."""
+        for file in (self.last, self.best, self.aggressive):
+            file.unlink(missing_ok=True)
+        shutil.rmtree(self.initialisation, ignore_errors=True)
+
+    def clear(self) -> None:
+        """Remove every file of a run."""
+        self.remove_checkpoints()
+        for file in self._files:
+            file.unlink(missing_ok=True)
+
+    @property
+    def _files(self) -> tuple[Path, ...]:
+        """Every file that a run writes; the configuration, which says whose they are, last."""
+        checkpoints = (self.last, self.best, self.aggressive)
+        others = (self.weights, self.metrics, self.tokenizer, self.record)
+        return (*checkpoints, *others, self.configuration)
 
     def write_metrics(self, records: list[dict[str, float]]) -> None:
         """Write the records of all epochs so far; the last of them is new."""
@@ -78,6 +125,39 @@ class RunFolder:
             for name, value in records[-1].items():
                 self._writer.add_scalar(name, value, epoch)
             self._writer.flush()
+
+
+@contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """Keep every other run out of a folder that a run writes to.
+
+    The operating system lets go of the folder when the process ends, however it ends.
+
+    Args:
+        folder: made if it does not exist.
+
+    Raises:
+        BlockingIOError: the folder is locked already.
+        OSError: the folder cannot be made or written to.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BlockingIOError(
+            f"another process is writing to {folder}: wait until it is done, or stop it; or "
+            "choose another folder"
+        ) from None
+    except OSError as error:
+        raise not_written(folder, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _summary_writer() -> Any:
@@ -94,10 +174,23 @@ def _summary_writer() -> Any:
 
 def _check_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Raise ValueError where a run folder's configuration is not the wanted one."""
-    different = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
+    old, new = _flat(found), _flat(wanted)
+    different = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     if different:
         key = different[0]
         raise ValueError(
-            f"{folder} holds another run: its {key} is {found.get(key)}, now it is "
-            f"{wanted.get(key)}. Go on with the same configuration, or choose another folder"
+            f"{folder} holds another run: its {key} is {old.get(key)}, now it is {new.get(key)}. "
+            "Go on with the same configuration, choose another folder, or remove this one to "
+            "begin anew"
         )
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Every value of nested tables under its keys, joined by dots."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

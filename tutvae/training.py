@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import (
     CosineAnnealingLR,
-    LinearLR,
+    LambdaLR,
     LRScheduler,
     ReduceLROnPlateau,
 )
@@ -88,6 +88,11 @@ def pick_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def is_watched(progress: bool | None = None) -> bool:
+    """Whether to show a progress bar: as told, else if standard error is a terminal."""
+    return sys.stderr.isatty() if progress is None else progress
 
 
 def fit(
@@ -171,7 +176,7 @@ def fit(
     state.resume(configuration)
     stepper = engine.prepare(optimizer)
     losses = _LossWatch(optimizer, engine)
-    bar = _bar(state, epochs, _watched(progress) and engine.rank == 0)
+    bar = _bar(state, epochs, is_watched(progress) and engine.rank == 0)
     while len(state.records) < epochs and not _out_of_patience(state.records, patience):
         model.train()
         for batches in state.steps(accumulation_steps):
@@ -272,7 +277,7 @@ def _named_scheduler(name: str, optimizer: Optimizer, epochs: int) -> LRSchedule
     if name == "plateau":
         return ReduceLROnPlateau(optimizer, factor=0.5, patience=1)
     if name == "linear":
-        return LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=epochs)
+        return LambdaLR(optimizer, lambda epoch: 1 - epoch / epochs)
     if name == "cosine":
         return CosineAnnealingLR(optimizer, T_max=epochs)
     raise ValueError(f"scheduler must be one of {get_args(SchedulerName)}, not {name!r}")
@@ -318,8 +323,3 @@ def _bar(state: TrainingState, epochs: int, shown: bool) -> tqdm:
     total = epochs * an_epoch or None
     done = len(state.records) * an_epoch + state.batches
     return tqdm(total=total, initial=done, unit="batch", leave=False)
-
-
-def _watched(progress: bool | None) -> bool:
-    """Whether to show a progress bar: as told, else if standard error is a terminal."""
-    return sys.stderr.isatty() if progress is None else progress

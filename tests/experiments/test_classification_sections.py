@@ -117,7 +117,7 @@ class TestShared:
         assert language_model.training.epochs == 1
         assert language_model.decoder.kind == "lstm"
         assert language_model.decoder.hidden_size == experiment.encoder.hidden_size
-        assert vae.training == experiment.training
+        assert vae.training.model_dump(exclude={"aggressive"}) == experiment.training.model_dump()
         assert vae.decoder == experiment.decoder
         assert vae.model.latent_size == 3
         assert vae.initialisation is not None
@@ -140,6 +140,8 @@ class TestFaults:
             (["semi_supervised.marginal='sum'"], r"semi_supervised\.marginal: "),
             (["variants.a.classifier.steps=0"], r"variants\.a\.classifier\.steps: "),
             (["variants.a.corpus.nouns=3"], r"variants\.a\.corpus: All runs"),
+            (["training.weights=best"], "leave out training.patience and training.weights"),
+            (["training.patience=2"], "leave out training.patience and training.weights"),
         ],
     )
     def test_the_message_names_the_key(

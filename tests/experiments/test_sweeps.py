@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tutvae.experiments import TextExperiment, load_experiment, run_experiment
 from tutvae.experiments import sweeps as module
 from tutvae.experiments.sweeps import merged, sweep_runs
+from tutvae.run_folder import RunFolder
 
 TIMES = ("started", "train_seconds", "tokens_per_second")
 ALL = ["vae-1", "vae-4", "language_model-1", "language_model-4", "cnn-1", "cnn-4"]
@@ -34,6 +35,11 @@ def described(path: Path, *settings: str) -> TextExperiment:
 
 def without_times(run: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in run.items() if key not in TIMES}
+
+
+def finished(folder: Path) -> list[str]:
+    """The labels of the runs that a sweep has kept."""
+    return sorted(path.stem for path in folder.glob("*.json"))
 
 
 def leaves(table: dict[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
@@ -169,7 +175,8 @@ class TestSweeping:
             map(without_times, sweep_run["runs"])
         )
         assert record["hardware"]["threads"] == 1
-        assert sorted(os.listdir(tmp_path)) == sorted(f"{label}.json" for label in ALL)
+        assert finished(tmp_path) == sorted(ALL)
+        assert sorted(path.name for path in tmp_path.glob("*/")) == sorted(ALL)
         out, err = capsys.readouterr()
         assert out == ""
         lines = err.splitlines()
@@ -209,9 +216,43 @@ class TestGoingOn:
         monkeypatch.setattr(module, "train_and_measure", killed)
         with pytest.raises(KeyboardInterrupt):
             sweep()
-        assert os.listdir(tmp_path) == ["all-3.json"]
+        assert finished(tmp_path) == ["all-3"]
         kept = json.loads((tmp_path / "all-3.json").read_text())
         assert kept["configuration"]["seed"] == 3
+
+    def test_an_interrupted_run_goes_on(
+        self,
+        sweep: Callable[..., dict[str, Any]],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The second run is killed in its second epoch; what it needed is gone in the end."""
+        two = "training.epochs=2"
+        expected = sweep(two)
+        shutil.rmtree(tmp_path / "all-4")
+        (tmp_path / "all-4.json").unlink()
+
+        def deadly(self: RunFolder, records: list[dict[str, float]]) -> None:
+            if len(records) == 2:
+                raise KeyboardInterrupt
+            write(self, records)
+
+        write = RunFolder.write_metrics
+        with monkeypatch.context() as patch:
+            patch.setattr(RunFolder, "write_metrics", deadly)
+            with pytest.raises(KeyboardInterrupt):
+                sweep(two)
+        epochs: list[int] = []
+        monkeypatch.setattr(RunFolder, "write_metrics", lambda _, found: epochs.append(len(found)))
+        assert list(map(without_times, sweep(two)["runs"])) == list(
+            map(without_times, expected["runs"])
+        )
+        assert epochs == [2]
+        assert not list(tmp_path.glob("*/last.safetensors"))
+        (tmp_path / "all-4" / "last.safetensors").touch()  # as if a kill had come before
+        sweep(two)
+        assert not list(tmp_path.glob("*/last.safetensors"))
+        assert len(list(tmp_path.glob("*/weights.safetensors"))) == 3
 
     @pytest.mark.parametrize(
         "setting", ["training.learning_rate=0.02", "corpus.seed=1", "corpus.nouns=3"]
@@ -227,6 +268,17 @@ class TestGoingOn:
         assert again["runs"] == after["runs"]
         assert done == [3, 3]
 
+    def test_a_run_from_before_a_key_was_added_has_its_default(
+        self, sweep: Callable[..., dict[str, Any]], done: list[int], tmp_path: Path
+    ) -> None:
+        sweep("seeds=[3]")
+        path = tmp_path / "all-3.json"
+        kept = json.loads(path.read_text())
+        del kept["configuration"]["training"]["precision"]
+        path.write_text(json.dumps(kept))
+        sweep("seeds=[3]")
+        assert done == [3]
+
     def test_so_are_changed_data(
         self,
         sweep: Callable[..., dict[str, Any]],
@@ -234,7 +286,7 @@ class TestGoingOn:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         sweep("seeds=[3]")
-        monkeypatch.setattr("tutvae.experiments.texts.data_sha256", lambda corpus: "another")
+        monkeypatch.setattr("tutvae.experiments.text_corpora.data_sha256", lambda corpus: "another")
         sweep("seeds=[3]")
         assert done == [3, 3]
 
@@ -260,4 +312,4 @@ class TestGoingOn:
         ]
         with pytest.raises(FloatingPointError, match=r"bad-3: the loss is .* learning rate 1e\+30"):
             sweep(*settings)
-        assert sorted(os.listdir(tmp_path)) == ["good-3.json", "good-4.json", "good-5.json"]
+        assert finished(tmp_path) == ["good-3", "good-4", "good-5"]

@@ -8,12 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tutvae.data.batching import Batches
 from tutvae.data.reviews import ReviewGrammar, Reviews
 from tutvae.diagnostics import probe, sample_codes
 from tutvae.evaluation import encode, evaluate
-from tutvae.experiments import TextExperiment, fitting, load_experiment, run_experiment, texts
+from tutvae.experiments import (
+    TextExperiment,
+    fitting,
+    load_experiment,
+    measuring,
+    run_experiment,
+)
 from tutvae.experiments.text_corpora import load_texts
 from tutvae.experiments.text_models import build_model
 from tutvae.experiments.text_sections import KLWeightSection
@@ -69,6 +76,20 @@ class TestBuilding:
         if isinstance(model.decoder, DilatedConvDecoder):
             assert model.decoder.dilations == (1, 4)
             assert model.decoder.receptive_field == 6
+
+    def test_tied_weights(self, reviews_toml: Path, tmp_path: Path) -> None:
+        """The one matrix is kept twice, so that the file can be loaded anywhere."""
+        settings = ("decoder.tied=true", "decoder.embedding_size=13", "training.epochs=1")
+        model, _ = run_experiment(described(reviews_toml, *settings), "train", folder=tmp_path)
+        assert model is not None
+        assert model.decoder.embedding.weight is model.decoder.output.weight
+        kept = load_file(tmp_path / "weights.safetensors")
+        for name in ("decoder.embedding.weight", "decoder.output.weight"):
+            assert torch.equal(kept[name], model.decoder.output.weight)
+
+    def test_tied_weights_of_two_sizes(self, reviews_toml: Path) -> None:
+        with pytest.raises(ValueError, match="tied needs an embedding_size equal to hidden_size"):
+            described(reviews_toml, "decoder.tied=true")
 
     def test_without_a_code_it_is_a_language_model(self, reviews_toml: Path) -> None:
         experiment = described(reviews_toml, "model.latent_size=0")
@@ -200,6 +221,7 @@ class TestOptions:
             "training.kl_weight=0.25",
             "training.free_bits=0.5",
             "training.free_bits_per=total",
+            "training.precision=bf16",
             "seed=6",
         )
         (call,) = asked
@@ -209,6 +231,7 @@ class TestOptions:
         assert call["kl_weight"] == 0.25
         assert (call["free_bits"], call["free_bits_per"]) == (0.5, "total")
         assert call["max_grad_norm"] is None
+        assert call["precision"] == "bf16"
 
     def test_a_learning_rate_that_falls_evenly(self, reviews_toml: Path) -> None:
         settings = ["training.learning_rate_schedule=linear", "training.epochs=4"]
@@ -219,6 +242,36 @@ class TestOptions:
         self.run(reviews_toml, "training.learning_rate_schedule=constant")
         assert asked[0]["scheduler"] is None
         assert asked[0]["max_grad_norm"] == 5
+
+    def test_what_is_not_said_stays_as_it_was(
+        self, reviews_toml: Path, asked: list[dict[str, Any]]
+    ) -> None:
+        self.run(reviews_toml)
+        (call,) = asked
+        assert (call["accumulation_steps"], call["patience"]) == (1, None)
+        assert call["precision"] == "fp32"
+
+    def test_precision_patience_and_accumulation(
+        self, reviews_toml: Path, asked: list[dict[str, Any]]
+    ) -> None:
+        """Where a step takes several batches, an epoch has fewer steps."""
+        settings = ["patience=3", "precision=bf16", "accumulation_steps=2"]
+        record = self.run(reviews_toml, *(f"training.{setting}" for setting in settings))
+        (call,) = asked
+        assert (call["accumulation_steps"], call["patience"]) == (2, 3)
+        assert call["precision"] == "bf16"
+        assert record["curves"]["step"] == [5]  # of 9 batches
+        # One and a half epochs are 7.5 steps, an even number 8; the last step counts.
+        assert record["curves"]["kl_weight"] == pytest.approx([4 / 8])
+
+    def test_a_learning_rate_that_is_halved_where_nothing_improves(
+        self, reviews_toml: Path
+    ) -> None:
+        settings = ["learning_rate_schedule=plateau", "learning_rate=1e-7", "optimizer=sgd"]
+        settings += ["epochs=5"]
+        rates = self.run(reviews_toml, *(f"training.{setting}" for setting in settings))
+        found = [rate * 1e7 for rate in rates["curves"]["learning_rate"]]
+        assert found == pytest.approx([1, 1, 1, 0.5, 0.5])
 
     def test_fewer_examples_are_spread_over_the_split(self, reviews_toml: Path) -> None:
         """Their scores are those that they have among all."""
@@ -232,6 +285,19 @@ class TestOptions:
         assert reports["test"]["bound"] == pytest.approx(expected.bound, rel=1e-5)
         assert reports["test"]["tokens"] == chosen.predicted_tokens
 
+    def test_fewer_samples_on_the_validation_set(self, reviews_toml: Path) -> None:
+        reports = self.run(reviews_toml, "evaluation.valid_importance_samples=2")["reports"]
+        assert [reports[split]["importance_samples"] for split in ("valid", "test")] == [2, 6]
+
+    def test_half_the_precision(self, reviews_toml: Path, reviews_run: Run) -> None:
+        """The same noise, and nearly the same figures."""
+        _, record = run_experiment(described(reviews_toml, "evaluation.precision=bf16"), "again")
+        for split, report in record["reports"].items():
+            exact = reviews_run[1]["reports"][split]
+            for name in ("bound", "importance_weighted_nll"):
+                assert report[name] != exact[name]
+                assert report[name] == pytest.approx(exact[name], rel=1e-3)
+
     def test_more_than_there_are(self, reviews_toml: Path) -> None:
         record = self.run(reviews_toml, "evaluation.max_examples=1000")
         assert record["reports"]["test"]["examples"] == 53
@@ -239,8 +305,8 @@ class TestOptions:
     def test_a_small_budget_of_logits_changes_nothing(
         self, reviews_toml: Path, reviews_run: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(texts, "EVALUATION_TOKENS", 70)
-        monkeypatch.setattr(texts, "EVALUATION_LOGITS", 1)
+        monkeypatch.setattr(measuring, "EVALUATION_TOKENS", 70)
+        monkeypatch.setattr(measuring, "EVALUATION_LOGITS", 1)
         _, record = run_experiment(described(reviews_toml), "again")
         bound = reviews_run[1]["reports"]["test"]["bound"]
         assert record["reports"]["test"]["bound"] == pytest.approx(bound, rel=1e-5)
@@ -286,6 +352,49 @@ class TestInitialisation:
         assert language_model.decoder.dropout.p == 0.25
         assert torch.equal(start, language_model.decoder.embedding.weight)
         assert record["initialisation_seconds"] >= 0
+
+
+class TestAggressive:
+    SETTINGS = (
+        "training.aggressive={window=2, max_encoder_steps=5, round_steps=3, max_rounds=2}",
+        "training.epochs=1",
+        "evaluation.factors=false",
+    )
+
+    def test_a_phase_before_the_rest(self, reviews_toml: Path) -> None:
+        _, record = run_experiment(described(reviews_toml, *self.SETTINGS), "tutvae train")
+        phase = record["aggressive"]
+        rounds = len(phase["mutual_information"])
+        assert rounds in (1, 2)
+        assert phase["decoder_steps"] == 3 * rounds
+        assert 2 * 3 * rounds <= phase["encoder_steps"] <= 5 * 3 * rounds
+        # The schedule of 14 steps goes on where the phase left it; the last of 9 steps counts.
+        weight = min(1, (3 * rounds + 8) / 14)
+        assert record["curves"]["kl_weight"][0] == pytest.approx(weight, rel=1e-4)
+
+    def test_what_reaches_it(self, reviews_toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen: list[dict[str, Any]] = []
+
+        def spy(model: Any, train: Any, **options: Any) -> Any:
+            seen.append(options)
+            return fit_aggressively(model, train, **options)
+
+        fit_aggressively = fitting.fit_aggressively
+        monkeypatch.setattr(fitting, "fit_aggressively", spy)
+        settings = ("training.learning_rate=0.004", "training.precision=bf16")
+        model, _ = run_experiment(described(reviews_toml, *self.SETTINGS, *settings), "train")
+        (options,) = seen
+        for half in ("encoder", "decoder"):
+            (group,) = options[f"{half}_optimizer"].param_groups
+            assert set(group["params"]) == set(getattr(model, half).parameters())
+            assert group["lr"] == 0.004
+        assert [options["kl_weight"](step) for step in (0, 7, 14)] == [0, 0.5, 1]
+        assert (options["max_grad_norm"], options["precision"]) == (5, "bf16")
+        assert [options[name] for name in ("window", "max_encoder_steps")] == [2, 5]
+
+    def test_a_language_model_has_none(self, reviews_toml: Path) -> None:
+        with pytest.raises(ValueError, match=r"training\.aggressive is of an encoder"):
+            described(reviews_toml, *self.SETTINGS, "model.latent_size=0")
 
 
 class TestKLWeights:

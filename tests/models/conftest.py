@@ -9,13 +9,19 @@ import pytest
 import torch
 
 from tutvae.models.conv_decoder import DilatedConvDecoder
-from tutvae.models.decoders import Decoder, LSTMDecoder
+from tutvae.models.decoders import Decoder, LSTMDecoder, tie_weights
 
 Builder = Callable[..., Decoder]
 
 
 def lstm(vocabulary_size: int, latent_size: int, **options: object) -> Decoder:
     return LSTMDecoder(vocabulary_size, 5, 7, latent_size, **options)
+
+
+def tied_lstm(vocabulary_size: int, latent_size: int, **options: object) -> Decoder:
+    decoder = LSTMDecoder(vocabulary_size, 7, 7, latent_size, **options)
+    tie_weights(decoder)
+    return decoder
 
 
 def cnn(vocabulary_size: int, latent_size: int, **options: object) -> Decoder:
@@ -26,6 +32,7 @@ DECODERS: dict[str, Builder] = {
     "lstm": lstm,
     "lstm-code-to-state": partial(lstm, code_to_inputs=False),
     "lstm-code-to-inputs": partial(lstm, code_to_state=False),
+    "lstm-tied": tied_lstm,
     "cnn": cnn,
     "cnn-small": partial(cnn, dilations="small"),
     "cnn-wide": partial(cnn, dilations=[1, 3], width=4),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tutvae.data.tokenization import Tokenizer
 from tutvae.decoding import FREE, beam_search, fill, generate
-from tutvae.models.decoders import Decoder, LSTMDecoder, State, WordDropout
+from tutvae.models.decoders import Decoder, LSTMDecoder, State, WordDropout, tie_weights
 
 B, T, V, Z = 4, 6, 11, 3
 BOS, UNK = 1, 3
@@ -353,6 +353,28 @@ class TestLSTMDecoder:
         assert not decoder(tokens(), code(Z)).any()
         assert torch.equal(seen[0][..., :5], torch.zeros(B, T, 5))
         assert torch.equal(seen[0][..., 5:], code(Z)[:, None].expand(B, T, Z))
+
+
+class TestTiedWeights:
+    def test_words_are_read_and_predicted_by_the_same_vectors(self) -> None:
+        decoder = LSTMDecoder(V, 7, 7, Z)
+        vectors, before = decoder.output.weight, sum(p.numel() for p in decoder.parameters())
+        tie_weights(decoder)
+        assert decoder.embedding.weight is decoder.output.weight is vectors
+        assert sum(p.numel() for p in decoder.parameters()) == before - V * 7
+        torch.optim.SGD(decoder.parameters(), lr=1.0)  # warns of parameters that come twice
+
+    def test_they_stay_one_in_a_copy_that_is_loaded(self) -> None:
+        trained, fresh = LSTMDecoder(V, 7, 7), LSTMDecoder(V, 7, 7)
+        tie_weights(trained)
+        tie_weights(fresh)
+        fresh.load_state_dict(trained.state_dict())
+        assert torch.equal(fresh.embedding.weight, trained.output.weight)
+        assert fresh.embedding.weight is fresh.output.weight
+
+    def test_other_sizes(self) -> None:
+        with pytest.raises(ValueError, match="embedding_size equal to hidden_size, not 5 and 7"):
+            tie_weights(LSTMDecoder(V, 5, 7))
 
 
 class TestWordDropout:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from tutvae.data.corpus import Corpus, Images
-from tutvae.data.files import DATA_VARIABLE, check_sha256, find_file, local_folder
+from tutvae.data.files import (
+    DATA_VARIABLE,
+    cache_folder,
+    check_sha256,
+    find_file,
+    has_file,
+    local_folder,
+)
 from tutvae.data.idx import read_idx
 from tutvae.data.text_corpora import ag_news, ptb, yahoo, yelp
 from tutvae.data.text_files import from_files
@@ -31,6 +40,43 @@ MNIST_SHA256 = {
         "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5",
     ),
 }
+
+
+# The folder in which each is looked for, and files of which it then holds one.
+FOLDERS = {
+    "mnist": ("mnist", (MNIST_FILES["train"][0],)),
+    "ptb": ("ptb", ("ptb.train.txt",)),
+    "yahoo": ("yahoo-unlabelled", ("yahoo.train.txt", "val.txt")),
+    "yelp": ("yelp-stars", ("yelp.train.txt", "train.jsonl")),
+    "ag_news": ("ag-news", ("train.jsonl",)),
+}
+
+
+class Whereabouts(NamedTuple):
+    """Where a corpus is looked for before it is fetched, and whether it is there.
+
+    Attributes:
+        folder: None where no folder was named.
+        found: whether the folder holds its files.
+    """
+
+    folder: Path | None
+    found: bool
+
+
+def whereabouts() -> dict[str, Whereabouts]:
+    """Say of each corpus that is read from files where they are looked for on this machine.
+
+    Chapter 10.
+    """
+    named = bool(os.environ.get(DATA_VARIABLE))
+    places = {}
+    for name, (folder, files) in FOLDERS.items():
+        # Only the Penn Treebank is kept elsewhere, once it was fetched.
+        place = cache_folder(folder) if named or name == "ptb" else None
+        found = place is not None and any(has_file(place, file) for file in files)
+        places[name] = Whereabouts(place, found)
+    return places
 
 
 def digits(seed: int = 0) -> Corpus[Images]:

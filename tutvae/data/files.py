@@ -47,6 +47,11 @@ def cache_folder(name: str) -> Path:
     return (Path(root) if root else Path.home() / ".cache" / "tutvae") / name
 
 
+def has_file(folder: Path, name: str) -> bool:
+    """Whether `find_file` would find it."""
+    return any((folder / file).is_file() for file in (name, f"{name}.gz"))
+
+
 def find_file(folder: Path, name: str) -> Path:
     """Return `folder/name`, or `folder/name.gz` where only that exists.
 

@@ -14,6 +14,7 @@ from tutvae.data.files import (
     check_sha256,
     download,
     find_file,
+    has_file,
     local_folder,
     read_bytes,
 )
@@ -94,7 +95,7 @@ def yahoo(folder: str | Path | None = None) -> Corpus[Texts]:
         )
     if not path.is_dir():
         raise _missing("yahoo", path, YAHOO_ADVICE)
-    if _has(path, "yahoo.train.txt"):
+    if has_file(path, "yahoo.train.txt"):
         return _published_layout("yahoo", path)
     documents = _known_unknowns(read_documents(find_file(path, "val.txt")))
     if len(documents) <= YAHOO_HELD_OUT:
@@ -125,7 +126,7 @@ def yelp(folder: str | Path | None = None) -> Corpus[Texts]:
     Source: Zhang et al. (2015). Chapter 8.
     """
     path = local_folder("yelp-stars", folder)
-    if path is not None and _has(path, "yelp.train.txt"):
+    if path is not None and has_file(path, "yelp.train.txt"):
         return _published_layout("yelp", path)
     if path is None:
         return _from_hub("yelp", "yelp-stars", YELP_HUB_NAME)
@@ -157,7 +158,7 @@ def _ptb_split(split: str, folder: str | Path | None) -> list[str]:
     """Read one split of the Penn Treebank, fetching it if need be."""
     name = f"ptb.{split}.txt"
     path = local_folder("ptb", folder) or cache_folder("ptb")
-    if folder is None and not _has(path, name):
+    if folder is None and not has_file(path, name):
         try:
             download(f"{PTB_URL}/{name}", path / name, PTB_SHA256[split])
         except OSError as error:
@@ -231,8 +232,3 @@ def _columns(rows: list[list[str]], names: list[str]) -> Texts:
 def _known_unknowns(documents: list[str]) -> list[str]:
     """Spell the unknown words of Yang et al. as ours: no word of theirs contains `_UNK`."""
     return [document.replace("_UNK", UNK) for document in documents]
-
-
-def _has(path: Path, name: str) -> bool:
-    """Whether `find_file` would find it."""
-    return any((path / file).is_file() for file in (name, f"{name}.gz"))

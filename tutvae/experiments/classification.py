@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save
 
+from tutvae.checkpoints import save_weights
 from tutvae.data.batching import EncodedTexts
-from tutvae.data.files import write_beside
 from tutvae.data.labels import label_subset
 from tutvae.experiments.classification_methods import METHODS, Setting, documents_of, labels_of
 from tutvae.experiments.classification_sections import (
@@ -122,7 +121,7 @@ def _about_data(experiment: ClassificationExperiment, corpus: EncodedCorpus) -> 
 def _train_shared(corpus: EncodedCorpus, folder: Path, run: SharedRun) -> dict[str, Any]:
     """Train a model without labels and keep its weights."""
     model, outcome = train_and_measure(run.experiment, corpus, progress=False)
-    write_beside(folder / f"{run.label}.safetensors", save(model.state_dict()))
+    save_weights(model, folder / f"{run.label}.safetensors")
     return outcome
 
 

@@ -142,7 +142,7 @@ class ClassificationExperiment(Experiment):
 
     @model_validator(mode="after")
     def _keys_go_together(self) -> ClassificationExperiment:
-        """No run twice, and the sections that the methods need."""
+        """No run twice, the sections that the methods need, and nothing chosen on the way."""
         for key in ("seeds", "labels", "methods"):
             values = getattr(self, key)
             if len(set(values)) < len(values):
@@ -151,6 +151,11 @@ class ClassificationExperiment(Experiment):
             needing = [method for method in self.methods if method in methods]
             if needing and getattr(self, section) is None:
                 raise ValueError(f"the method {needing[0]!r} needs a section [{section}]")
+        if self.training.weights != "last" or self.training.patience is not None:
+            raise ValueError(
+                "all methods are measured as they are after training.epochs epochs: leave out "
+                "training.patience and training.weights"
+            )
         return self
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import time
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from tqdm import tqdm
 
+from tutvae.checkpoints import save_weights
 from tutvae.data.corpora import digits, mnist
 from tutvae.data.corpus import Corpus, Images
 from tutvae.data.images import ImageBatches
-from tutvae.evaluation import evaluate
+from tutvae.evaluation import Report, evaluate
 from tutvae.experiments.sections import Experiment, Section
 from tutvae.models.vae import VAE
-from tutvae.results import data_sha256, provenance
-from tutvae.training import History, fit
+from tutvae.results import data_sha256
+from tutvae.run_folder import RunFolder
+from tutvae.training import History, fit, is_watched
+
+# How many pixels an image of each corpus has.
+PIXELS = {"digits": 8 * 8, "mnist": 28 * 28}
 
 
 class CorpusSection(Section):
@@ -65,43 +71,75 @@ class ImageExperiment(Experiment):
     evaluation: EvaluationSection
 
 
-def run_images(
-    experiment: ImageExperiment, command: str, progress: bool | None = None
+def train_and_measure_images(
+    experiment: ImageExperiment,
+    corpus: Corpus[Images],
+    folder: Path | None = None,
+    *,
+    progress: bool | None = None,
 ) -> tuple[VAE, dict[str, Any]]:
-    """Build, fit and evaluate a VAE of images.
+    """Build, fit and evaluate a VAE of images, or go on where an interrupted run stopped.
 
     Args:
         experiment: the description.
-        command: what the user typed to start it, for the record.
+        corpus: what it names, loaded.
+        folder: keeps checkpoints and, in the end, the weights; see `RunFolder`. Without it
+            nothing is written.
         progress: show a bar; by default only where somebody watches.
 
     Returns:
-        The trained model, and the record of the run.
+        The trained model, and the part of the record that is the run's own.
 
     Raises:
-        FileNotFoundError: the corpus is not at hand.
         FloatingPointError: training diverged.
+        ValueError: the folder holds another run.
 
     Source: Burda et al. (2016), section 5, for the experiment in the project. Chapter 2.
     """
-    record = {"name": experiment.name, "command": command, **provenance()}
     torch.manual_seed(experiment.seed)
-    corpus = load_corpus(experiment.corpus)
     model = VAE(corpus.train.pixels.shape[1], **experiment.model.model_dump())
-    start = time.perf_counter()
-    history = _train(experiment, model, corpus, progress)
-    seconds = time.perf_counter() - start
-    record |= {
-        "configuration": experiment.configuration(),
-        "data_sha256": data_sha256(corpus),
-        "train_seconds": round(seconds, 1),
-        "examples_per_second": round(len(corpus.train) * len(history) / seconds),
+    history = _train(experiment, model, corpus, folder, progress)
+    if folder is not None:
+        save_weights(model, RunFolder(folder).weights)
+    return model, {
+        "train_seconds": round(history.seconds, 1),
+        "examples_per_second": round(len(corpus.train) * len(history) / history.seconds),
         "curves": {
             column: [round(value, 6) for value in history[column]] for column in history.records[0]
         },
-        "reports": _reports(experiment, model, corpus),
+        "reports": {
+            name: measure_images(model, experiment, split, progress=progress).to_dict()
+            for name, split in (("valid", corpus.valid), ("test", corpus.test))
+            if len(split)
+        },
     }
-    return model, record
+
+
+def measure_images(
+    model: VAE,
+    experiment: ImageExperiment,
+    split: Images,
+    *,
+    importance_samples: int | None = None,
+    progress: bool | None = None,
+) -> Report:
+    """Measure a model on a split, in the one binarisation that it is always measured on.
+
+    Args:
+        model: on any device.
+        experiment: what it was trained in.
+        split: the images.
+        importance_samples: S, where it is not that of the experiment.
+        progress: show a bar; by default only where somebody watches.
+
+    Source: Burda et al. (2016), section 5. Chapter 2.
+    """
+    batches = _fixed_batches(split, experiment)
+    return evaluate(
+        model,
+        tqdm(batches, "measuring", unit="batch", leave=False, disable=not is_watched(progress)),
+        importance_samples=importance_samples or experiment.evaluation.importance_samples,
+    )
 
 
 def load_corpus(section: CorpusSection) -> Corpus[Images]:
@@ -112,36 +150,26 @@ def load_corpus(section: CorpusSection) -> Corpus[Images]:
 
 
 def _train(
-    experiment: ImageExperiment, model: VAE, corpus: Corpus[Images], progress: bool | None
+    experiment: ImageExperiment,
+    model: VAE,
+    corpus: Corpus[Images],
+    folder: Path | None,
+    progress: bool | None,
 ) -> History:
     """Fit the model as `[training]` says."""
     training = experiment.training
     train = ImageBatches(corpus.train, training.batch_size, shuffle=True, seed=experiment.seed)
-    optimizer = torch.optim.Adam(model.parameters(), lr=training.learning_rate)
     return fit(
         model,
         train,
         epochs=training.epochs,
         valid=_fixed_batches(corpus.valid, experiment) if len(corpus.valid) else None,
-        optimizer=optimizer,
-        scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, training.epochs),
+        optimizer=torch.optim.Adam(model.parameters(), lr=training.learning_rate),
+        scheduler="cosine",
+        run_folder=folder,
+        configuration=experiment.identity(data_sha256(corpus)),
         progress=progress,
     )
-
-
-def _reports(
-    experiment: ImageExperiment, model: VAE, corpus: Corpus[Images]
-) -> dict[str, dict[str, Any]]:
-    """Evaluate on the test set, and on the validation set where there is one."""
-    samples = experiment.evaluation.importance_samples
-    splits = {"valid": corpus.valid, "test": corpus.test}
-    return {
-        name: evaluate(
-            model, _fixed_batches(split, experiment), importance_samples=samples
-        ).to_dict()
-        for name, split in splits.items()
-        if len(split)
-    }
 
 
 def _fixed_batches(split: Images, experiment: ImageExperiment) -> ImageBatches:

@@ -9,11 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from pydantic import ValidationError
 from tqdm import tqdm
 
 from tutvae.data.files import write_beside
 from tutvae.experiments.sections import Experiment
 from tutvae.results import provenance
+from tutvae.training import is_watched
 
 Result = TypeVar("Result")
 
@@ -42,6 +44,7 @@ def finish_runs(
     data_sha256: str,
     *,
     figures: Callable[[dict[str, Any]], str],
+    tidy: Callable[[AnyRun], None] = lambda run: None,
     jobs: int = 1,
     progress: bool | None = None,
 ) -> list[dict[str, Any]]:
@@ -55,6 +58,7 @@ def finish_runs(
         data_sha256: of the data.
         figures: says in a few words what an outcome achieved; each finished run is told in a
             line on standard error.
+        tidy: removes what an unfinished run needs, once its outcome is kept.
         jobs: runs at a time; see `in_parallel`.
         progress: show a bar; by default only where somebody watches.
 
@@ -66,12 +70,21 @@ def finish_runs(
     """
     kept = {run.label: _kept(run, folder, data_sha256) for run in runs}
     outcomes = {label: outcome for label, outcome in kept.items() if outcome is not None}
-    todo = [run for run in runs if run.label not in outcomes]
-    tasks = [partial(_finish, run, work, folder, data_sha256) for run in todo]
-    watched = sys.stderr.isatty() if progress is None else progress
-    with tqdm(total=len(runs), initial=len(outcomes), unit="run", disable=not watched) as bar:
+    todo: dict[str, AnyRun] = {}
+    for run in runs:
+        if run.label in outcomes:
+            tidy(run)  # a kill may have come between
+        else:
+            todo[run.label] = run
+    if outcomes:
+        line = f"[{len(outcomes)}/{len(runs)}] finished before, and kept in {folder}"
+        tqdm.write(line, file=sys.stderr)
+    tasks = [partial(_finish, run, work, folder, data_sha256) for run in todo.values()]
+    hidden = not is_watched(progress)
+    with tqdm(total=len(runs), initial=len(outcomes), unit="run", disable=hidden) as bar:
         for label, outcome in in_parallel(tasks, jobs):
             outcomes[label] = outcome
+            tidy(todo[label])
             bar.update()
             line = f"[{len(outcomes)}/{len(runs)}] {label}: {figures(outcome)}"
             tqdm.write(line, file=sys.stderr)
@@ -121,5 +134,9 @@ def _kept(run: Run, folder: Path, data_sha256: str) -> dict[str, Any] | None:
         kept = json.loads((folder / f"{run.label}.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return None
-    same = kept.get("configuration") == run.experiment.configuration()
+    try:
+        # As experiments: one that was kept before a key was added has the key's default.
+        same = type(run.experiment).model_validate(kept.get("configuration")) == run.experiment
+    except ValidationError:
+        return None
     return kept["outcome"] if same and kept["data_sha256"] == data_sha256 else None

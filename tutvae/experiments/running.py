@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save
 from torch import nn
 
-from tutvae.data.files import write_beside
-from tutvae.data.tokenization import Tokenizer
 from tutvae.experiments.classification import run_classification
 from tutvae.experiments.classification_sections import ClassificationExperiment
-from tutvae.experiments.images import ImageExperiment, run_images
 from tutvae.experiments.sections import Experiment
+from tutvae.experiments.single import run_single
 from tutvae.experiments.sweeps import run_sweep
 from tutvae.experiments.text_sections import TextExperiment
-from tutvae.experiments.texts import run_texts
-
-WEIGHTS = "weights.safetensors"
-TOKENIZER = "tokenizer.json"
+from tutvae.run_folder import locked
 
 
 def run_experiment(
@@ -32,11 +27,14 @@ def run_experiment(
 ) -> tuple[nn.Module | None, dict[str, Any]]:
     """Build, fit and evaluate what an experiment describes.
 
+    With a folder it may be interrupted at any moment: the same call goes on from the last
+    checkpoint.
+
     Args:
         experiment: the description.
         command: what the user typed to start it, for the record.
-        folder: where to keep the weights and, for texts, the tokenizer; or, for a sweep, which
-            needs one, its finished runs. Without it nothing is written.
+        folder: the run folder of a single run, or the folder of a sweep, which needs one and
+            keeps its runs there; see `run_sweep`. Without it nothing is written.
         jobs: runs of a sweep at a time; see `run_sweep`.
         progress: show a bar; by default only where somebody watches.
 
@@ -44,26 +42,24 @@ def run_experiment(
         The trained model, None for a sweep, and the record for `write_result`.
 
     Raises:
+        BlockingIOError: another process works in the folder.
         FileNotFoundError: the corpus is not at hand.
         FloatingPointError: training diverged.
-        ValueError: the experiment is a sweep and there is no folder.
+        ValueError: the experiment is a sweep and there is no folder, or the folder holds
+            another run.
 
     Chapter 2.
     """
     folder = None if folder is None else Path(folder)
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)  # before hours of training, not after
-    if isinstance(experiment, ClassificationExperiment):
-        needed = _needed(folder)
-        return None, run_classification(experiment, command, needed, jobs=jobs, progress=progress)
-    if isinstance(experiment, TextExperiment) and experiment.is_sweep:
-        return None, run_sweep(experiment, command, _needed(folder), jobs=jobs, progress=progress)
-    model, tokenizer, record = _run_one(experiment, command, progress)
-    if folder is not None:
-        write_beside(folder / WEIGHTS, save(model.state_dict()))
-        if tokenizer is not None:
-            tokenizer.save(folder / TOKENIZER)
-    return model, record
+    with nullcontext() if folder is None else locked(folder):  # before hours of training
+        if isinstance(experiment, ClassificationExperiment):
+            needed = _needed(folder)
+            record = run_classification(experiment, command, needed, jobs=jobs, progress=progress)
+            return None, record
+        if isinstance(experiment, TextExperiment) and experiment.is_sweep:
+            record = run_sweep(experiment, command, _needed(folder), jobs=jobs, progress=progress)
+            return None, record
+        return run_single(experiment, command, folder, progress=progress)
 
 
 def _needed(folder: Path | None) -> Path:
@@ -71,15 +67,3 @@ def _needed(folder: Path | None) -> Path:
     if folder is None:
         raise ValueError("a sweep needs a folder that keeps its finished runs")
     return folder
-
-
-def _run_one(
-    experiment: Experiment, command: str, progress: bool | None
-) -> tuple[nn.Module, Tokenizer | None, dict[str, Any]]:
-    """Do a single run, of images or of texts."""
-    if isinstance(experiment, ImageExperiment):
-        model, record = run_images(experiment, command, progress)
-        return model, None, record
-    if isinstance(experiment, TextExperiment):
-        return run_texts(experiment, command, progress)
-    raise TypeError(f"a {type(experiment).__name__} describes no experiment that can be run")

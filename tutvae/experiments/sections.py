@@ -28,6 +28,10 @@ class Experiment(Section):
         """Every setting with its defaults, ready for JSON; the kind's `model_validate` reads it."""
         return self.model_dump(mode="json", exclude_none=True)
 
+    def identity(self, data_sha256: str) -> dict[str, Any]:
+        """What a run is: its description, and the hash of the data it is given."""
+        return {**self.configuration(), "data_sha256": data_sha256}
+
 
 def faults(error: ValidationError, table: dict[str, Any]) -> list[str]:
     """Say what is wrong in a parsed file, a line for each fault: its key and what is allowed."""

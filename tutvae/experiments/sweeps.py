@@ -14,6 +14,7 @@ from tutvae.experiments.text_corpora import EncodedCorpus, load_texts
 from tutvae.experiments.text_sections import TextExperiment
 from tutvae.experiments.texts import about_data, train_and_measure
 from tutvae.results import provenance
+from tutvae.run_folder import RunFolder, locked
 
 # What all runs of a sweep have in common, or what makes it a sweep.
 COMMON = {"name", "kind", "seed", "seeds", "corpus", "variants"}
@@ -90,11 +91,12 @@ def run_sweep(
     Args:
         experiment: a description with seeds or variants.
         command: what the user typed to start it, for the record.
-        folder: keeps each finished run as `VARIANT-SEED.json`. A run that is there already, with
-            the same description and the same data, is not done again.
+        folder: keeps each finished run as `VARIANT-SEED.json`, and its model in the run folder
+            `VARIANT-SEED`, where an interrupted one goes on. A run that is there already, with
+            the same description and the same data, is not done again; one that has changed is.
         jobs: runs at a time. If more than one, each has a process and a thread of its own.
-        progress: show a bar; by default only where somebody watches. In any case each finished
-            run is told in a line on standard error.
+        progress: show bars, of the runs and, one at a time, of each; by default only where
+            somebody watches. In any case each finished run is told in a line on standard error.
 
     Returns:
         The record of the sweep.
@@ -115,10 +117,11 @@ def run_sweep(
     folder.mkdir(parents=True, exist_ok=True)
     outcomes = finish_runs(
         runs,
-        partial(_train, corpus),
+        partial(_train, corpus, folder, progress if jobs == 1 else False),
         folder,
-        data["data_sha256"],
+        corpus.sha256,
         figures=_figures,
+        tidy=lambda run: RunFolder(folder / run.label).remove_checkpoints(),
         jobs=jobs,
         progress=progress,
     )
@@ -133,9 +136,14 @@ def run_sweep(
     }
 
 
-def _train(corpus: EncodedCorpus, run: Run) -> dict[str, Any]:
+def _train(corpus: EncodedCorpus, folder: Path, progress: bool | None, run: Run) -> dict[str, Any]:
     """Do one run."""
-    return train_and_measure(run.experiment, corpus, progress=False)[1]
+    kept = RunFolder(folder / run.label)
+    # The sweep itself is locked, but not against a run that outlives it.
+    with locked(kept.path):
+        if kept.is_of_another(run.experiment.identity(corpus.sha256)):
+            kept.clear()
+        return train_and_measure(run.experiment, corpus, kept.path, progress=progress)[1]
 
 
 def _figures(outcome: dict[str, Any]) -> str:

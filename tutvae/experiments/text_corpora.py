@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
@@ -14,6 +15,7 @@ from tutvae.data.reviews import Label, ReviewGrammar
 from tutvae.data.text_corpora import YAHOO_HELD_OUT
 from tutvae.data.tokenization import Tokenizer
 from tutvae.experiments.sections import Section
+from tutvae.results import data_sha256
 
 # More types than any corpus has.
 ALL_TYPES = 2**31 - 1
@@ -101,9 +103,20 @@ class EncodedCorpus:
     valid: EncodedTexts
     test: EncodedTexts
 
+    @cached_property
+    def sha256(self) -> str:
+        """The hash of the texts and labels of all splits; see `data_sha256`."""
+        return data_sha256(self.texts)
 
-def load_texts(section: ReviewsSection | NamedCorpusSection) -> EncodedCorpus:
-    """Load or write the texts that an experiment names; the vocabulary is the training split's.
+
+def load_texts(
+    section: ReviewsSection | NamedCorpusSection, tokenizer: Tokenizer | None = None
+) -> EncodedCorpus:
+    """Load or write the texts that an experiment names, and encode them.
+
+    Args:
+        section: the description.
+        tokenizer: by default one whose vocabulary is that of the training split.
 
     Raises:
         FileNotFoundError: the corpus is not at hand.
@@ -115,9 +128,10 @@ def load_texts(section: ReviewsSection | NamedCorpusSection) -> EncodedCorpus:
         )
     else:
         texts = _named(section)
-    tokenizer = Tokenizer.train(
-        texts.train.texts, max_vocabulary=section.vocabulary_size or ALL_TYPES
-    )
+    if tokenizer is None:
+        tokenizer = Tokenizer.train(
+            texts.train.texts, max_vocabulary=section.vocabulary_size or ALL_TYPES
+        )
 
     def encoded(split: Texts) -> EncodedTexts:
         return EncodedTexts(

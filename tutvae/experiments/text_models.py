@@ -10,7 +10,7 @@ from tutvae.experiments.text_sections import (
     TextExperiment,
 )
 from tutvae.models.conv_decoder import DilatedConvDecoder
-from tutvae.models.decoders import Decoder, LSTMDecoder
+from tutvae.models.decoders import Decoder, LSTMDecoder, tie_weights
 from tutvae.models.encoders import LSTMEncoder
 from tutvae.models.text_vae import LanguageModel, TextVAE
 
@@ -54,7 +54,7 @@ def build_decoder(
     """Make a decoder."""
     V, E = len(tokenizer), section.embedding_size
     if isinstance(section, LSTMDecoderSection):
-        return LSTMDecoder(
+        decoder = LSTMDecoder(
             V,
             E,
             section.hidden_size,
@@ -64,6 +64,9 @@ def build_decoder(
             unk_id=tokenizer.unk_id,
             bos_id=tokenizer.bos_id,
         )
+        if section.tied:
+            tie_weights(decoder)
+        return decoder
     return DilatedConvDecoder(
         V,
         E,

@@ -18,11 +18,13 @@ from pydantic import (
 
 from tutvae import schedules
 from tutvae.bounds import FreeBitsPer
+from tutvae.engine import Precision
 from tutvae.experiments.sections import Experiment, Name, Section
 from tutvae.experiments.text_corpora import NamedCorpusSection, ReviewsSection
 from tutvae.schedules import Schedule
 
 Rate = Annotated[float, Field(ge=0, le=1)]
+EvaluationPrecision = Literal["fp32", "bf16"]
 
 
 def _not_empty(values: tuple[int, ...]) -> tuple[int, ...]:
@@ -48,13 +50,21 @@ class EncoderSection(Section):
 
 
 class LSTMDecoderSection(Section):
-    """`[decoder]` with `kind = "lstm"`: an `LSTMDecoder`."""
+    """`[decoder]` with `kind = "lstm"`: an `LSTMDecoder`; if `tied`, by `tie_weights`."""
 
     kind: Literal["lstm"]
     embedding_size: PositiveInt
     hidden_size: PositiveInt
+    tied: bool = False
     dropout: Rate = 0.0
     word_dropout: Rate = 0.0
+
+    @model_validator(mode="after")
+    def _tied_weights_have_one_size(self) -> LSTMDecoderSection:
+        """As `tie_weights` wants it."""
+        if self.tied and self.embedding_size != self.hidden_size:
+            raise ValueError("tied needs an embedding_size equal to hidden_size")
+        return self
 
 
 class ConvDecoderSection(Section):
@@ -119,8 +129,14 @@ def _number_or_schedule(value: Any) -> str:
 class TrainingSection(Section):
     """`[training]`: the optimiser, the batches and the loss; see `fit`, `Batches` and `Elbo.loss`.
 
-    The learning rate stays as it is, or falls to zero over the epochs evenly ("linear") or along
-    half a cosine wave ("cosine").
+    Attributes:
+        learning_rate_schedule: the rate stays as it is; or falls to zero over the epochs evenly
+            ("linear") or along half a cosine wave ("cosine"); or is halved whenever the bound on
+            the validation set has not improved for two epochs ("plateau").
+        accumulation_steps: batches that make a step.
+        patience: training ends after so many epochs in a row without a better bound there.
+        weights: those that are measured and kept, of the last epoch or of the one with the best
+            bound there.
     """
 
     epochs: PositiveInt
@@ -128,8 +144,12 @@ class TrainingSection(Section):
     token_budget: PositiveInt | None = None
     optimizer: Literal["adam", "sgd"] = "adam"
     learning_rate: PositiveFloat
-    learning_rate_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    learning_rate_schedule: Literal["constant", "linear", "cosine", "plateau"] = "constant"
     max_grad_norm: PositiveFloat | None = None
+    accumulation_steps: PositiveInt = 1
+    patience: PositiveInt | None = None
+    precision: Precision = "fp32"
+    weights: Literal["last", "best"] = "last"
     kl_weight: Annotated[
         Annotated[NonNegativeFloat, Tag("a number")]
         | Annotated[KLWeightSection, Tag("a schedule")],
@@ -146,6 +166,24 @@ class TrainingSection(Section):
         return self
 
 
+class AggressiveSection(Section):
+    """`[training.aggressive]`: a first phase with `fit_aggressively`, whose arguments these are.
+
+    Each of its steps takes one batch, whatever `accumulation_steps`.
+    """
+
+    window: PositiveInt = 10
+    max_encoder_steps: PositiveInt = 100
+    round_steps: PositiveInt
+    max_rounds: PositiveInt
+
+
+class TextTrainingSection(TrainingSection):
+    """`[training]` of a text experiment: a `TrainingSection`, and what may come before."""
+
+    aggressive: AggressiveSection | None = None
+
+
 class InitialisationSection(Section):
     """`[initialisation]`: the encoder starts from a language model trained for so many epochs."""
 
@@ -155,13 +193,21 @@ class InitialisationSection(Section):
 class EvaluationSection(Section):
     """`[evaluation]`: what is measured after training.
 
-    Posterior samples of the importance-weighted NLL; at most so many documents of a split, spread
-    evenly over it; with `factors`, what the code holds of the hidden factors of the reviews.
+    Posterior samples of the importance-weighted NLL, and those on the validation set where they
+    are others; at most so many documents of a split, spread evenly over it; the precision of the
+    heavy operations; with `factors`, what the code holds of the hidden factors of the reviews.
     """
 
     importance_samples: PositiveInt
+    valid_importance_samples: PositiveInt | None = None
     max_examples: PositiveInt | None = None
+    precision: EvaluationPrecision = "fp32"
     factors: bool = False
+
+    def samples_of(self, split: str) -> int:
+        """Posterior samples on one of the splits."""
+        on_valid = self.valid_importance_samples if split == "valid" else None
+        return on_valid or self.importance_samples
 
 
 class TextExperiment(Experiment):
@@ -179,7 +225,7 @@ class TextExperiment(Experiment):
     encoder: EncoderSection | None = None
     decoder: Annotated[LSTMDecoderSection | ConvDecoderSection, Field(discriminator="kind")]
     model: ModelSection
-    training: TrainingSection
+    training: TextTrainingSection
     initialisation: InitialisationSection | None = None
     evaluation: EvaluationSection
     variants: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)] | None = None
@@ -195,6 +241,8 @@ class TextExperiment(Experiment):
             raise ValueError("a model with a code (latent_size above 0) needs an [encoder]")
         if self.model.latent_size == 0 and self.initialisation is not None:
             raise ValueError("initialisation is of an encoder, and latent_size 0 has none")
+        if self.model.latent_size == 0 and self.training.aggressive is not None:
+            raise ValueError("training.aggressive is of an encoder, and latent_size 0 has none")
         if self.evaluation.factors and not isinstance(self.corpus, ReviewsSection):
             raise ValueError("evaluation.factors goes with the corpus 'reviews' alone")
         return self

@@ -5,7 +5,7 @@ from tutvae.models.conv_decoder import (
     DilatedConvDecoder,
     ResidualBlock,
 )
-from tutvae.models.decoders import Decoder, LSTMDecoder, WordDropout
+from tutvae.models.decoders import Decoder, LSTMDecoder, WordDropout, tie_weights
 from tutvae.models.encoders import LSTMEncoder
 from tutvae.models.semi_supervised import SemiSupervisedTextVAE
 from tutvae.models.text_classifier import TextClassifier
@@ -28,4 +28,5 @@ __all__ = [
     "TextVAE",
     "WordDropout",
     "initialise_encoder",
+    "tie_weights",
 ]

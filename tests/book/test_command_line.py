@@ -1,0 +1,45 @@
+"""The page on the command line tells every command and every option."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from tutvae.cli import app
+
+PAGE = Path(__file__).parents[2] / "book" / "command_line.md"
+COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return PAGE.read_text(encoding="utf-8")
+
+
+def options(command: Any) -> set[str]:
+    """The long names of what a command takes besides its arguments."""
+    return {name for parameter in command.params for name in parameter.opts if "--" in name}
+
+
+def test_every_command_stands_in_the_table_and_no_other(page: str) -> None:
+    assert re.findall(r"^\| `tutvae (\w+)", page, re.M) == list(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_named(page: str, name: str) -> None:
+    missing = {option for option in options(COMMANDS[name]) if f"`{option}" not in page}
+    assert missing == set()
+
+
+def test_the_options_that_are_named_exist(page: str) -> None:
+    known = {option for command in COMMANDS.values() for option in options(command)}
+    assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", page)) <= known | {"--help"}
+
+
+def test_which_commands_print_json(page: str) -> None:
+    told = re.search(r"^(.*)\s+take `--json`", page, re.M)
+    assert told is not None
+    named = set(re.findall(r"`(\w+)`", told[1]))
+    assert named == {name for name, command in COMMANDS.items() if "--json" in options(command)}
