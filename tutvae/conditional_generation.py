@@ -174,6 +174,7 @@ def label_agreement(
 
     Source: chapter 9, equation `label-agreement`.
     """
+    # The posterior is [N, category, stars]: sum over what was not asked for; () sums nothing.
     axes = {"category": (2,), "stars": (1,), "joint": ()}
     if label not in axes:
         raise ValueError(f"label must be one of {', '.join(axes)}, not {label!r}")
