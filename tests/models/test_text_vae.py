@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import tutvae.models.text_vae
 from tutvae.bounds import importance_weighted_bound
 from tutvae.data.backends import word_backend
 from tutvae.data.batching import Batches, EncodedTexts, TextBatch
@@ -21,7 +22,12 @@ from tutvae.evaluation import evaluate
 from tutvae.models.conv_decoder import DilatedConvDecoder
 from tutvae.models.decoders import Decoder, LSTMDecoder
 from tutvae.models.encoders import LSTMEncoder
-from tutvae.models.text_vae import LanguageModel, TextVAE, initialise_encoder
+from tutvae.models.text_vae import (
+    LanguageModel,
+    TextVAE,
+    document_log_likelihood,
+    initialise_encoder,
+)
 from tutvae.schedules import linear
 from tutvae.training import fit
 
@@ -200,6 +206,23 @@ class TestBothModels:
         for use in uses:
             with pytest.raises(ValueError, match=f"token id {V} is outside .* vocabulary of {V}"):
                 use()
+
+
+def test_targets_are_scored_in_parts(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In costs and in gradients: 14 targets in parts of 3, the last one smaller."""
+    decoder, batch, z = build(V, Z).eval(), documents(), codes(B, Z)
+    whole = document_log_likelihood(decoder, batch, z)
+    gradients = torch.autograd.grad(whole.sum(), list(decoder.parameters()))
+    monkeypatch.setattr(tutvae.models.text_vae, "LOGITS_AT_ONCE", 3 * V + 2)
+    sizes = []
+    decoder.project = lambda hidden, project=decoder.project: (
+        sizes.append(len(hidden)) or project(hidden)
+    )
+    parts = document_log_likelihood(decoder, batch, z)
+    assert sizes == [3, 3, 3, 3, 1]
+    torch.testing.assert_close(parts, whole)
+    again = torch.autograd.grad(parts.sum(), list(decoder.parameters()))
+    torch.testing.assert_close(again, gradients)
 
 
 def all_strings(vocabulary_size: int, longest: int) -> TextBatch:

@@ -15,6 +15,9 @@ from tutvae.data.tokenization import Tokenizer
 from tutvae.models.decoders import Decoder, LSTMDecoder
 from tutvae.models.encoders import LSTMEncoder
 
+# Of all tensors the logits are by far the largest; so many stay in a processor's cache.
+LOGITS_AT_ONCE = 2**22
+
 
 def document_log_likelihood(decoder: Decoder, batch: TextBatch, z: Tensor | None = None) -> Tensor:
     """Score documents: the sum of the log-probabilities of their words and end marks.
@@ -33,10 +36,28 @@ def document_log_likelihood(decoder: Decoder, batch: TextBatch, z: Tensor | None
     Source: Mikolov et al. (2010) for Z = 0, Bowman et al. (2016). Chapters 3 and 4.
     """
     mask = batch.mask  # [B, T]
-    hidden = decoder(batch.inputs, z)  # [B, T, H]
-    logits = decoder.project(hidden[mask])  # [words and end marks, V]
-    log_probs = -F.cross_entropy(logits, batch.targets[mask], reduction="none")
+    hidden = decoder(batch.inputs, z)[mask]  # [words and end marks, H]
+    log_probs = -target_costs(decoder, hidden, batch.targets[mask])
     return torch.zeros_like(mask, dtype=log_probs.dtype).masked_scatter(mask, log_probs).sum(1)
+
+
+def target_costs(decoder: Decoder, hidden: Tensor, targets: Tensor) -> Tensor:
+    """Compute the cross-entropy of every target, a part of the logits at a time.
+
+    Args:
+        decoder: projects hidden states to logits.
+        hidden: a state for each target, `[N, H]`.
+        targets: token ids `[N]`.
+
+    Returns:
+        `[N]` nats: -log p(target).
+
+    Source: chapter 3, equation `chain-rule`, whose terms these are.
+    """
+    rows = max(1, LOGITS_AT_ONCE // decoder.vocabulary_size)
+    parts = zip(hidden.split(rows), targets.split(rows), strict=True)
+    costs = [F.cross_entropy(decoder.project(h), y, reduction="none") for h, y in parts]
+    return torch.cat(costs)
 
 
 def check_tokens(batch: TextBatch, vocabulary_size: int) -> None:
