@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tutvae.checkpoints import (
@@ -97,9 +98,35 @@ class TestWeights:
         model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
         model[1].weight = model[0].weight
         save_weights(model, tmp_path / "x.safetensors")
+        assert list(load_file(tmp_path / "x.safetensors")) == ["0.bias", "0.weight", "1.bias"]
         other = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+        with pytest.raises(ValueError, match=r"'1.weight', absent there"):
+            load_weights(other, tmp_path / "x.safetensors")
+        other[1].weight = other[0].weight
         load_weights(other, tmp_path / "x.safetensors")
         assert torch.equal(other[1].weight, model[0].weight)
+        assert other[1].weight is other[0].weight
+
+    def test_tied_ones_that_a_file_holds_twice(self, tmp_path: Path) -> None:
+        weight, bias = torch.randn(3, 3), torch.randn(3)
+        names = ("0.weight", "1.weight"), ("0.bias", "1.bias")
+        twice = {
+            name: x.clone() for x, pair in zip((weight, bias), names, strict=True) for name in pair
+        }
+        save_file(twice, tmp_path / "x.safetensors")
+        model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+        model[1].weight = model[0].weight
+        load_weights(model, tmp_path / "x.safetensors")
+        assert torch.equal(model[0].weight, weight)
+
+    def test_half_the_precision(self, tmp_path: Path) -> None:
+        model = nn.BatchNorm1d(3)
+        nn.init.normal_(model.weight)
+        save_weights(model, tmp_path / "x.safetensors", half=True)
+        kept = load_file(tmp_path / "x.safetensors")
+        assert kept["weight"].dtype == torch.float16
+        assert kept["num_batches_tracked"].dtype == torch.int64
+        assert torch.equal(kept["weight"].float(), model.weight.half().float())
 
     def test_which_of_a_folder(self, tmp_path: Path) -> None:
         """Those of the finished run before the best, and the best before the last."""

@@ -145,6 +145,18 @@ class TestInterpolate:
         )
 
 
+class TestExport:
+    def test_a_folder_to_hand_on(self, vae: Path, tmp_path: Path) -> None:
+        result = tutvae("export", vae, tmp_path / "new")
+        assert result.exit_code == 0, result.output
+        size = sum(path.stat().st_size for path in (tmp_path / "new").iterdir()) / 1e6
+        assert result.stdout.rstrip() == f"wrote {tmp_path / 'new'}, {size:.1f} MB"
+        assert tutvae("sample", tmp_path / "new", "-n", 1).exit_code == 0
+        again = tutvae("export", vae, tmp_path / "new")
+        assert again.exit_code == 1
+        assert "is not empty" in again.stderr
+
+
 class TestErrors:
     """One line, exit code 1, no traceback."""
 

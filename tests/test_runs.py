@@ -7,13 +7,14 @@ from typing import Literal
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 import tutvae
 from tutvae import load_run, reconstruct, sample_texts
 from tutvae.experiments import load_experiment, run_experiment
 from tutvae.models import VAE, LanguageModel, TextVAE
-from tutvae.runs import evaluate_run
+from tutvae.results import recorded_result
+from tutvae.runs import evaluate_run, export_run
 
 
 def record_of(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
@@ -71,26 +72,73 @@ class TestLoading:
         assert decoder.embedding.weight is decoder.output.weight
         assert torch.equal(decoder.output.weight, trained.decoder.output.weight)
 
-    def test_three_files_in_half_the_precision_are_enough(self, copy: Path) -> None:
-        """What a checkpoint looks like that is handed on."""
-        path = copy / "weights.safetensors"
-        before = load_file(path)
-        save_file({name: x.half() for name, x in before.items()}, path)
-        for name in ("metrics.jsonl", "record.json"):
-            (copy / name).unlink()
+    def test_without_the_hash_of_its_data(self, copy: Path) -> None:
         configuration = json.loads((copy / "configuration.json").read_text())
         del configuration["data_sha256"]
         (copy / "configuration.json").write_text(json.dumps(configuration))
-        run = load_run(copy)
-        assert run.data_sha256 is None
-        for name, x in run.model.state_dict().items():
-            assert x.dtype == torch.float32
-            assert torch.equal(x, before[name].half().float())
+        assert load_run(copy).data_sha256 is None
 
     def test_nothing_is_written(self, copy: Path) -> None:
         before = {path.name: path.stat().st_mtime_ns for path in copy.iterdir()}
         evaluate_run(load_run(copy))
         assert {path.name: path.stat().st_mtime_ns for path in copy.iterdir()} == before
+
+
+class TestExporting:
+    @pytest.mark.parametrize("name", ["vae", "language_model", "images"])
+    def test_it_is_the_run_in_half_the_precision(
+        self, run_folders: dict[str, Path], tmp_path: Path, name: str
+    ) -> None:
+        run = load_run(run_folders[name])
+        kept = export_run(run, tmp_path / "new" / name)
+        of_texts = [] if name == "images" else ["tokenizer.json"]
+        names = sorted(["configuration.json", "weights.safetensors", *of_texts])
+        assert sorted(path.name for path in kept.iterdir()) == names
+        size = (run.folder / "weights.safetensors").stat().st_size
+        assert (kept / "weights.safetensors").stat().st_size < 0.6 * size
+        again = load_run(kept)
+        assert again.experiment == run.experiment
+        for key, x in again.model.state_dict().items():
+            assert x.dtype == torch.float32
+            assert torch.equal(x, run.model.state_dict()[key].half().float())
+        found, expected = (evaluate_run(x, "valid", importance_samples=2) for x in (again, run))
+        assert found.bound == pytest.approx(expected.bound, rel=1e-3)
+
+    def test_a_folder_with_something_in_it(
+        self, run_folders: dict[str, Path], copy: Path, tmp_path: Path
+    ) -> None:
+        before = {path.name: path.read_bytes() for path in copy.iterdir()}
+        with pytest.raises(FileExistsError, match="copy is not empty: choose another"):
+            export_run(load_run(run_folders["vae"]), copy)
+        assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
+        (tmp_path / "empty").mkdir()
+        assert load_run(export_run(load_run(copy), tmp_path / "empty")).tokenizer is not None
+
+
+class TestWhatComesWithThePackage:
+    def test_it_reads_and_writes_sentences(self) -> None:
+        run = load_run("ptb")
+        assert isinstance(run.model, TextVAE)
+        assert run.experiment.corpus.name == "ptb"
+        sentence = "the company said it will sell its shares"
+        assert run.tokenizer.unk_id not in run.tokenizer.encode([sentence])[0]
+        assert len(reconstruct(run.model, run.tokenizer, [sentence])[0].split()) > 2
+
+    def test_a_folder_of_that_name_comes_first(
+        self, run_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shutil.copytree(run_folders["language_model"], tmp_path / "ptb")
+        monkeypatch.chdir(tmp_path)
+        assert isinstance(load_run("ptb").model, LanguageModel)
+
+    def test_it_is_the_recorded_one(self, real_data: Path) -> None:
+        """The bound of a thousand test sentences, on the real data."""
+        run = load_run("ptb")
+        recorded = recorded_result(run.experiment.name)["reports"]["test"]
+        report = evaluate_run(run, importance_samples=1)
+        assert report.examples == recorded["examples"]
+        assert report.bound == pytest.approx(recorded["bound"], rel=5e-3)
+        assert report.kl == pytest.approx(recorded["kl"], rel=2e-3)
 
 
 class TestWhatCannotBeLoaded:

@@ -51,12 +51,13 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], Any]:
     return tensors, _unpacked(json.loads(metadata[ABOUT]))
 
 
-def save_weights(model: nn.Module, path: str | Path) -> None:
+def save_weights(model: nn.Module, path: str | Path, *, half: bool = False) -> None:
     """Write a model's state dict, and nothing else, into a safetensors file.
 
     Args:
-        model: on any device.
+        model: on any device. Tied weights are written once.
         path: the file. It is replaced in one move, once the new one is whole.
+        half: write 16 bits a weight (fp16).
 
     Raises:
         OSError: the folder cannot be written to, or the disk is full; what was there before
@@ -64,7 +65,12 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
 
     Source: chapter 10.
     """
-    write_or_explain(Path(path), safetensors.torch.save(_apart(model.state_dict())))
+    state = model.state_dict()
+    first = _first_names(state)
+    tensors = _apart({name: x for name, x in state.items() if first[name] == name})
+    if half:
+        tensors = {n: x.half() if x.is_floating_point() else x for n, x in tensors.items()}
+    write_or_explain(Path(path), safetensors.torch.save(tensors))
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
@@ -97,12 +103,15 @@ def model_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def set_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
-    """Load a state dict.
+    """Load a state dict, in which tied weights may stand once.
 
     Raises:
         ValueError: a name or a shape differs; the message names `where` they came from.
     """
-    own = {name: tuple(x.shape) for name, x in model.state_dict().items()}
+    state = model.state_dict()
+    tied = {name: first for name, first in _first_names(state).items() if first in weights}
+    weights = {name: weights[first] for name, first in tied.items()} | dict(weights)
+    own = {name: tuple(x.shape) for name, x in state.items()}
     theirs = {name: tuple(x.shape) for name, x in weights.items()}
     wrong = [name for name in {**own, **theirs} if own.get(name) != theirs.get(name)]
     if wrong:
@@ -199,6 +208,14 @@ def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return tensors, file.metadata() or {}
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is no whole checkpoint of this package ({error})") from error
+
+
+def _first_names(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """For each name the first of the same memory: tied weights have several names."""
+    first: dict[Any, str] = {}
+    return {
+        name: first.setdefault((x.data_ptr() or name, x.shape), name) for name, x in state.items()
+    }
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

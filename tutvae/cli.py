@@ -78,7 +78,13 @@ def train(
             )
 
 
-for command in (cli_runs.evaluate, cli_runs.sample, cli_runs.reconstruct, cli_runs.interpolate):
+for command in (
+    cli_runs.evaluate,
+    cli_runs.sample,
+    cli_runs.reconstruct,
+    cli_runs.interpolate,
+    cli_runs.export,
+):
     app.command()(command)
 
 

@@ -1,4 +1,4 @@
-"""The commands that use a trained model: `evaluate`, `sample`, `reconstruct`, `interpolate`."""
+"""The commands that use a trained model: `evaluate`, `sample`, `reconstruct` and so on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tutvae.data.tokenization import Tokenizer
     from tutvae.models import LanguageModel, TextVAE
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run, or ptb.")]
 
 
 class Split(str, Enum):
@@ -125,6 +125,20 @@ def interpolate(
         _check_texts([left, right], tokenizer)
         walk = interpolate_texts(model, tokenizer, left, right, steps)
         show(walk, walk, as_json)
+
+
+def export(
+    run: Run,
+    folder: Annotated[Path, typer.Argument(help="A new folder.")],
+    debug: Debug = False,
+) -> None:
+    """Write what is needed to use the model of a run, in 16 bits: a folder to hand on."""
+    with readable_errors(debug):
+        from tutvae.runs import export_run, load_run
+
+        exported = export_run(load_run(run), folder)
+        size = sum(path.stat().st_size for path in exported.iterdir())
+        typer.echo(f"wrote {exported}, {size / 1e6:.1f} MB")
 
 
 def _of_texts(run: Path) -> tuple[TextVAE | LanguageModel, Tokenizer]:

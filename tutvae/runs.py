@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from tutvae.checkpoints import save_weights, write_or_explain
 from tutvae.data.tokenization import Tokenizer
 from tutvae.evaluation import Report
 from tutvae.models.text_vae import LanguageModel, TextVAE
@@ -15,6 +16,8 @@ from tutvae.run_folder import RunFolder
 if TYPE_CHECKING:  # these two import much that loading the package should not
     from tutvae.experiments import ImageExperiment, TextExperiment
 
+# Trained models that come with the package, each as `export_run` wrote it.
+PRETRAINED = Path(__file__).with_name("pretrained")
 A_RUN = "a run is a folder that `tutvae train` wrote: runs/NAME, or runs/NAME/VARIANT-SEED"
 
 
@@ -41,9 +44,11 @@ def load_run(folder: str | Path) -> TrainedRun:
     """Load the trained model of a run.
 
     Args:
-        folder: what `tutvae train` wrote: `runs/NAME`, or `runs/NAME/VARIANT-SEED` of a sweep. Of
-            its files these are needed: `configuration.json`, `weights.safetensors` (in any
-            precision; they are loaded in 32 bits) and, for texts, `tokenizer.json`.
+        folder: what `tutvae train` or `export_run` wrote: `runs/NAME`, or
+            `runs/NAME/VARIANT-SEED` of a sweep. Of its files these are needed:
+            `configuration.json`, `weights.safetensors` (in any precision; they are loaded in 32
+            bits) and, for texts, `tokenizer.json`. Or "ptb", a small VAE of the Penn Treebank's
+            sentences, which comes with the package.
 
     Raises:
         FileNotFoundError: there is no such folder, no run in it, or the run is not finished.
@@ -53,7 +58,7 @@ def load_run(folder: str | Path) -> TrainedRun:
     """
     from tutvae.experiments.trained import load_trained
 
-    kept = RunFolder(folder)
+    kept = RunFolder(_found(folder))
     experiment, data_sha256 = _described(kept)
     if not kept.weights.exists():
         epochs = len(kept.metrics.read_text("utf-8").splitlines()) if kept.metrics.exists() else 0
@@ -69,6 +74,34 @@ def load_run(folder: str | Path) -> TrainedRun:
         )
     model, tokenizer = load_trained(experiment, kept.path)
     return TrainedRun(kept.path, experiment, model.eval(), tokenizer, data_sha256)
+
+
+def export_run(run: TrainedRun, folder: str | Path) -> Path:
+    """Write what is needed to use a run's model, its weights in 16 bits: something to hand on.
+
+    Args:
+        run: what `load_run` gave.
+        folder: made where it does not exist; `load_run` reads it.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileExistsError: there is something in the folder.
+        OSError: the folder cannot be written to, or the disk is full.
+
+    Source: chapter 10.
+    """
+    source, target = RunFolder(run.folder), RunFolder(folder)
+    if target.path.exists() and any(target.path.iterdir()):
+        raise FileExistsError(f"{target.path} is not empty: choose another folder")
+    target.path.mkdir(parents=True, exist_ok=True)
+    if run.tokenizer is not None:
+        run.tokenizer.save(target.tokenizer)
+    save_weights(run.model, target.weights, half=True)
+    # Last: without it, there is no run.
+    write_or_explain(target.configuration, source.configuration.read_bytes())
+    return target.path
 
 
 def evaluate_run(
@@ -120,6 +153,12 @@ def evaluate_run(
         precision=evaluation.precision,
         progress=progress,
     )
+
+
+def _found(folder: str | Path) -> Path:
+    """The folder of a run, or of a model that comes with the package."""
+    shipped = PRETRAINED / folder
+    return shipped if not Path(folder).exists() and shipped.is_dir() else Path(folder)
 
 
 def _described(kept: RunFolder) -> tuple[TextExperiment | ImageExperiment, str | None]:
