@@ -63,7 +63,7 @@ class TestLoading:
             load_run(tmp_path)
 
     def test_tied_weights(self, reviews_toml: Path, tmp_path: Path) -> None:
-        """They are kept twice, and are one again."""
+        """They are kept once, and are one again."""
         from tutvae.experiments import run_experiment
 
         settings = ["decoder.tied=true", "decoder.embedding_size=13", "training.epochs=1"]

@@ -39,8 +39,9 @@ class Row:
         mutual_information: between documents and codes.
         mutual_information_ceiling: the most that could be measured.
         active_units: latent dimensions in use, a mean over the seeds.
-        perplexity: exp(NLL / L), of the bound where no NLL is known. L is the corpus's number of
-            predicted tokens a document, the same in all rows of a corpus.
+        perplexity: exp(NLL / L), of the bound where no NLL is known. L is the number of predicted
+            tokens a document: those that were measured, and for a published row those of the
+            corpus's test set.
         printed_perplexity: what the source prints, with the L that it counts.
         minutes: of training, a run.
         seeds: runs that the figures are means of; None for a published row.
@@ -180,7 +181,7 @@ def _recorded(record: dict[str, Any], variant: str, runs: list[dict[str, Any]]) 
     def mean(name: str) -> float | None:
         return statistics.mean(r[name] for r in reports) if name in reports[0] else None
 
-    row = Row(
+    return Row(
         corpus,
         f"{record['name']}/{variant}" if variant else record["name"],
         bound=mean("bound"),
@@ -195,8 +196,6 @@ def _recorded(record: dict[str, Any], variant: str, runs: list[dict[str, Any]]) 
         seeds=len(runs),
         differs=_differences(configuration["corpus"], reports[0]["examples"]),
     )
-    known = published_corpora().get(corpus)
-    return row if known is None else _with_perplexity(row, known["tokens_per_document"])
 
 
 def _seconds(run: dict[str, Any]) -> float:
@@ -209,7 +208,7 @@ def _differences(corpus: dict[str, Any], examples: int) -> str:
     """How the data of a run differ from those of the published figures."""
     found = []
     if corpus.get("train_on") == "valid":
-        found.append("fitted on a tenth of the published documents, with their vocabulary")
+        found.append("fitted on a tenth of the published documents, with a vocabulary of its own")
     if corpus.get("train_size") is not None:
         found.append(f"fitted on {corpus['train_size']:,} documents")
     known = published_corpora().get(corpus["name"])
