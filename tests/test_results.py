@@ -218,7 +218,10 @@ def check_run(outcome: dict[str, Any], experiment: Any) -> None:
         assert report["active_units"] <= latent_size
         assert report["bound"] == pytest.approx(report["reconstruction"] + report["kl"], rel=1e-5)
         assert report["kl"] == pytest.approx(sum(report["kl_per_dimension"]), rel=1e-4, abs=1e-6)
-        assert report["importance_weighted_nll"] <= report["bound"] * (1 + 1e-6)
+        nll, bound = report["importance_weighted_nll"], report["bound"]
+        # From one sample they are two estimates of the same, from different draws.
+        one_draw = latent_size > 0 and report["importance_samples"] == 1
+        assert nll == pytest.approx(bound, rel=0.01) if one_draw else nll <= bound * (1 + 1e-6)
         if isinstance(experiment, TextExperiment):
             length = report["tokens"] / report["examples"]
             perplexity = math.exp(report["importance_weighted_nll"] / length)
