@@ -130,7 +130,7 @@ class TestRecorded:
             (
                 {"name": "yahoo", "train_on": "valid"},
                 10_000,
-                "fitted on a tenth of the published documents",
+                "fitted on the validation documents, a tenth as many",
             ),
             ({"name": "yahoo", "train_on": "train"}, 10_000, ""),
         ],

@@ -208,7 +208,9 @@ def _differences(corpus: dict[str, Any], examples: int) -> str:
     """How the data of a run differ from those of the published figures."""
     found = []
     if corpus.get("train_on") == "valid":
-        found.append("fitted on a tenth of the published documents, with a vocabulary of its own")
+        found.append(
+            "fitted on the validation documents, a tenth as many, with a vocabulary of its own"
+        )
     if corpus.get("train_size") is not None:
         found.append(f"fitted on {corpus['train_size']:,} documents")
     known = published_corpora().get(corpus["name"])
