@@ -131,6 +131,10 @@ class TestWhatComesWithThePackage:
         monkeypatch.chdir(tmp_path)
         assert isinstance(load_run("ptb").model, LanguageModel)
 
+    def test_nothing_else_of_the_package_is_taken_for_one(self) -> None:
+        with pytest.raises(FileNotFoundError, match=r"no folder \.\./pretrained: "):
+            load_run("../pretrained")
+
     def test_it_is_the_recorded_one(self, real_data: Path) -> None:
         """The bound of a thousand test sentences, on the real data."""
         run = load_run("ptb")

@@ -157,8 +157,9 @@ def evaluate_run(
 
 def _found(folder: str | Path) -> Path:
     """The folder of a run, or of a model that comes with the package."""
-    shipped = PRETRAINED / folder
-    return shipped if not Path(folder).exists() and shipped.is_dir() else Path(folder)
+    shipped = RunFolder(PRETRAINED / folder)
+    is_shipped = not Path(folder).exists() and shipped.configuration.exists()
+    return shipped.path if is_shipped else Path(folder)
 
 
 def _described(kept: RunFolder) -> tuple[TextExperiment | ImageExperiment, str | None]:

@@ -200,6 +200,25 @@ class TestTexts:
         for fault in faults:
             assert fault in lines[0]
 
+    @pytest.mark.parametrize(
+        ("setting", "keys"),
+        [
+            ("model.size=3", "latent_size"),
+            ("decoder.chanels=3", "kind, embedding_size, hidden_size, tied, "),
+            ("training.kl_weight={schedule='linear', step=3}", "schedule, steps, epochs, "),
+            ("variants.x.encoder.size=3", "kind, embedding_size, hidden_size, pooling"),
+            ("epochs=3", "name, kind, seed, seeds, corpus, "),
+        ],
+    )
+    def test_an_unknown_key_is_told_the_known_ones(
+        self, reviews_toml: Path, setting: str, keys: str
+    ) -> None:
+        """Those of its own section, whatever kind of section that is."""
+        with pytest.raises(ValueError, match="Extra inputs") as caught:
+            load_experiment(reviews_toml, [setting])
+        (line,) = (line for line in str(caught.value).splitlines() if "Extra inputs" in line)
+        assert f"; the keys here are {keys}" in line
+
     def test_a_code_needs_an_encoder(self, reviews_toml: Path, tmp_path: Path) -> None:
         path = changed(reviews_toml, tmp_path, "[encoder]", "[variants.x.encoder]")
         with pytest.raises(ValueError, match=r"needs an \[encoder\]"):

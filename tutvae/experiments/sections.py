@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.functional_validators import ModelWrapValidatorHandler
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Section(BaseModel):
@@ -13,6 +18,25 @@ class Section(BaseModel):
 
     # Strict: neither true nor "3" passes for a number.
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _tell_the_keys(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Pydantic says that a key is unknown; only the section itself can say which are known."""
+        try:
+            return handler(data)
+        except ValidationError as error:
+            told = [cls._told(fault) for fault in error.errors()]
+            raise ValidationError.from_exception_data(error.title, told) from None
+
+    @classmethod
+    def _told(cls, fault: ErrorDetails) -> InitErrorDetails:
+        """A fault again; if it is a key of this very section, with those that there are."""
+        message = fault["msg"]
+        if fault["type"] == "extra_forbidden" and len(fault["loc"]) == 1:
+            message += f"; the keys here are {', '.join(cls.model_fields)}"
+        kind = PydanticCustomError(fault["type"], message)
+        return InitErrorDetails(type=kind, loc=fault["loc"], input=fault["input"])
 
 
 # It names files, so it is no path.
