@@ -204,7 +204,7 @@ class TestTexts:
         ("setting", "keys"),
         [
             ("model.size=3", "latent_size"),
-            ("decoder.chanels=3", "kind, embedding_size, hidden_size, tied, "),
+            ("decoder.filters=3", "kind, embedding_size, hidden_size, tied, "),
             ("training.kl_weight={schedule='linear', step=3}", "schedule, steps, epochs, "),
             ("variants.x.encoder.size=3", "kind, embedding_size, hidden_size, pooling"),
             ("epochs=3", "name, kind, seed, seeds, corpus, "),
