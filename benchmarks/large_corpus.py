@@ -24,12 +24,12 @@ import torch
 from torch import nn
 
 from tutvae.bounds import Elbo
-from tutvae.data.batching import TextBatch
+from tutvae.data.batches.text import TextBatch
+from tutvae.data.batches.windows import WindowedBatches
 from tutvae.data.large import Lines, MappedTexts, StreamedTexts, tokenize_once
-from tutvae.data.reviews import ReviewGrammar
 from tutvae.data.tokenization import Tokenizer
-from tutvae.data.windows import WindowedBatches
-from tutvae.training import fit
+from tutvae.reviews.grammar import ReviewGrammar
+from tutvae.training.loop import fit
 
 DIFFERENT = 20_000  # reviews, of which the files are made
 

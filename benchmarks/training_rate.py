@@ -13,13 +13,13 @@ import argparse
 
 import torch
 
-from tutvae.data.batching import TextBatch
+from tutvae.data.batches.text import TextBatch
 from tutvae.data.tokenization import Tokenizer
 from tutvae.experiments import TextExperiment, load_experiment
 from tutvae.experiments.fitting import fit_as_described
+from tutvae.experiments.published import published_corpora
 from tutvae.experiments.sweeps import sweep_runs
 from tutvae.experiments.text_models import build_model
-from tutvae.published import published_corpora
 
 WARM_UP = 2  # batches, in which memory is set up
 

@@ -9,7 +9,7 @@ import torch
 
 from tutvae import plots
 from tutvae.models import VAE
-from tutvae.training import History
+from tutvae.training.loop import History
 
 
 @pytest.fixture(autouse=True)

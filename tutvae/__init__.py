@@ -6,17 +6,17 @@ plots.
 
 from tutvae import generation, plots, schedules
 from tutvae.bounds import Elbo
-from tutvae.classification import TextPredictor
-from tutvae.clustering import compare_clusters
-from tutvae.conditional_generation import change_label, sample_with_label
-from tutvae.data.batching import Batches, TextBatch
+from tutvae.data.batches.labelled import MixedBatches, label_subset
+from tutvae.data.batches.text import Batches, TextBatch
 from tutvae.data.corpora import ag_news, digits, from_files, mnist, ptb, yahoo, yelp
-from tutvae.data.labels import MixedBatches, label_subset
-from tutvae.data.reviews import ReviewGrammar
 from tutvae.data.tokenization import Tokenizer
-from tutvae.diagnostics import mutual_information, probe
-from tutvae.evaluation import Report, encode, evaluate
-from tutvae.generation import impute, interpolate_texts, reconstruct, sample_texts
+from tutvae.evaluation.classification import TextPredictor
+from tutvae.evaluation.clustering import compare_clusters
+from tutvae.evaluation.diagnostics import mutual_information, probe
+from tutvae.evaluation.report import Report, encode, evaluate
+from tutvae.experiments.runs import TrainedRun, load_run
+from tutvae.generation.conditional import change_label, sample_with_label
+from tutvae.generation.texts import impute, interpolate_texts, reconstruct, sample_texts
 from tutvae.models import (
     VAE,
     DilatedConvDecoder,
@@ -28,8 +28,8 @@ from tutvae.models import (
     TextVAE,
     initialise_encoder,
 )
-from tutvae.runs import TrainedRun, load_run
-from tutvae.training import History, fit
+from tutvae.reviews.grammar import ReviewGrammar
+from tutvae.training.loop import History, fit
 
 __version__ = "0.1.0"
 

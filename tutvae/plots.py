@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tutvae.evaluation import ACTIVE_UNIT_VARIANCE, evaluating
-from tutvae.training import History
+from tutvae.evaluation.report import ACTIVE_UNIT_VARIANCE, evaluating
+from tutvae.training.loop import History
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

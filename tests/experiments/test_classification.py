@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tutvae.data.batching import EncodedTexts
-from tutvae.data.labels import label_subset
+from tutvae.data.batches.labelled import label_subset
+from tutvae.data.batches.text import EncodedTexts
 from tutvae.experiments import classification as module
 from tutvae.experiments import classification_methods as methods
 from tutvae.experiments import load_experiment, run_experiment

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from tutvae.data.batches.images import ImageBatches
 from tutvae.data.corpora import digits
 from tutvae.data.corpus import Corpus, Images
-from tutvae.data.images import ImageBatches
-from tutvae.evaluation import evaluate
+from tutvae.evaluation.report import evaluate
 from tutvae.experiments import (
     load_corpus,
     load_experiment,

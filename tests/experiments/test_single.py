@@ -10,9 +10,9 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file
 
-from tutvae.checkpoints import load_tensors, save_tensors
 from tutvae.experiments import fitting, images, load_experiment, run_experiment, texts
 from tutvae.models import TextVAE
+from tutvae.training.checkpoints import load_tensors, save_tensors
 
 FINISHED = ["configuration.json", "metrics.jsonl", "record.json", "weights.safetensors"]
 OF_TEXTS = sorted([*FINISHED, "tokenizer.json"])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tutvae.experiments import TextExperiment, load_experiment, run_experiment
 from tutvae.experiments import sweeps as module
 from tutvae.experiments.sweeps import merged, sweep_runs
-from tutvae.run_folder import RunFolder
+from tutvae.training.run_folder import RunFolder
 
 TIMES = ("started", "train_seconds", "tokens_per_second")
 ALL = ["vae-1", "vae-4", "language_model-1", "language_model-4", "cnn-1", "cnn-4"]

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tutvae.data.corpus import Corpus, Texts
-from tutvae.data.reviews import ReviewGrammar
 from tutvae.experiments.text_corpora import NamedCorpusSection, ReviewsSection, load_texts
+from tutvae.reviews.grammar import ReviewGrammar
 
 
 def reviews(**values: Any) -> ReviewsSection:

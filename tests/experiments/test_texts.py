@@ -10,10 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tutvae.data.batching import Batches
-from tutvae.data.reviews import ReviewGrammar, Reviews
-from tutvae.diagnostics import probe, sample_codes
-from tutvae.evaluation import encode, evaluate
+from tutvae.data.batches.text import Batches
+from tutvae.evaluation.diagnostics import probe, sample_codes
+from tutvae.evaluation.report import encode, evaluate
 from tutvae.experiments import (
     TextExperiment,
     fitting,
@@ -27,6 +26,7 @@ from tutvae.experiments.text_sections import KLWeightSection
 from tutvae.experiments.texts import train_and_measure
 from tutvae.models import LanguageModel, LSTMDecoder, TextVAE
 from tutvae.models.conv_decoder import DilatedConvDecoder
+from tutvae.reviews.grammar import ReviewGrammar, Reviews
 
 Run = tuple[TextVAE, dict[str, Any]]
 TIMES = ("started", "train_seconds", "tokens_per_second", "initialisation_seconds")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tutvae.data.tokenization import Tokenizer
-from tutvae.decoding import FREE, beam_search, fill, generate
+from tutvae.generation.decoding import FREE, beam_search, fill, generate
 from tutvae.models.decoders import Decoder, LSTMDecoder, State, WordDropout, tie_weights
 
 B, T, V, Z = 4, 6, 11, 3

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tutvae.data.batching import TextBatch
+from tutvae.data.batches.text import TextBatch
 from tutvae.models.encoders import LSTMEncoder
 
 B, T, V, E, H, Z = 4, 6, 11, 5, 7, 3

@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from tutvae.bounds import LabelElbo
-from tutvae.data.batching import Batches, EncodedTexts, TextBatch
-from tutvae.data.labels import MixedBatches
-from tutvae.evaluation import evaluate
+from tutvae.data.batches.labelled import MixedBatches
+from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
+from tutvae.evaluation.report import evaluate
 from tutvae.models.decoders import Decoder, LSTMDecoder
 from tutvae.models.encoders import LSTMEncoder
 from tutvae.models.semi_supervised import SemiSupervisedTextVAE
 from tutvae.models.text_classifier import TextClassifier
 from tutvae.schedules import temperature_decay
-from tutvae.training import fit
+from tutvae.training.loop import fit
 
 B, T, V, H, Z, K, S = 6, 10, 11, 8, 3, 4, 5
 PAD, BOS, EOS = 0, 1, 2

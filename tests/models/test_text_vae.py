@@ -14,11 +14,10 @@ from torch import Tensor, nn
 import tutvae.models.text_vae
 from tutvae.bounds import importance_weighted_bound
 from tutvae.data.backends import word_backend
-from tutvae.data.batching import Batches, EncodedTexts, TextBatch
-from tutvae.data.reviews import ReviewGrammar
+from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
 from tutvae.data.text_corpora import ptb
 from tutvae.data.tokenization import Tokenizer
-from tutvae.evaluation import evaluate
+from tutvae.evaluation.report import evaluate
 from tutvae.models.conv_decoder import DilatedConvDecoder
 from tutvae.models.decoders import Decoder, LSTMDecoder
 from tutvae.models.encoders import LSTMEncoder
@@ -28,8 +27,9 @@ from tutvae.models.text_vae import (
     document_log_likelihood,
     initialise_encoder,
 )
+from tutvae.reviews.grammar import ReviewGrammar
 from tutvae.schedules import linear
-from tutvae.training import fit
+from tutvae.training.loop import fit
 
 B, T, V, Z, S = 4, 6, 11, 3, 5
 PAD, BOS, EOS = 0, 1, 2

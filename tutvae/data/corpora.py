@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from tutvae.data.corpus import Corpus, Images
-from tutvae.data.files import (
+from tutvae.data.readers.files import (
     DATA_VARIABLE,
     cache_folder,
     check_sha256,
@@ -18,9 +18,9 @@ from tutvae.data.files import (
     has_file,
     local_folder,
 )
-from tutvae.data.idx import read_idx
+from tutvae.data.readers.idx import read_idx
+from tutvae.data.readers.texts import from_files
 from tutvae.data.text_corpora import ag_news, ptb, yahoo, yelp
-from tutvae.data.text_files import from_files
 
 __all__ = ["ag_news", "digits", "from_files", "mnist", "ptb", "yahoo", "yelp"]
 

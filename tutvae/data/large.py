@@ -1,7 +1,7 @@
 """Corpora larger than memory: tokenised once into memory-mapped files, or streamed.
 
 Either way a window of documents is in memory at a time, of which
-`tutvae.data.windows.WindowedBatches` makes batches. The memory does not grow with the corpus.
+`WindowedBatches` makes batches. The memory does not grow with the corpus.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from tutvae.data.files import write_beside
+from tutvae.data.batches.windows import Window
+from tutvae.data.readers.files import write_beside
 from tutvae.data.tokenization import Tokenizer
-from tutvae.data.windows import Window
 
 # Documents in one file, which is opened anew for each block.
 SHARD = 50_000

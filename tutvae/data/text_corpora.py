@@ -8,7 +8,7 @@ from typing import Any
 
 from tutvae.data.backends import UNK
 from tutvae.data.corpus import Corpus, Texts
-from tutvae.data.files import (
+from tutvae.data.readers.files import (
     DATA_VARIABLE,
     cache_folder,
     check_sha256,
@@ -18,7 +18,7 @@ from tutvae.data.files import (
     local_folder,
     read_bytes,
 )
-from tutvae.data.text_files import (
+from tutvae.data.readers.texts import (
     SPLITS,
     from_files,
     index_labels,

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from tutvae.checkpoints import save_weights
-from tutvae.data.batching import EncodedTexts
-from tutvae.data.labels import label_subset
+from tutvae.data.batches.labelled import label_subset
+from tutvae.data.batches.text import EncodedTexts
 from tutvae.experiments.classification_methods import METHODS, Setting, documents_of, labels_of
 from tutvae.experiments.classification_sections import (
     ClassificationExperiment,
@@ -21,10 +20,11 @@ from tutvae.experiments.classification_sections import (
     classification_runs,
     shared_runs,
 )
+from tutvae.experiments.records import data_sha256, provenance, significant
 from tutvae.experiments.resuming import finish_runs
 from tutvae.experiments.text_corpora import EncodedCorpus, ReviewsSection, load_texts
 from tutvae.experiments.texts import train_and_measure
-from tutvae.results import data_sha256, provenance, significant
+from tutvae.training.checkpoints import save_weights
 
 DIGITS = 5
 

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from tutvae.classification import bag_of_words, code_classifier, rows_of
-from tutvae.data.batching import Batches, EncodedTexts, TextBatch
-from tutvae.data.labels import MixedBatches
+from tutvae.data.batches.labelled import MixedBatches
+from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
 from tutvae.data.tokenization import Tokenizer
-from tutvae.evaluation import encode
+from tutvae.evaluation.classification import bag_of_words, code_classifier, rows_of
+from tutvae.evaluation.report import encode
 from tutvae.experiments.classification_sections import (
     ClassificationExperiment,
     ClassificationRun,
@@ -28,7 +28,7 @@ from tutvae.experiments.text_models import build_decoder, build_encoder, build_m
 from tutvae.models.semi_supervised import SemiSupervisedTextVAE
 from tutvae.models.text_classifier import TextClassifier
 from tutvae.models.text_vae import LanguageModel, TextVAE, initialise_encoder
-from tutvae.training import fit
+from tutvae.training.loop import fit
 
 READ_AT_A_TIME = 256
 

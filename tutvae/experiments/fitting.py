@@ -9,13 +9,13 @@ from typing import Any, Protocol
 
 import torch
 
-from tutvae.aggressive import AggressiveRound, fit_aggressively
-from tutvae.data.batching import TextBatch
+from tutvae.data.batches.text import TextBatch
 from tutvae.experiments.text_sections import AggressiveSection, TrainingSection
-from tutvae.latent import TrainableModel
+from tutvae.models.protocols import TrainableModel
 from tutvae.models.text_vae import TextVAE
 from tutvae.schedules import Schedule
-from tutvae.training import History, fit
+from tutvae.training.aggressive import AggressiveRound, fit_aggressively
+from tutvae.training.loop import History, fit
 
 
 class TrainingBatches(Sized, Iterable[TextBatch], Protocol):

@@ -9,16 +9,16 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from tqdm import tqdm
 
-from tutvae.checkpoints import save_weights
+from tutvae.data.batches.images import ImageBatches
 from tutvae.data.corpora import digits, mnist
 from tutvae.data.corpus import Corpus, Images
-from tutvae.data.images import ImageBatches
-from tutvae.evaluation import Report, evaluate
+from tutvae.evaluation.report import Report, evaluate
+from tutvae.experiments.records import data_sha256
 from tutvae.experiments.sections import Experiment, Section
 from tutvae.models.vae import VAE
-from tutvae.results import data_sha256
-from tutvae.run_folder import RunFolder
-from tutvae.training import History, fit, is_watched
+from tutvae.training.checkpoints import save_weights
+from tutvae.training.loop import History, fit, is_watched
+from tutvae.training.run_folder import RunFolder
 
 # How many pixels an image of each corpus has.
 PIXELS = {"digits": 8 * 8, "mnist": 28 * 28}

@@ -9,16 +9,16 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from tutvae.data.batching import EncodedTexts, TextBatch
-from tutvae.data.buckets import draw_batches
-from tutvae.data.reviews import Reviews
-from tutvae.diagnostics import probe, sample_codes
-from tutvae.evaluation import Report, encode, evaluate
+from tutvae.data.batches.buckets import draw_batches
+from tutvae.data.batches.text import EncodedTexts, TextBatch
+from tutvae.evaluation.diagnostics import probe, sample_codes
+from tutvae.evaluation.report import Report, encode, evaluate
+from tutvae.experiments.records import significant
 from tutvae.experiments.text_corpora import EncodedCorpus
 from tutvae.experiments.text_sections import EvaluationPrecision
 from tutvae.models.text_vae import LanguageModel, TextVAE
-from tutvae.results import significant
-from tutvae.training import is_watched
+from tutvae.reviews.grammar import Reviews
+from tutvae.training.loop import is_watched
 
 PROBED_FACTORS = ("category", "stars", "person", "tense")
 # Tokens that are measured at a time, and how many logits of their samples are held at once.

@@ -12,10 +12,10 @@ from typing import Any, Protocol, TypeVar
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from tutvae.data.files import write_beside
+from tutvae.data.readers.files import write_beside
+from tutvae.experiments.records import provenance
 from tutvae.experiments.sections import Experiment
-from tutvae.results import provenance
-from tutvae.training import is_watched
+from tutvae.training.loop import is_watched
 
 Result = TypeVar("Result")
 

@@ -14,7 +14,7 @@ from tutvae.experiments.sections import Experiment
 from tutvae.experiments.single import run_single
 from tutvae.experiments.sweeps import run_sweep
 from tutvae.experiments.text_sections import TextExperiment
-from tutvae.run_folder import locked
+from tutvae.training.run_folder import locked
 
 
 def run_experiment(

@@ -10,15 +10,15 @@ from typing import Any
 
 from torch import nn
 
-from tutvae.checkpoints import write_or_explain
 from tutvae.experiments.images import ImageExperiment, load_corpus, train_and_measure_images
+from tutvae.experiments.records import data_sha256, provenance
 from tutvae.experiments.sections import Experiment
 from tutvae.experiments.text_corpora import load_texts
 from tutvae.experiments.text_sections import TextExperiment
 from tutvae.experiments.texts import about_data, train_and_measure
 from tutvae.experiments.trained import load_trained
-from tutvae.results import data_sha256, provenance
-from tutvae.run_folder import RunFolder
+from tutvae.training.checkpoints import write_or_explain
+from tutvae.training.run_folder import RunFolder
 
 Task = Callable[[Path | None], tuple[nn.Module, dict[str, Any]]]
 

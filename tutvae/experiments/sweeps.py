@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from tutvae.experiments.records import provenance
 from tutvae.experiments.resuming import finish_runs
 from tutvae.experiments.sections import faults
 from tutvae.experiments.text_corpora import EncodedCorpus, load_texts
 from tutvae.experiments.text_sections import TextExperiment
 from tutvae.experiments.texts import about_data, train_and_measure
-from tutvae.results import provenance
-from tutvae.run_folder import RunFolder, locked
+from tutvae.training.run_folder import RunFolder, locked
 
 # What all runs of a sweep have in common, or what makes it a sweep.
 COMMON = {"name", "kind", "seed", "seeds", "corpus", "variants"}

@@ -9,13 +9,13 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from tutvae.data import corpora
-from tutvae.data.batching import EncodedTexts
+from tutvae.data.batches.text import EncodedTexts
 from tutvae.data.corpus import Corpus, Texts
-from tutvae.data.reviews import Label, ReviewGrammar
 from tutvae.data.text_corpora import YAHOO_HELD_OUT
 from tutvae.data.tokenization import Tokenizer
+from tutvae.experiments.records import data_sha256
 from tutvae.experiments.sections import Section
-from tutvae.results import data_sha256
+from tutvae.reviews.grammar import Label, ReviewGrammar
 
 # More types than any corpus has.
 ALL_TYPES = 2**31 - 1

@@ -18,10 +18,10 @@ from pydantic import (
 
 from tutvae import schedules
 from tutvae.bounds import FreeBitsPer
-from tutvae.engine import Precision
 from tutvae.experiments.sections import Experiment, Name, Section
 from tutvae.experiments.text_corpora import NamedCorpusSection, ReviewsSection
 from tutvae.schedules import Schedule
+from tutvae.training.engine import Precision
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 EvaluationPrecision = Literal["fp32", "bf16"]

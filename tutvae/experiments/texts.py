@@ -10,9 +10,7 @@ from typing import Any
 
 import torch
 
-from tutvae.aggressive import AggressiveRound
-from tutvae.checkpoints import load_weights, save_weights, write_or_explain
-from tutvae.data.batching import Batches
+from tutvae.data.batches.text import Batches
 from tutvae.experiments.fitting import fit_aggressively_as_described, fit_as_described
 from tutvae.experiments.measuring import (
     CURVE_DIGITS,
@@ -20,13 +18,15 @@ from tutvae.experiments.measuring import (
     measure_texts,
     probe_factors,
 )
+from tutvae.experiments.records import significant
 from tutvae.experiments.text_corpora import EncodedCorpus, ReviewsSection
 from tutvae.experiments.text_models import build_model, language_model_like
 from tutvae.experiments.text_sections import TextExperiment
 from tutvae.models.text_vae import LanguageModel, TextVAE, initialise_encoder
-from tutvae.results import significant
-from tutvae.run_folder import RunFolder
-from tutvae.training import History
+from tutvae.training.aggressive import AggressiveRound
+from tutvae.training.checkpoints import load_weights, save_weights, write_or_explain
+from tutvae.training.loop import History
+from tutvae.training.run_folder import RunFolder
 
 REPORT_DIGITS = 7
 

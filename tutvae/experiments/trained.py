@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tutvae.checkpoints import load_weights
 from tutvae.data.tokenization import Tokenizer
 from tutvae.experiments.images import PIXELS, ImageExperiment
 from tutvae.experiments.sections import Experiment
@@ -12,7 +11,8 @@ from tutvae.experiments.text_models import build_model
 from tutvae.experiments.text_sections import TextExperiment
 from tutvae.models.text_vae import LanguageModel, TextVAE
 from tutvae.models.vae import VAE
-from tutvae.run_folder import RunFolder
+from tutvae.training.checkpoints import load_weights
+from tutvae.training.run_folder import RunFolder
 
 Trained = VAE | TextVAE | LanguageModel
 

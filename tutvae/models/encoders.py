@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from tutvae.data.batching import TextBatch
+from tutvae.data.batches.text import TextBatch
 
 
 class LSTMEncoder(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Normal, kl_divergence
 
 from tutvae.bounds import LabelElbo
-from tutvae.data.batching import TextBatch
+from tutvae.data.batches.text import TextBatch
 from tutvae.models.decoders import Decoder
 from tutvae.models.text_classifier import (
     FeatureEncoder,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Normal
 
 from tutvae.bounds import Elbo
-from tutvae.data.batching import TextBatch
+from tutvae.data.batches.text import TextBatch
 from tutvae.models.text_vae import check_tokens, standard_normal
 
 

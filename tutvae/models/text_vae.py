@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from tutvae.bounds import Elbo
-from tutvae.data.batching import TextBatch
+from tutvae.data.batches.text import TextBatch
 from tutvae.data.tokenization import Tokenizer
 from tutvae.models.decoders import Decoder, LSTMDecoder
 from tutvae.models.encoders import LSTMEncoder

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tutvae.data.batches.text import Batches, EncodedTexts
+from tutvae.data.tokenization import Tokenizer
+from tutvae.evaluation.classification import TextPredictor, as_labels, bag_of_words, code_classifier
+from tutvae.evaluation.report import encode
+from tutvae.models.decoders import LSTMDecoder
+from tutvae.models.encoders import LSTMEncoder
+from tutvae.models.semi_supervised import SemiSupervisedTextVAE
+from tutvae.models.text_classifier import TextClassifier
+from tutvae.models.text_vae import TextVAE
+from tutvae.reviews.grammar import ReviewGrammar
+from tutvae.training.loop import fit
+
+TOKENIZER = Tokenizer.train(["the film was dull and fine"])
+V, E, H, Z, K = 10, 5, 7, 3, 4
+TEXTS = ["the film was dull", "", "dull dull", "was the film the film was fine and dull", "fine"]
+
+
+def telling_apart(model: Any) -> Any:
+    """The model with a head that gives the texts different labels."""
+    head = model.label_head.logits
+    with torch.no_grad():
+        features = model.encoder.features(EncodedTexts(TOKENIZER.encode(TEXTS)).batch())
+        head.weight.mul_(30)
+        head.bias.copy_(-head(features).mean(0) + head.bias)
+    return model
+
+
+def classifier(classes: int = K) -> TextClassifier:
+    torch.manual_seed(0)
+    return telling_apart(TextClassifier(LSTMEncoder(V, E, H, Z), classes, dropout=0.5))
+
+
+def semi_supervised(classes: int = K) -> SemiSupervisedTextVAE:
+    torch.manual_seed(1)
+    encoder, decoder = LSTMEncoder(V, E, H, Z), LSTMDecoder(V, E, H, Z + classes)
+    return telling_apart(SemiSupervisedTextVAE(encoder, decoder, classes, dropout=0.5))
+
+
+def vae() -> TextVAE:
+    torch.manual_seed(2)
+    sizes = (V, E, H, Z)
+    return TextVAE(LSTMEncoder(*sizes), LSTMDecoder(*sizes))
+
+
+@pytest.mark.parametrize("make", [classifier, semi_supervised])
+class TestTextPredictor:
+    def test_each_text_gets_its_own_label_posterior(self, make: Callable[..., Any]) -> None:
+        model = make()
+        got = TextPredictor(model, TOKENIZER).predict_proba(TEXTS)
+        assert got.shape == (len(TEXTS), K)
+        model.eval()
+        for text, row in zip(TEXTS, got, strict=True):
+            batch = EncodedTexts(TOKENIZER.encode([text])).batch()
+            with torch.no_grad():
+                expected = model.label_posterior(batch).probs[0]
+            np.testing.assert_allclose(row, expected, atol=1e-6)
+        assert np.abs(np.diff(got, axis=0)).max() > 0.1, "and the texts do differ"
+
+    @pytest.mark.parametrize("batch_size", [1, 2, 100])
+    def test_the_batch_size_does_not_matter(
+        self, make: Callable[..., Any], batch_size: int
+    ) -> None:
+        model = make()
+        got = TextPredictor(model, TOKENIZER, batch_size).predict_proba(TEXTS)
+        expected = TextPredictor(model, TOKENIZER).predict_proba(TEXTS)
+        np.testing.assert_allclose(got, expected, atol=1e-6)
+
+    def test_the_label_is_the_most_probable_one(self, make: Callable[..., Any]) -> None:
+        predictor = TextPredictor(make(), TOKENIZER)
+        labels = predictor.predict(TEXTS)
+        assert labels.tolist() == predictor.predict_proba(TEXTS).argmax(1).tolist()
+        assert len(set(labels.tolist())) > 1
+        assert labels.dtype.kind == "i"
+
+    def test_the_score_is_the_share_that_is_right(self, make: Callable[..., Any]) -> None:
+        predictor = TextPredictor(make(), TOKENIZER)
+        labels = predictor.predict(TEXTS)
+        assert predictor.score(TEXTS, labels) == 1
+        labels[1:3] = (labels[1:3] + 1) % K
+        assert predictor.score(TEXTS, labels.tolist()) == pytest.approx(3 / 5)
+
+    def test_the_model_stays_in_training_mode(self, make: Callable[..., Any]) -> None:
+        model = make().train()
+        TextPredictor(model, TOKENIZER).predict(TEXTS)
+        assert model.training
+
+    def test_one_class(self, make: Callable[..., Any]) -> None:
+        predictor = TextPredictor(make(1), TOKENIZER)
+        assert predictor.predict_proba(TEXTS).tolist() == [[1.0]] * len(TEXTS)
+        assert predictor.score(TEXTS, [0] * len(TEXTS)) == 1
+
+    @pytest.mark.parametrize(
+        ("labels", "message"),
+        [
+            ([0, 1, K, 0, 1], f"label {K} is not a class"),
+            ([0, 1, -1, 0, 1], "label -1 is not a class"),
+            ([0, 1], r"5 documents need 5 labels, not an array \[2\]"),
+            ([0.0, 0.5, 1.0, 2.0, 3.0], "labels are integers in 0 ... 3"),
+        ],
+    )
+    def test_bad_labels(self, make: Callable[..., Any], labels: Any, message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            TextPredictor(make(), TOKENIZER).score(TEXTS, labels)
+
+    def test_no_texts_and_one_string(self, make: Callable[..., Any]) -> None:
+        predictor = TextPredictor(make(), TOKENIZER)
+        with pytest.raises(ValueError, match="no documents"):
+            predictor.predict([])
+        with pytest.raises(TypeError, match=r"write \[text\]"):
+            predictor.predict("the film")
+
+
+def test_a_trained_classifier_is_scored_on_raw_texts() -> None:
+    corpus = ReviewGrammar(nouns=2, vagueness=0.0).corpus(400, 0, 200)
+    tokenizer = Tokenizer.train(corpus.train.texts)
+    torch.manual_seed(0)
+    model = TextClassifier(LSTMEncoder(len(tokenizer), 16, 24, Z, pooling="max"), 5)
+    batches = Batches.from_texts(corpus.train, tokenizer, batch_size=40)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    fit(model, batches, epochs=6, optimizer=optimizer, device="cpu")
+    assert TextPredictor(model, tokenizer).score(corpus.test.texts, corpus.test.labels) > 0.9
+
+
+class TestBagOfWords:
+    def test_it_learns_which_words_go_with_which_label(self) -> None:
+        corpus = ReviewGrammar(nouns=2, vagueness=0.0).corpus(300, 0, 100)
+        fitted = bag_of_words().fit(corpus.train.texts, corpus.train.labels)
+        assert fitted.score(corpus.test.texts, corpus.test.labels) > 0.95
+        assert fitted.predict_proba(corpus.test.texts).shape == (100, 5)
+
+    def test_words_are_what_stands_between_white_space(self) -> None:
+        """Case, single letters and punctuation count; the order of words does not."""
+        texts = ["a I ! Good", "a i . Good", "good I a !"]
+        fitted = bag_of_words().fit(texts, [0, 1, 2])
+        assert set(fitted[0].vocabulary_) == {"a", "I", "!", "Good", "i", ".", "good"}
+        one, other = fitted.predict_proba(["a I ! Good", "Good ! a I"])
+        np.testing.assert_allclose(one, other)
+
+    def test_a_class_it_never_saw_is_one_it_never_predicts(self) -> None:
+        fitted = bag_of_words().fit(["dull film", "fine film"], [0, 1])
+        assert fitted.score(["dull film", "fine film"], [0, 2]) == 0.5
+
+    def test_a_single_class_is_one_clear_error(self) -> None:
+        with pytest.raises(ValueError, match="at least 2 classes"):
+            bag_of_words().fit(["dull film", "fine film"], [1, 1])
+
+
+class TestCodeClassifier:
+    def test_it_is_logistic_regression_on_the_posterior_means(self) -> None:
+        from sklearn.linear_model import LogisticRegression
+
+        model, labels = vae(), [0, 1, 2, 1, 2]
+        means = encode(model, [EncodedTexts(TOKENIZER.encode(TEXTS)).batch()]).loc.numpy()
+        expected = LogisticRegression(max_iter=1000).fit(means, labels)
+        got = code_classifier(model, TOKENIZER, batch_size=2).fit(TEXTS, labels)
+        backwards = got.predict_proba(TEXTS[::-1])[::-1]
+        np.testing.assert_allclose(backwards, expected.predict_proba(means), atol=1e-4)
+        assert got.predict(TEXTS).tolist() == expected.predict(means).tolist()
+        assert got.score(TEXTS, labels) == expected.score(means, labels)
+
+    def test_the_model_stays_as_it_is(self) -> None:
+        model = vae().train()
+        before = [parameter.clone() for parameter in model.parameters()]
+        code_classifier(model, TOKENIZER).fit(TEXTS, [0, 1, 0, 1, 1])
+        assert model.training
+        assert all(map(torch.equal, before, model.parameters()))
+
+    def test_a_single_class_and_one_string_are_clear_errors(self) -> None:
+        with pytest.raises(ValueError, match="at least 2 classes"):
+            code_classifier(vae(), TOKENIZER).fit(TEXTS, [3] * len(TEXTS))
+        with pytest.raises(TypeError, match=r"write \[text\]"):
+            code_classifier(vae(), TOKENIZER).fit("the film", [0])
+
+
+def test_labels_of_every_kind_of_integer_are_labels() -> None:
+    for labels in ([0, 2], np.array([0, 2], dtype=np.uint8), torch.tensor([0, 2])):
+        assert torch.equal(as_labels(labels, 2, 3), torch.tensor([0, 2]))
+    assert as_labels([], 0, 3).dtype == torch.int64

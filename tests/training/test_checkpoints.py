@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from tutvae.training.checkpoints import (
+    load_tensors,
+    load_weights,
+    optimizer_state,
+    random_state,
+    save_tensors,
+    save_weights,
+    set_optimizer_state,
+    set_random_state,
+)
+
+NUMBERS = st.integers() | st.floats(allow_nan=False) | st.booleans() | st.none() | st.text()
+KEYS = st.text() | st.integers()
+ABOUT = st.recursive(NUMBERS, lambda x: st.lists(x) | st.dictionaries(KEYS, x), max_leaves=9)
+
+
+class TestTensors:
+    @settings(max_examples=25)
+    @given(about=ABOUT)
+    def test_what_json_can_say_comes_back(
+        self, tmp_path_factory: pytest.TempPathFactory, about: object
+    ) -> None:
+        """Exactly, keys that are numbers included."""
+        path = tmp_path_factory.mktemp("about") / "x.safetensors"
+        save_tensors(path, {}, about)
+        assert load_tensors(path) == ({}, about)
+
+    def test_tensors_come_back(self, tmp_path: Path) -> None:
+        rows = torch.arange(12.0).view(3, 4)
+        tensors = {
+            "transposed": rows.T,
+            "shared": rows[1:],
+            "bytes": torch.tensor([1, 255], dtype=torch.uint8),
+            "half": torch.ones(2, dtype=torch.bfloat16),
+            "number": torch.tensor(3.5, requires_grad=True),
+            "empty": torch.zeros(0, 2),
+        }
+        save_tensors(tmp_path / "x.safetensors", tensors)
+        loaded, about = load_tensors(tmp_path / "x.safetensors")
+        assert about is None
+        assert set(loaded) == set(tensors)
+        for name, tensor in tensors.items():
+            torch.testing.assert_close(loaded[name], tensor.detach(), rtol=0, atol=0)
+
+    def test_no_file(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
+            load_tensors(tmp_path / "none.safetensors")
+
+    def test_what_json_cannot_say(self, tmp_path: Path) -> None:
+        with pytest.raises(TypeError, match="not JSON serializable"):
+            save_tensors(tmp_path / "x.safetensors", {}, {"a": object()})
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_safetensors_file_of_somebody_else(self, tmp_path: Path) -> None:
+        import safetensors.torch
+
+        safetensors.torch.save_file({"x": torch.ones(2)}, tmp_path / "x.safetensors")
+        with pytest.raises(ValueError, match="no whole checkpoint of this package"):
+            load_tensors(tmp_path / "x.safetensors")
+
+
+class TestWeights:
+    def test_a_missing_and_an_unexpected_one(self, tmp_path: Path) -> None:
+        weights = {f"model.{k}": x for k, x in nn.Linear(3, 2).state_dict().items()}
+        save_tensors(tmp_path / "best.safetensors", weights)
+        with pytest.raises(ValueError, match=r"'bias', \(2,\) there and absent in the model"):
+            load_weights(nn.Linear(3, 2, bias=False), tmp_path)
+        with pytest.raises(ValueError, match=r"4 tensors differ.*'0.weight', absent there"):
+            load_weights(nn.Sequential(nn.Linear(3, 2)), tmp_path / "best.safetensors")
+
+    def test_they_come_back_by_themselves(self, tmp_path: Path) -> None:
+        """Also from half the precision; the model keeps its own."""
+        model = nn.Linear(3, 2)
+        path = tmp_path / "weights.safetensors"
+        save_weights(model, path)
+        other = nn.Linear(3, 2)
+        load_weights(other, path)
+        assert torch.equal(other.weight, model.weight)
+        save_weights(nn.Linear(3, 2).half(), path)
+        load_weights(other, path)
+        assert other.weight.dtype == torch.float32
+        assert not torch.equal(other.weight, model.weight)
+
+    def test_tied_ones(self, tmp_path: Path) -> None:
+        model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+        model[1].weight = model[0].weight
+        save_weights(model, tmp_path / "x.safetensors")
+        assert list(load_file(tmp_path / "x.safetensors")) == ["0.bias", "0.weight", "1.bias"]
+        other = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+        with pytest.raises(ValueError, match=r"'1.weight', absent there"):
+            load_weights(other, tmp_path / "x.safetensors")
+        other[1].weight = other[0].weight
+        load_weights(other, tmp_path / "x.safetensors")
+        assert torch.equal(other[1].weight, model[0].weight)
+        assert other[1].weight is other[0].weight
+
+    def test_tied_ones_that_a_file_holds_twice(self, tmp_path: Path) -> None:
+        weight, bias = torch.randn(3, 3), torch.randn(3)
+        names = ("0.weight", "1.weight"), ("0.bias", "1.bias")
+        twice = {
+            name: x.clone() for x, pair in zip((weight, bias), names, strict=True) for name in pair
+        }
+        save_file(twice, tmp_path / "x.safetensors")
+        model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+        model[1].weight = model[0].weight
+        load_weights(model, tmp_path / "x.safetensors")
+        assert torch.equal(model[0].weight, weight)
+
+    def test_half_the_precision(self, tmp_path: Path) -> None:
+        model = nn.BatchNorm1d(3)
+        nn.init.normal_(model.weight)
+        save_weights(model, tmp_path / "x.safetensors", half=True)
+        kept = load_file(tmp_path / "x.safetensors")
+        assert kept["weight"].dtype == torch.float16
+        assert kept["num_batches_tracked"].dtype == torch.int64
+        assert torch.equal(kept["weight"].float(), model.weight.half().float())
+
+    def test_which_of_a_folder(self, tmp_path: Path) -> None:
+        """Those of the finished run before the best, and the best before the last."""
+        model = nn.Linear(3, 2)
+        for value, name in enumerate(("last", "best", "weights")):
+            nn.init.constant_(model.bias, value)
+            path = tmp_path / f"{name}.safetensors"
+            if name == "weights":
+                save_weights(model, path)
+            else:
+                save_tensors(path, {f"model.{k}": x for k, x in model.state_dict().items()})
+            other = nn.Linear(3, 2)
+            load_weights(other, tmp_path)
+            assert other.bias.tolist() == [value, value]
+
+    def test_a_folder_without_any(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError, match=r"no checkpoint .*last\.safetensors"):
+            load_weights(nn.Linear(3, 2), tmp_path)
+
+
+class TestOptimisers:
+    def test_the_next_step_is_the_same(self, tmp_path: Path) -> None:
+        def step(weight: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
+            optimizer.zero_grad()
+            weight.pow(4).sum().backward()
+            optimizer.step()
+            return weight.detach().clone()
+
+        def new() -> tuple[Tensor, torch.optim.Optimizer]:
+            weight = torch.tensor([1.0, -2.0, 3.0], requires_grad=True)
+            return weight, torch.optim.AdamW([weight], lr=0.1, amsgrad=True)
+
+        weight, optimizer = new()
+        step(weight, optimizer)
+        tensors, rest = optimizer_state(optimizer)
+        save_tensors(tmp_path / "x.safetensors", tensors, rest)
+        other, resumed = new()
+        other.data.copy_(weight.data)
+        set_optimizer_state(resumed, *load_tensors(tmp_path / "x.safetensors"))
+        assert torch.equal(step(other, resumed), step(weight, optimizer))
+
+
+class TestRandomStates:
+    def test_all_generators_go_on_where_they_were(self, tmp_path: Path) -> None:
+        def draw() -> list[float]:
+            gauss = random.gauss(0, 1), float(np.random.normal())  # each keeps a second one back
+            return [*gauss, random.random(), float(np.random.random()), torch.rand(()).item()]
+
+        draw()
+        save_tensors(tmp_path / "x.safetensors", {}, random_state())
+        expected = draw()
+        draw()
+        set_random_state(load_tensors(tmp_path / "x.safetensors")[1])
+        assert draw() == expected

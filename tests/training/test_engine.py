@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from tutvae.bounds import Elbo
+from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
+from tutvae.models import VAE, LSTMDecoder, LSTMEncoder, TextVAE
+from tutvae.training.engine import Engine, rank_and_world_size
+from tutvae.training.loop import History, fit
+
+D, V, E, H, Z = 8, 19, 5, 7, 3
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MarkedElbo(Elbo):
+    """A loss that is no sum over documents: means over those that are marked and those not."""
+
+    marked: Tensor
+
+    def loss(self, *arguments: Any) -> Tensor:
+        loss = self.reconstruction.new_zeros(())
+        for rows in (self.marked, ~self.marked):
+            if rows.any():
+                part = Elbo(self.reconstruction[rows], self.kl[rows], self.kl_per_dimension[rows])
+                loss = loss + part.loss(*arguments)
+        return loss
+
+
+class MeanVAE(TextVAE):
+    """A VAE without noise: its code is the posterior's mean."""
+
+    def forward(self, batch: TextBatch) -> Elbo:
+        q = self.posterior(batch)
+        kl = kl_divergence(q, self.prior())
+        marked = batch.tokens[:, 1] > V // 3
+        return MarkedElbo(-self.log_likelihood(batch, q.loc), kl.sum(-1), kl, marked=marked)
+
+
+class Union:
+    """What all the processes' batches are together, for one process alone."""
+
+    def __init__(self, parts: Sequence[Batches]) -> None:
+        self.parts = parts
+
+    def __iter__(self) -> Iterator[TextBatch]:
+        for batches in zip(*self.parts, strict=True):
+            positions = np.concatenate([batch.positions for batch in batches])
+            yield self.parts[0].texts.batch(positions)
+
+
+def mean_vae(seed: int = 0) -> MeanVAE:
+    torch.manual_seed(seed)
+    return MeanVAE(LSTMEncoder(V, E, H, Z), LSTMDecoder(V, E, H, Z))
+
+
+def documents() -> EncodedTexts:
+    """37 documents, which make batches of different sizes under a token budget."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 9, 37)
+    return EncodedTexts([[1, *rng.integers(4, V, length).tolist(), 2] for length in lengths])
+
+
+def feed(rank: int, world_size: int, **options: Any) -> Batches:
+    return Batches(documents(), token_budget=30, rank=rank, world_size=world_size, **options)
+
+
+def run(
+    vae: MeanVAE, train: Any, valid: Any, folder: Path | None = None, epochs: int = 2
+) -> History:
+    """Plain descent, so that the weights show the gradients' size and not only their sign."""
+    return fit(
+        vae,
+        train,
+        epochs=epochs,
+        valid=valid,
+        optimizer=torch.optim.SGD(vae.parameters(), lr=0.05),
+        free_bits=0.02,  # above some dimensions' KL and below that of others
+        kl_weight=0.7,
+        accumulation_steps=2,
+        device="cpu",
+        run_folder=folder,
+    )
+
+
+def weights(vae: MeanVAE) -> list[float]:
+    return torch.cat([p.detach().flatten() for p in vae.parameters()]).tolist()
+
+
+def main(folder: Path) -> None:
+    """What each of two processes does; torchrun runs this file."""
+    rank, world_size = rank_and_world_size()
+    assert world_size == 2
+    # Only the first process's weights count at the start.
+    vae = mean_vae(seed=rank)
+    shares = feed(rank, world_size), feed(rank, world_size, shuffle=False)
+    history = run(vae, *shares)
+    # The same in two goes, now with all of the validation set in each process.
+    all_of_it = feed(0, 1, shuffle=False)
+    run(mean_vae(), feed(rank, world_size), all_of_it, folder / "run", epochs=1)
+    resumed = mean_vae()
+    again = run(resumed, feed(rank, world_size), all_of_it, folder / "run")
+    refused = []
+    for shares in (feed(0, 1), [documents().batch()] * (1 + rank)):
+        try:
+            run(mean_vae(), shares, None)
+        except ValueError as error:
+            refused.append(str(error))
+    result = {
+        "refused": refused,
+        "weights": weights(vae),
+        "records": history.records,
+        "resumed_weights": weights(resumed),
+        "resumed_records": again.records,
+        "noise": torch.rand(3).tolist(),
+    }
+    (folder / f"rank{rank}.json").write_text(json.dumps(result))
+
+
+def vae() -> VAE:
+    torch.manual_seed(0)
+    return VAE(D, Z, (11, 6))
+
+
+def rows(count: int = 10) -> torch.Tensor:
+    return torch.bernoulli(torch.full((count, D), 0.4), generator=torch.manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two processes made of `main`."""
+    folder = tmp_path_factory.mktemp("pair")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    done = subprocess.run(
+        [*torchrun, "--nproc-per-node", "2", __file__, str(folder)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def alone() -> tuple[list[float], list[dict[str, float]]]:
+    """The weights and records of one process that trains on the union of the batches."""
+    model = mean_vae()
+    union = Union([feed(rank, 2) for rank in range(2)])
+    history = run(model, union, feed(0, 1, shuffle=False))
+    return weights(model), history.records
+
+
+class TestTwoProcesses:
+    @pytest.mark.parametrize("run", ["weights", "resumed_weights"])
+    def test_gradients_are_those_of_the_union(
+        self, pair: list[dict[str, Any]], alone: Any, run: str
+    ) -> None:
+        """By plain descent: batches of different sizes, accumulated, with free bits."""
+        for process in pair:
+            assert process[run] == pytest.approx(alone[0], rel=0, abs=1e-6)
+        assert pair[0][run] == pair[1][run]
+        start = weights(mean_vae())
+        assert max(abs(a - b) for a, b in zip(start, alone[0], strict=True)) > 0.1
+
+    def test_metrics_agree(self, pair: list[dict[str, Any]], alone: Any) -> None:
+        assert pair[0]["records"] == pair[1]["records"]
+        for ours, theirs in zip(pair[0]["records"], alone[1], strict=True):
+            # Divided among processes, the validation set meets other noise.
+            noisy = ours.pop("valid_reconstruction"), theirs["valid_reconstruction"]
+            assert noisy[0] == pytest.approx(noisy[1], rel=1e-3)
+            assert ours == pytest.approx({name: theirs[name] for name in ours}, rel=1e-6)
+        for ours, theirs in zip(pair[0]["resumed_records"], alone[1], strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-6)
+
+    def test_each_has_noise_of_its_own(self, pair: list[dict[str, Any]]) -> None:
+        assert pair[0]["noise"] != pair[1]["noise"]
+
+    def test_shares_that_are_not_equal_are_refused(self, pair: list[dict[str, Any]]) -> None:
+        for process in pair:
+            whole, unequal = process["refused"]
+            assert "2 processes, for 1 shares" in whole
+            assert "have [1, 2] batches" in unequal
+
+
+class TestRank:
+    def test_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("RANK", raising=False)
+        monkeypatch.delenv("WORLD_SIZE", raising=False)
+        assert rank_and_world_size() == (0, 1)
+
+    def test_as_torchrun_tells_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("RANK", "2")
+        monkeypatch.setenv("WORLD_SIZE", "5")
+        assert rank_and_world_size() == (2, 5)
+
+
+class TestPrecision:
+    def test_bf16_is_close_and_not_equal(self) -> None:
+        full, half = (Engine(vae(), "cpu", p).forward(rows()) for p in ("fp32", "bf16"))
+        assert half.reconstruction.dtype == half.kl.dtype == torch.float32
+        assert not torch.equal(half.kl, full.kl)
+        torch.testing.assert_close(half.kl, full.kl, rtol=0.05, atol=0.01)
+
+    def test_weights_stay_in_32_bits_and_the_model_as_it_was(self) -> None:
+        """After training in bf16 the model itself computes in fp32 again."""
+        model = vae()
+        fit(model, [rows()], epochs=1, device="cpu", precision="bf16")
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+        assert model.posterior(rows()).loc.dtype == torch.float32
+        assert "forward" not in vars(model)
+
+    def test_one_after_another_in_one_process(self) -> None:
+        for precision in ("bf16", "fp32", "bf16"):
+            history = fit(vae(), [rows()], epochs=1, device="cpu", precision=precision)
+            assert math.isfinite(history["train_kl"][0])
+
+    @pytest.mark.parametrize(
+        ("precision", "message"), [("fp16", "needs a GPU"), ("half", "must be one of")]
+    )
+    def test_impossible(self, precision: Any, message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            Engine(vae(), "cpu", precision)
+
+
+class TestShares:
+    def test_they_are_the_batches_parts_of_the_examples(self) -> None:
+        engine = Engine(vae(), "cpu")
+        batches = [rows(1), rows(4), rows(3)]
+        shares = list(engine.shares(batches))
+        assert [share for _, share in shares] == [1 / 8, 1 / 2, 3 / 8]
+        assert all(torch.equal(a, b) for a, (b, _) in zip(batches, shares, strict=True))
+
+    def test_the_bound_keeps_all_its_terms(self) -> None:
+        engine = Engine(vae(), "cpu")
+        elbo = engine.forward(rows())
+        assert isinstance(elbo, Elbo)
+        assert elbo.kl_per_dimension is not None
+        assert elbo.kl_per_dimension.shape == (10, Z)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,376 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.optim import SGD, Adam, AdamW, lr_scheduler
+from torch.utils.data import DataLoader
+
+from tutvae.data.batches.images import ImageBatches
+from tutvae.data.batches.text import Batches, EncodedTexts
+from tutvae.data.corpus import Images
+from tutvae.models import VAE, LanguageModel, LSTMDecoder
+from tutvae.training.checkpoints import load_tensors, load_weights
+from tutvae.training.loop import History, fit
+
+D, Z, V = 7, 3, 13
+STEPS = 4  # an epoch
+
+
+class KilledError(Exception):
+    pass
+
+
+def vae() -> VAE:
+    torch.manual_seed(0)
+    return VAE(D, Z, (11, 6))
+
+
+def pixels() -> Tensor:
+    return torch.rand(15, D, generator=torch.Generator().manual_seed(1))
+
+
+def images() -> ImageBatches:
+    labels = torch.zeros(15, dtype=torch.int64)
+    return ImageBatches(Images(pixels(), labels, 1, D), 4, shuffle=True, seed=5)
+
+
+def loader() -> DataLoader[Any]:
+    return DataLoader(pixels().round(), batch_size=4, shuffle=True)  # type: ignore[arg-type]
+
+
+def plain_list() -> list[Tensor]:
+    return list(pixels().round().split(4))
+
+
+def weights(model: torch.nn.Module) -> Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def run(
+    folder: Path | None,
+    *,
+    feed: Callable[[], Any] = plain_list,
+    killed_at: int | None = None,
+    optimizer: Callable[[Any], torch.optim.Optimizer] = Adam,
+    scheduler: Callable[[Any], Any] | None = None,
+    epochs: int = 3,
+    **options: Any,
+) -> tuple[Tensor, History]:
+    """Train from scratch, or go on, up to a step at which the process would die."""
+
+    def kl_weight(step: int) -> float:
+        if step == killed_at:
+            raise KilledError
+        return min(1.0, step / 7)
+
+    model = vae()
+    descent = optimizer(model.parameters())
+    defaults: dict[str, Any] = {"valid": plain_list(), "device": "cpu", "checkpoint_minutes": 0}
+    history = fit(
+        model,
+        feed(),
+        epochs=epochs,
+        optimizer=descent,
+        scheduler=scheduler(descent) if scheduler else None,
+        kl_weight=kl_weight,
+        run_folder=folder,
+        **defaults | options,
+    )
+    return weights(model), history
+
+
+def interrupted(folder: Path, kills: tuple[int, ...], **options: Any) -> tuple[Tensor, History]:
+    for step in kills:
+        with pytest.raises(KilledError):
+            run(folder, killed_at=step, **options)
+        torch.rand(step)  # the next process has another random state
+    return run(folder, **options)
+
+
+def same(one: tuple[Tensor, History], other: tuple[Tensor, History]) -> bool:
+    return torch.equal(one[0], other[0]) and one[1].records == other[1].records
+
+
+class TestKilled:
+    def test_at_random_moments(self, tmp_path: Path) -> None:
+        """SIGKILL at least ten times, several of them while a file is being written."""
+        script = Path(__file__).with_name("killed_runs.py")
+        done = subprocess.run(
+            [sys.executable, script, tmp_path, "1"], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        kills, in_writes, resumed, left_over = json.loads(done.stdout)
+        assert kills >= 10
+        assert in_writes >= 3
+        assert resumed >= 8
+        assert left_over == []
+        for name in ("result.json", "metrics.jsonl", "best.safetensors", "configuration.json"):
+            whole, killed = (tmp_path / run / name for run in ("whole", "killed"))
+            assert whole.read_bytes() == killed.read_bytes()
+
+    @pytest.mark.parametrize("feed", [images, loader, plain_list])
+    @pytest.mark.parametrize("accumulation_steps", [1, 3])
+    def test_at_any_step(
+        self, tmp_path: Path, feed: Callable[[], Any], accumulation_steps: int
+    ) -> None:
+        options: dict[str, Any] = {"feed": feed, "accumulation_steps": accumulation_steps}
+        options |= {"epochs": 2}
+        steps = -(-STEPS // accumulation_steps)
+        whole = run(None, **options)
+        for step in range(2 * steps):
+            assert same(interrupted(tmp_path / str(step), (step,), **options), whole)
+        every = tuple(range(2 * steps))
+        assert same(interrupted(tmp_path / "every", every, **options), whole)
+
+    @pytest.mark.parametrize("feed", [images, loader, plain_list])
+    @pytest.mark.parametrize("accumulation_steps", [1, 3])
+    def test_between_the_last_step_of_an_epoch_and_its_end(
+        self, tmp_path: Path, feed: Callable[[], Any], accumulation_steps: int
+    ) -> None:
+        """Then no batch is left, and still the epoch is to be recorded."""
+
+        class Deadly:
+            def __iter__(self) -> Any:
+                raise KilledError
+
+        options: dict[str, Any] = {"feed": feed, "accumulation_steps": accumulation_steps}
+        with pytest.raises(KilledError):
+            run(tmp_path, valid=Deadly(), **options)
+        assert same(run(tmp_path, **options), run(None, **options))
+
+    @pytest.mark.parametrize(
+        "optimizer",
+        [
+            lambda p: SGD(p, lr=0.1),
+            lambda p: SGD(p, lr=0.1, momentum=0.9),
+            lambda p: AdamW(p, lr=0.01, amsgrad=True),
+            lambda p: Adam([{"params": [x], "lr": 0.01 * i} for i, x in enumerate(p, 1)]),
+        ],
+    )
+    @pytest.mark.parametrize(
+        "scheduler",
+        [
+            lambda o: lr_scheduler.MultiStepLR(o, [1, 2], gamma=0.3),
+            lambda o: lr_scheduler.ReduceLROnPlateau(o, patience=0, threshold=0.5),
+            lambda o: lr_scheduler.LambdaLR(o, lambda epoch: 1 / (1 + epoch)),
+            lambda o: lr_scheduler.OneCycleLR(o, 0.1, total_steps=5),
+            lambda o: lr_scheduler.SequentialLR(
+                o,
+                [lr_scheduler.ConstantLR(o, 0.5, 1), lr_scheduler.CosineAnnealingLR(o, 3)],
+                milestones=[1],
+            ),
+        ],
+    )
+    def test_optimisers_and_schedules(
+        self, tmp_path: Path, optimizer: Callable[..., Any], scheduler: Callable[..., Any]
+    ) -> None:
+        options = {"optimizer": optimizer, "scheduler": scheduler}
+        assert same(interrupted(tmp_path, (3, 4, 9), **options), run(None, **options))
+
+    def test_the_time_adds_up(self, tmp_path: Path) -> None:
+        with pytest.raises(KilledError):
+            run(tmp_path, killed_at=9)
+        earlier = load_tensors(tmp_path / "last.safetensors")[1]["seconds"]
+        assert run(tmp_path)[1].seconds > earlier > 0
+
+    def test_a_finished_run_is_not_trained_again(self, tmp_path: Path) -> None:
+        first = run(tmp_path)
+        assert same(run(tmp_path, killed_at=0), first)
+
+    def test_more_epochs_go_on(self, tmp_path: Path) -> None:
+        run(tmp_path, epochs=2)
+        assert same(run(tmp_path), run(None))
+
+    def test_early_stopping_is_remembered(self, tmp_path: Path) -> None:
+        options: dict[str, Any] = {"optimizer": lambda p: SGD(p, lr=3.0), "patience": 2}
+        options |= {"epochs": 30, "max_grad_norm": 1.0}
+        stopped = run(tmp_path, **options)
+        assert len(stopped[1]) < 30
+        assert same(run(tmp_path, killed_at=stopped[1]["step"][-1], **options), stopped)
+
+    def test_checkpoints_within_an_epoch_come_when_they_are_due(self, tmp_path: Path) -> None:
+        with pytest.raises(KilledError):
+            run(tmp_path, killed_at=STEPS + 2, checkpoint_minutes=60.0)
+        assert load_tensors(tmp_path / "last.safetensors")[1]["step"] == STEPS
+
+
+class TestFiles:
+    def test_metrics_are_the_history(self, tmp_path: Path) -> None:
+        _, history = run(tmp_path, configuration={"name": "tiny"})
+        lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(line) for line in lines] == history.records
+        assert json.loads((tmp_path / "configuration.json").read_text()) == {"name": "tiny"}
+
+    def test_best_and_last_weights(self, tmp_path: Path) -> None:
+        """A run whose bound gets worse: the best epoch's weights are those of a shorter run."""
+        options: dict[str, Any] = {"optimizer": lambda p: SGD(p, lr=0.3), "epochs": 12}
+        last, history = run(tmp_path / "run", **options)
+        epoch = int(history.best["epoch"])
+        bounds = [sum(t) for t in zip(history["valid_kl"], history["valid_reconstruction"])]  # noqa: B905
+        assert bounds.index(min(bounds)) == epoch - 1 < 11
+        model = VAE(D, Z, (11, 6))
+        load_weights(model, tmp_path / "run" / "last.safetensors")
+        assert torch.equal(weights(model), last)
+        load_weights(model, tmp_path / "run")
+        shorter, _ = run(None, **options | {"epochs": epoch})
+        assert torch.equal(weights(model), shorter)
+
+    def test_tied_weights(self, tmp_path: Path) -> None:
+        def model() -> LanguageModel:
+            torch.manual_seed(0)
+            lm = LanguageModel(LSTMDecoder(V, 5, 5))
+            lm.decoder.output.weight = lm.decoder.embedding.weight  # type: ignore[union-attr]
+            return lm
+
+        def trained(folder: Path | None, epochs: int) -> Tensor:
+            lm = model()
+            texts = EncodedTexts([[1, 4, 5, 2], [1, 6, 2], [1, 7, 8, 9, 2]])
+            fit(lm, Batches(texts, batch_size=2), epochs=epochs, device="cpu", run_folder=folder)
+            return weights(lm)
+
+        trained(tmp_path, 1)
+        assert torch.equal(trained(tmp_path, 2), trained(None, 2))
+
+
+class TestWhatCannotGoOn:
+    def test_another_configuration(self, tmp_path: Path) -> None:
+        run(tmp_path, configuration={"seed": 1, "sizes": (3, 4)})
+        run(tmp_path, configuration={"seed": 1, "sizes": (3, 4)})
+        with pytest.raises(ValueError, match=r"its seed is 1, now it is 2"):
+            run(tmp_path, configuration={"seed": 2, "sizes": (3, 4)})
+
+    def test_another_model(self, tmp_path: Path) -> None:
+        run(tmp_path)
+        with pytest.raises(ValueError, match=r"another model.*\(11, 7\) there and \(11, 9\)"):
+            fit(VAE(9, Z, (11, 6)), [], epochs=4, device="cpu", run_folder=tmp_path)
+
+    def test_another_optimiser(self, tmp_path: Path) -> None:
+        run(tmp_path)
+        with pytest.raises(ValueError, match="another optimiser"):
+            run(tmp_path, optimizer=SGD)
+
+    def test_fewer_batches_than_were_done(self, tmp_path: Path) -> None:
+        with pytest.raises(KilledError):
+            run(tmp_path, killed_at=3)
+        with pytest.raises(ValueError, match="3 batches and has only 1 now"):
+            run(tmp_path, feed=lambda: plain_list()[:1])
+
+    def test_other_documents(self, tmp_path: Path) -> None:
+        def train(documents: list[list[int]]) -> None:
+            batches = Batches(EncodedTexts(documents), batch_size=2)
+            lm = LanguageModel(LSTMDecoder(V, 4, 5))
+            fit(lm, batches, epochs=2, device="cpu", run_folder=tmp_path)
+
+        train([[1, 2], [1, 4, 2]])
+        with pytest.raises(ValueError, match="documents 3, the saved state has 2"):
+            train([[1, 2], [1, 4, 2], [1, 5, 2]])
+
+    def test_another_number_of_processes(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(
+            "tutvae.training.engine.Engine.gather", lambda self, value: [value, value]
+        )
+        monkeypatch.setattr(
+            "tutvae.training.engine.Engine.shares", lambda self, b: [(x, 1.0) for x in b]
+        )
+        run(tmp_path, epochs=1, valid=None)
+        monkeypatch.undo()
+        with pytest.raises(ValueError, match="by 2 processes, and now there are 1"):
+            run(tmp_path)
+
+    @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"x"])
+    def test_a_damaged_checkpoint(self, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+        run(tmp_path, epochs=1)
+        last = tmp_path / "last.safetensors"
+        last.write_bytes(damage(last.read_bytes()))
+        with pytest.raises(ValueError, match=r"last.safetensors is no whole checkpoint"):
+            run(tmp_path)
+
+
+class TestTheDisk:
+    @pytest.mark.parametrize("call", ["fsync", "replace"])
+    def test_full_in_the_middle_of_a_run(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+    ) -> None:
+        whole = run(None)
+        with pytest.raises(KilledError):
+            run(tmp_path, killed_at=6)
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        real = getattr(os, call)
+
+        def full(*arguments: Any) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, call, full)
+        with pytest.raises(OSError, match=r"last.safetensors could not be written.*No space left"):
+            run(tmp_path)
+        monkeypatch.setattr(os, call, real)
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+        assert same(run(tmp_path), whole)
+
+    def test_a_limit_on_the_size_of_files(self, tmp_path: Path) -> None:
+        """The operating system itself refuses, in a process of its own."""
+        code = (
+            "import pathlib, resource, runpy, sys\n"
+            "run, folder = runpy.run_path(sys.argv[1])['run'], pathlib.Path(sys.argv[2])\n"
+            "run(folder, epochs=1)\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+            "run(folder)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, __file__, tmp_path], capture_output=True, text=True
+        )
+        assert done.returncode == 1
+        assert "last.safetensors could not be written ([Errno 27] File too large)" in done.stderr
+        assert load_tensors(tmp_path / "last.safetensors")[1]["step"] == STEPS
+        assert same(run(tmp_path), run(None))
+
+    def test_a_folder_that_cannot_be(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("in the way")
+        with pytest.raises(OSError, match=r"file/run could not be written"):
+            run(tmp_path / "file" / "run")
+
+    def test_what_a_kill_left_half_written_is_swept_away(self, tmp_path: Path) -> None:
+        (tmp_path / ".last.safetensors.abc").write_text("half")
+        (tmp_path / ".mine").write_text("not ours")
+        run(tmp_path, epochs=1)
+        assert [path.name for path in tmp_path.glob(".*")] == [".mine"]
+
+
+class TestBadLosses:
+    def test_the_last_good_checkpoint_stays(self, tmp_path: Path) -> None:
+        bad = plain_list()
+        bad[2][1, 3] = torch.nan
+        with pytest.raises(FloatingPointError, match="at step 2, with learning rate"):
+            run(tmp_path, feed=lambda: bad)
+        assert load_tensors(tmp_path / "last.safetensors")[1]["step"] == 2
+        assert same(run(tmp_path), run(None))
+
+    def test_weights_that_are_not_finite_are_not_saved(self, tmp_path: Path) -> None:
+        """A gradient can be NaN where the loss is not."""
+
+        class Fragile(VAE):
+            def forward(self, x: Tensor) -> Any:
+                if bool(x.sum() == poison):
+                    self.encoder.mean.bias.register_hook(lambda grad: grad * torch.nan)
+                return super().forward(x)
+
+        poison = plain_list()[2].sum()
+        model = Fragile(D, Z, (11, 6))
+        options: dict[str, Any] = {"device": "cpu", "checkpoint_minutes": 0}
+        with pytest.raises(FloatingPointError, match="weights became NaN or infinite by step 3"):
+            fit(model, plain_list(), epochs=1, run_folder=tmp_path, **options)
+        tensors, about = load_tensors(tmp_path / "last.safetensors")
+        assert about["step"] == 2
+        assert all(bool(x.isfinite().all()) for x in tensors.values())

@@ -1,0 +1,5 @@
+"""`python -m tutvae` is the command line."""
+
+from tutvae.cli.main import app
+
+app()

@@ -1,0 +1,183 @@
+"""The commands that use a trained model: `evaluate`, `sample`, `reconstruct` and so on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tutvae.cli.console import AsJson, Debug, note, readable_errors, show
+
+if TYPE_CHECKING:
+    from tutvae.data.tokenization import Tokenizer
+    from tutvae.models import LanguageModel, TextVAE
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run, or ptb.")]
+
+
+class Split(str, Enum):
+    """The part of a corpus to measure on."""
+
+    VALID = "valid"
+    TEST = "test"
+
+
+def evaluate(
+    run: Run,
+    split: Annotated[Split, typer.Option(help="The part of the corpus.")] = Split.TEST,
+    importance_samples: Annotated[
+        int | None,
+        typer.Option("--importance-samples", "-S", min=1, help="As in the run by default."),
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Measure the model of a run on its corpus, as the run itself did."""
+    with readable_errors(debug):
+        from tutvae.experiments.runs import evaluate_run, load_run
+        from tutvae.training.loop import pick_device
+
+        trained = load_run(run)
+        trained.model.to(pick_device())
+        report = evaluate_run(trained, split.value, importance_samples=importance_samples)
+        facts = {"run": str(run), "split": split.value, **report.to_dict()}
+        show(f"{run}, {split.value}: {report}", facts, as_json)
+
+
+def sample(
+    run: Run,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many texts.")] = 10,
+    temperature: Annotated[
+        float, typer.Option(min=0, help="Below 1 more probable words; 0 always the most probable.")
+    ] = 1.0,
+    top_k: Annotated[
+        int | None, typer.Option(min=1, help="Draw from the k most probable words.")
+    ] = None,
+    top_p: Annotated[
+        float, typer.Option(min=0, max=1, help="Draw from the nucleus of this probability.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, other texts.")] = 0,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Write new texts with the model of a run, a line each."""
+    with readable_errors(debug):
+        from tutvae.generation.texts import sample_texts
+
+        model, tokenizer = _of_texts(run)
+        texts = sample_texts(
+            model,
+            tokenizer,
+            count,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+        )
+        show(texts, texts, as_json)
+
+
+def reconstruct(
+    run: Run,
+    texts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TEXT]...", help="Without any, the lines of standard input."),
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Encode texts and decode their codes: a line for each text.
+
+    Write the words as the model's corpus does, which mostly means in lower case, with spaces
+    around punctuation. A word that it does not know is read as its unknown mark.
+    """
+    if not texts:
+        if sys.stdin.isatty():
+            raise typer.BadParameter("give texts, or lines on standard input", param_hint="TEXT")
+        texts = sys.stdin.read().splitlines()
+    with readable_errors(debug):
+        from tutvae.generation.texts import reconstruct
+
+        model, tokenizer = _with_code(run)
+        _check_texts(texts, tokenizer)
+        found = reconstruct(model, tokenizer, texts)
+        pairs = zip(texts, found, strict=True)
+        show(found, [{"text": text, "reconstruction": own} for text, own in pairs], as_json)
+
+
+def interpolate(
+    run: Run,
+    left: Annotated[str, typer.Argument(metavar="FROM", help="Where the walk starts.")],
+    right: Annotated[str, typer.Argument(metavar="TO", help="Where it ends.")],
+    steps: Annotated[int, typer.Option(min=2, help="Texts on the way, both ends included.")] = 7,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Walk from one text to another: decode codes on the line between theirs."""
+    with readable_errors(debug):
+        from tutvae.generation.texts import interpolate_texts
+
+        model, tokenizer = _with_code(run)
+        _check_texts([left, right], tokenizer)
+        walk = interpolate_texts(model, tokenizer, left, right, steps)
+        show(walk, walk, as_json)
+
+
+def export(
+    run: Run,
+    folder: Annotated[Path, typer.Argument(help="A new folder.")],
+    debug: Debug = False,
+) -> None:
+    """Write what is needed to use the model of a run, in 16 bits: a folder to hand on."""
+    with readable_errors(debug):
+        from tutvae.experiments.runs import export_run, load_run
+
+        exported = export_run(load_run(run), folder)
+        size = sum(path.stat().st_size for path in exported.iterdir())
+        typer.echo(f"wrote {exported}, {size / 1e6:.1f} MB")
+
+
+def _of_texts(run: Path) -> tuple[TextVAE | LanguageModel, Tokenizer]:
+    """The model of a run, which must be one of texts, on the fastest device at hand."""
+    from tutvae.experiments.runs import load_run
+    from tutvae.models import VAE
+    from tutvae.training.loop import pick_device
+
+    trained = load_run(run)
+    if isinstance(trained.model, VAE) or trained.tokenizer is None:
+        raise ValueError(f"{run} holds a model of images: this command writes texts")
+    trained.model.to(pick_device())
+    return trained.model, trained.tokenizer
+
+
+def _with_code(run: Path) -> tuple[TextVAE, Tokenizer]:
+    """The model of a run, which must have a code."""
+    from tutvae.models import TextVAE
+
+    model, tokenizer = _of_texts(run)
+    if not isinstance(model, TextVAE):
+        raise ValueError(
+            f"{run} holds a language model, which has no code to decode: take the run of a VAE"
+        )
+    return model, tokenizer
+
+
+def _check_texts(texts: Sequence[str], tokenizer: Tokenizer) -> None:
+    """Raise ValueError where there is nothing to read, and tell of unknown words."""
+    from tutvae.data.backends import UNK
+
+    if not texts:
+        raise ValueError("there is no text: standard input is empty")
+    for number, text in enumerate(texts, 1):
+        if not text.strip():
+            raise ValueError(f"text {number} of {len(texts)} is empty")
+    words = list(dict.fromkeys(word for text in texts for word in text.split()))
+    rows = tokenizer.encode(words)
+    pairs = zip(words, rows, strict=True)
+    unknown = [word for word, row in pairs if tokenizer.unk_id in row and word != UNK]
+    if unknown:
+        note(f"unknown to the model, and read as {UNK}: {' '.join(unknown)}")

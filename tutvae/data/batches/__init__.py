@@ -1,0 +1,1 @@
+"""Batches of texts, images and labelled texts, all of them resumable."""

@@ -1,0 +1,184 @@
+"""Few labels: which documents keep theirs, and batches with and without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
+
+
+def label_subset(labels: Sequence[int] | Tensor | np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Draw the documents that keep their label, as many from each class as from any other.
+
+    Where the classes do not divide `count`, some give one document more. With one seed, a
+    smaller subset is part of a larger one.
+
+    Args:
+        labels: class of each document, `[N]`; -1 is no label.
+        count: documents to draw.
+        seed: of the draw.
+
+    Returns:
+        Their positions in ascending order, `[count]`.
+
+    Raises:
+        ValueError: a class would get no document, or has too few.
+
+    Source: Kingma et al. (2014), section 4; Yang et al. (2017), section 4. Chapter 8.
+    """
+    array = np.asarray(labels)
+    classes = np.unique(array[array >= 0])
+    if not 0 < len(classes) <= count:
+        raise ValueError(
+            f"{count} labels cannot be spread over {len(classes)} classes: each needs at least one"
+        )
+    random = np.random.default_rng(seed)
+    chosen = []
+    for rank, label in enumerate(random.permutation(classes)):
+        members = random.permutation(np.flatnonzero(array == label))
+        share = (count + len(classes) - 1 - rank) // len(classes)
+        if share > len(members):
+            raise ValueError(
+                f"class {label} has {len(members)} documents, too few to draw {share} of them: "
+                f"ask for fewer labels than {count}"
+            )
+        chosen.append(members[:share])
+    return np.sort(np.concatenate(chosen))
+
+
+class MixedBatches:
+    """One epoch of minibatches with and without labels each time it is iterated over.
+
+    An epoch is one pass over the unlabelled documents, in the batches of `Batches`. To every
+    batch come `labelled_size` labelled documents: they are taken in turn from a shuffled order
+    that is drawn anew each time all have had theirs, across the epochs. So each is used as
+    often as any other, but for one. `TextBatch.labels` is -1 where there is no label;
+    `TextBatch.positions` is None, since the documents come from two lists.
+
+    Without unlabelled documents an epoch is one pass over the labelled ones, and `labelled_size`
+    has no say.
+
+    Args:
+        labelled: documents with labels, or None.
+        unlabelled: documents whose labels, if they have any, are hidden; or None.
+        labelled_size: labelled documents a batch.
+        batch_size: other documents a batch. Give this or `token_budget`.
+        token_budget: largest B x T of a batch's other documents; the labelled ones come on top,
+            and a long one makes the rows longer. Give this or `batch_size`.
+        seed: of the draws.
+
+    Raises:
+        ValueError: there are no documents at all, `labelled` has no labels, `labelled_size` is
+            below 1, or the sizes are not those of `Batches`.
+
+    Source: Kingma et al. (2014); Yang et al. (2017). Chapter 8.
+    """
+
+    def __init__(
+        self,
+        labelled: EncodedTexts | None,
+        unlabelled: EncodedTexts | None,
+        *,
+        labelled_size: int = 8,
+        batch_size: int | None = None,
+        token_budget: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        if labelled_size < 1:
+            raise ValueError(f"labelled_size must be at least 1, not {labelled_size}")
+        if labelled is not None and (labelled.labels is None or bool((labelled.labels < 0).any())):
+            raise ValueError("every document of `labelled` needs a label: some have none")
+        texts = labelled if unlabelled is None else unlabelled
+        if texts is None:
+            raise ValueError("give labelled documents, unlabelled ones, or both")
+        self.batches = Batches(texts, batch_size=batch_size, token_budget=token_budget, seed=seed)
+        self.labelled = labelled
+        self.unlabelled = unlabelled
+        self.labelled_size = labelled_size
+        self.seed = seed
+        self._taken = 0  # labelled documents in the completed epochs
+
+    @property
+    def epoch(self) -> int:
+        """The epochs completed so far."""
+        return self.batches.epoch
+
+    def __len__(self) -> int:
+        """The number of batches of the present epoch."""
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[TextBatch]:
+        """Yield the batches of the present epoch."""
+        in_this_epoch = len(self) * self.labelled_size
+        for batch in self.batches:
+            done = self.batches.state_dict()["batch"]
+            yield self._complete(batch, self._taken + done * self.labelled_size)
+        self._taken += in_this_epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the epoch stands, ready for JSON; see `Batches.state_dict`."""
+        return self.batches.state_dict() | self._configuration() | {"taken": self._taken}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Make the next iteration go on where `state` was taken, with identical batches.
+
+        Raises:
+            ValueError: the state is of other documents or other settings.
+        """
+        for name, value in self._configuration().items():
+            if state.get(name) != value:
+                raise ValueError(
+                    f"these batches have {name} {value}, the saved state has {state.get(name)}: "
+                    "resume with the same documents and settings"
+                )
+        self.batches.load_state_dict(state)
+        self._taken = state["taken"]
+
+    def _configuration(self) -> dict[str, Any]:
+        """What decides, beside `Batches`, which documents are in which batch."""
+        return {
+            "labelled_documents": 0 if self.labelled is None else len(self.labelled),
+            "unlabelled_documents": 0 if self.unlabelled is None else len(self.unlabelled),
+            "labelled_size": self.labelled_size,
+        }
+
+    def _complete(self, batch: TextBatch, end: int) -> TextBatch:
+        """Hide the labels of an unlabelled batch, and add labelled documents up to turn `end`."""
+        if self.unlabelled is None:
+            return replace(batch, positions=None)
+        hidden = replace(batch, labels=torch.full_like(batch.lengths, -1), positions=None)
+        if self.labelled is None:
+            return hidden
+        turns = range(end - self.labelled_size, end)
+        return _join(self.labelled.batch(self._in_turn(turns)), hidden, self.batches.texts.pad_id)
+
+    def _in_turn(self, turns: range) -> np.ndarray:
+        """The labelled documents whose turn it is: turn t is that of round t // N, place t % N."""
+        assert self.labelled is not None
+        N = len(self.labelled)
+        rounds = range(turns.start // N, (turns.stop - 1) // N + 1)
+        orders = [np.random.default_rng([self.seed, i]).permutation(N) for i in rounds]
+        start = turns.start - rounds.start * N
+        return np.concatenate(orders)[start : start + len(turns)]
+
+
+def _join(first: TextBatch, second: TextBatch, pad_id: int) -> TextBatch:
+    """Stack two batches, the shorter rows padded: first the documents of the one."""
+    T = max(first.tokens.shape[1], second.tokens.shape[1])
+    tokens = [
+        torch.nn.functional.pad(batch.tokens, (0, T - batch.tokens.shape[1]), value=pad_id)
+        for batch in (first, second)
+    ]
+    assert first.labels is not None
+    assert second.labels is not None
+    return TextBatch(
+        torch.cat(tokens),
+        torch.cat([first.lengths, second.lengths]),
+        torch.cat([first.labels, second.labels]),
+    )

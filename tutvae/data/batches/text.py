@@ -1,0 +1,313 @@
+"""Minibatches of documents: padded rows of token ids, drawn from length buckets."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tutvae.data.batches.buckets import draw_batches
+from tutvae.data.corpus import Texts
+from tutvae.data.tokenization import Tokenizer
+
+
+@dataclass(frozen=True, eq=False)
+class TextBatch:
+    """A minibatch of documents.
+
+    Attributes:
+        tokens: ids from start mark to end mark, padded on the right, `[B, T]`.
+        lengths: how many of each row's tokens are not padding, `[B]`.
+        labels: class of each document, `[B]`, or None.
+        positions: where each document stood in the caller's list, `[B]`: results come back in
+            the caller's order by `results[batch.positions] = values`. None for a batch made
+            by hand.
+
+    Source: chapter 3.
+    """
+
+    tokens: Tensor
+    lengths: Tensor
+    labels: Tensor | None = None
+    positions: Tensor | None = None
+
+    @property
+    def inputs(self) -> Tensor:
+        """What a decoder reads, everything but the last token, `[B, T - 1]`."""
+        return self.tokens[:, :-1]
+
+    @property
+    def targets(self) -> Tensor:
+        """What a decoder predicts, everything but the start mark, `[B, T - 1]`."""
+        return self.tokens[:, 1:]
+
+    @property
+    def mask(self) -> Tensor:
+        """Which targets count, by the lengths and not by the padding's id, `[B, T - 1]`."""
+        time = torch.arange(1, self.tokens.shape[1], device=self.tokens.device)
+        return time < self.lengths[:, None]
+
+    @property
+    def predicted_tokens(self) -> int:
+        """How many targets count over all documents, words and end marks."""
+        return int(self.lengths.sum()) - len(self)
+
+    def to(self, device: torch.device | str) -> TextBatch:
+        """Copy every tensor to a device."""
+        return TextBatch(
+            self.tokens.to(device),
+            self.lengths.to(device),
+            None if self.labels is None else self.labels.to(device),
+            None if self.positions is None else self.positions.to(device),
+        )
+
+    def __len__(self) -> int:
+        """The number of documents B."""
+        return len(self.tokens)
+
+
+class EncodedTexts:
+    """Token ids of N documents, end to end in one array, with a label each where they have one.
+
+    Args:
+        documents: ids of each document, from start mark to end mark, in lists or in arrays.
+        labels: class of each document.
+        pad_id: id that fills the shorter rows of a batch.
+        max_length: documents with more tokens, start and end marks included, are cut to their
+            first `max_length`; their end mark is then not predicted. A warning says how many.
+
+    Attributes:
+        lengths: tokens of each document, `[N]`.
+        cut: how many documents were cut.
+
+    Raises:
+        ValueError: there are no documents, one has fewer than two tokens (start and end mark),
+            the labels are not one a document, or `max_length` is below 2.
+    """
+
+    def __init__(
+        self,
+        documents: Sequence[Sequence[int] | np.ndarray],
+        labels: Sequence[int] | None = None,
+        *,
+        pad_id: int = 0,
+        max_length: int | None = None,
+    ) -> None:
+        lengths = np.fromiter(map(len, documents), dtype=np.int64)
+        _check_documents(lengths, labels, max_length)
+        self._flat = torch.from_numpy(_end_to_end(documents, int(lengths.sum())))
+        self._starts = torch.from_numpy(np.cumsum(lengths) - lengths)
+        self.lengths = lengths if max_length is None else np.minimum(lengths, max_length)
+        self.labels = None if labels is None else torch.as_tensor(labels, dtype=torch.int64)
+        self.pad_id = pad_id
+        self.cut = int((self.lengths < lengths).sum())
+        if self.cut:
+            warnings.warn(
+                f"{self.cut} of {len(lengths)} documents have more than {max_length} tokens "
+                f"(the longest {lengths.max()}) and were cut to the first {max_length}",
+                stacklevel=2,
+            )
+
+    def __len__(self) -> int:
+        """The number of documents N."""
+        return len(self.lengths)
+
+    def batch(self, positions: Sequence[int] | np.ndarray | None = None) -> TextBatch:
+        """Pad the documents at `positions`, in that order, to one batch; all N by default."""
+        chosen = np.arange(len(self)) if positions is None else np.asarray(positions)
+        rows = torch.from_numpy(chosen)
+        lengths = torch.from_numpy(self.lengths)[rows]
+        time = torch.arange(int(lengths.max()))
+        index = (self._starts[rows, None] + time).clamp(max=len(self._flat) - 1)
+        tokens = self._flat[index].long()
+        tokens[time >= lengths[:, None]] = self.pad_id
+        return TextBatch(tokens, lengths, None if self.labels is None else self.labels[rows], rows)
+
+
+class Batches:
+    """One epoch of minibatches each time it is iterated over.
+
+    Documents of about the same length share a batch. With `shuffle`, lengths are jittered by a
+    few per cent and the batches redrawn and reordered every epoch; without, the batches are the
+    same every time, from the shortest documents to the longest, and `TextBatch.positions` says
+    where each belongs. Either way each document comes exactly once an epoch.
+
+    An epoch that is broken off starts again from its first batch at the next iteration. To go
+    on in its middle, also in another process, use `state_dict` and `load_state_dict`.
+
+    With several processes, each builds the same object but for its `rank`. At every step the
+    processes get neighbouring batches, so of about equal length; together they get each
+    document exactly once. All have the same number of batches: where the batches do not divide
+    evenly, the largest are halved until they do (or, if each is but a document, the shortest
+    joined).
+
+    Args:
+        texts: the documents.
+        batch_size: documents a batch; some batch is smaller. Give this or `token_budget`.
+        token_budget: largest B x T of a batch, padding included; a document longer than that
+            makes a batch of its own. Give this or `batch_size`.
+        shuffle: for training.
+        seed: of the draws; that of epoch e depends on `(seed, e)` alone.
+        rank: which of the processes this is, from 0.
+        world_size: the number of processes.
+
+    Attributes:
+        epoch: the epochs completed so far.
+
+    Raises:
+        ValueError: not exactly one of `batch_size` and `token_budget` is given, one of them is
+            below 1, or there are fewer documents than processes.
+
+    Source: chapter 3.
+    """
+
+    def __init__(
+        self,
+        texts: EncodedTexts,
+        *,
+        batch_size: int | None = None,
+        token_budget: int | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        sizes = [size for size in (batch_size, token_budget) if size is not None]
+        if len(sizes) != 1 or sizes[0] < 1:
+            raise ValueError("give either batch_size or token_budget, a number of at least 1")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank must lie in 0 ... world_size - 1 = {world_size - 1}")
+        if len(texts) < world_size:
+            raise ValueError(f"{len(texts)} documents are too few for {world_size} processes")
+        self.texts = texts
+        self.batch_size = batch_size
+        self.token_budget = token_budget
+        self.shuffle = shuffle
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+        self._done = 0  # batches of the present epoch that were handed out
+        self._resume_at = 0  # where the next iteration starts
+        self._drawn: tuple[int, list[np.ndarray]] | None = None
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: Texts | Sequence[str],
+        tokenizer: Tokenizer,
+        *,
+        max_length: int | None = None,
+        **options: Any,
+    ) -> Batches:
+        """Encode documents and make batches of them.
+
+        Args:
+            texts: a corpus's split, or a list of strings.
+            tokenizer: turns them into ids.
+            max_length: see `EncodedTexts`.
+            **options: the arguments of `Batches`.
+        """
+        strings, labels = (texts.texts, texts.labels) if isinstance(texts, Texts) else (texts, None)
+        encoded = EncodedTexts(
+            tokenizer.encode(strings), labels, pad_id=tokenizer.pad_id, max_length=max_length
+        )
+        return cls(encoded, **options)
+
+    def __len__(self) -> int:
+        """The number of batches of the present epoch.
+
+        Under a token budget it may differ by a few from epoch to epoch.
+        """
+        return len(self._positions())
+
+    def __iter__(self) -> Iterator[TextBatch]:
+        """Yield the batches of the present epoch."""
+        epoch, start = self.epoch, self._resume_at
+        self._resume_at = 0
+        for index, positions in enumerate(self._positions()[start:], start + 1):
+            self._done = index
+            yield self.texts.batch(positions)
+        self.epoch, self._done = epoch + 1, 0
+
+    @property
+    def padding(self) -> float:
+        """The fraction of the present epoch's B x T that is padding, on this process."""
+        per_batch = [self.texts.lengths[positions] for positions in self._positions()]
+        padded = sum(len(lengths) * int(lengths.max()) for lengths in per_batch)
+        return 1 - sum(int(lengths.sum()) for lengths in per_batch) / padded
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the epoch stands, ready for JSON: every batch yielded so far counts as done."""
+        return {"epoch": self.epoch, "batch": self._done} | self._configuration()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Make the next iteration go on where `state` was taken, with identical batches.
+
+        Raises:
+            ValueError: the state is of other documents or other settings.
+        """
+        for name, value in self._configuration().items():
+            if state.get(name) != value:
+                raise ValueError(
+                    f"these batches have {name} {value}, the saved state has {state.get(name)}: "
+                    "resume with the same documents and settings"
+                )
+        self.epoch = state["epoch"]
+        self._done = self._resume_at = state["batch"]
+
+    def _configuration(self) -> dict[str, Any]:
+        """What decides which documents are in which batch."""
+        return {
+            "documents": len(self.texts),
+            "tokens": int(self.texts.lengths.sum()),
+            "batch_size": self.batch_size,
+            "token_budget": self.token_budget,
+            "shuffle": self.shuffle,
+            "seed": self.seed,
+            "world_size": self.world_size,
+        }
+
+    def _positions(self) -> list[np.ndarray]:
+        """The documents of each of this process's batches of the present epoch."""
+        if self._drawn is None or (self.shuffle and self._drawn[0] != self.epoch):
+            random = np.random.default_rng([self.seed, self.epoch]) if self.shuffle else None
+            steps = draw_batches(
+                self.texts.lengths,
+                self.batch_size or self.token_budget or 0,
+                by_tokens=self.token_budget is not None,
+                world_size=self.world_size,
+                random=random,
+            )
+            self._drawn = (self.epoch, [step[self.rank] for step in steps])
+        return self._drawn[1]
+
+
+def _end_to_end(documents: Sequence[Sequence[int] | np.ndarray], total: int) -> np.ndarray:
+    """Join lists or, faster, arrays of ids into one array, `[total]`."""
+    if isinstance(documents[0], np.ndarray):
+        return np.concatenate(documents).astype(np.int32, copy=False)
+    return np.fromiter(chain.from_iterable(documents), dtype=np.int32, count=total)
+
+
+def _check_documents(
+    lengths: np.ndarray, labels: Sequence[int] | None, max_length: int | None
+) -> None:
+    """Raise ValueError for documents that cannot make a batch."""
+    if len(lengths) == 0:
+        raise ValueError("there are no documents to make batches of")
+    if lengths.min() < 2:
+        raise ValueError(
+            f"document {int(lengths.argmin())} has {lengths.min()} tokens: "
+            "even an empty one has two, its start and end marks"
+        )
+    if labels is not None and len(labels) != len(lengths):
+        raise ValueError(f"{len(labels)} labels do not go with {len(lengths)} documents")
+    if max_length is not None and max_length < 2:
+        raise ValueError(f"max_length must be at least 2 (two marks), not {max_length}")

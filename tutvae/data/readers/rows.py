@@ -1,0 +1,127 @@
+"""Texts and labels as they stand in files and data sets, row by row."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tutvae.data.readers.files import read_bytes
+
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+
+Row = tuple[Any, Any]  # a text and a label
+
+
+def file_rows(path: Path, text: str, label: str | None) -> Iterator[Row]:
+    """Yield a file's texts and labels as they stand there, None for a blank line's.
+
+    Bytes that are not UTF-8 are read as lone surrogates.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: its format is unknown, it is broken, or a column is missing.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    suffix = (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
+    if suffix in DELIMITERS:
+        return _table_rows(path, DELIMITERS[suffix], text, label)
+    if suffix in JSON_SUFFIXES:
+        return _json_rows(path, text, label)
+    if suffix != ".txt":
+        raise ValueError(
+            f"{path} is in no known format: the suffixes are .txt, "
+            f"{', '.join((*DELIMITERS, *JSON_SUFFIXES))}, and each of them with .gz"
+        )
+    if label is not None:
+        raise ValueError(f"{path} has no columns, so no label {label!r}: use CSV or JSON lines")
+    return ((line, None) for line in _decoded(path).split("\n"))
+
+
+def class_names(dataset: Any, label: str | None) -> Sequence[str] | None:
+    """The names of a dataset's classes, where its label column has them."""
+    features = getattr(dataset, "features", None) or {}
+    return getattr(features.get(label), "names", None)
+
+
+def dataset_rows(
+    dataset: Any, text: str, label: str | None, names: Sequence[str] | None
+) -> Iterator[Row]:
+    """Yield the rows of a Hugging Face dataset, class numbers as names."""
+    if not (hasattr(dataset, "select_columns") and hasattr(dataset, "__len__")):
+        raise TypeError(
+            f"cannot read a {type(dataset).__name__}: give a path or a Hugging Face Dataset"
+        )
+    _check_columns("the dataset", dataset.column_names, text, label)
+    wanted = [text] if label is None else [text, label]
+    columns = dataset.select_columns(wanted).with_format(None)[:]
+    for position, document in enumerate(columns[text]):
+        category = columns[label][position] if label else None
+        if names is not None and category is not None:
+            category = names[category] if category >= 0 else None
+        yield document, category
+
+
+def _decoded(path: Path) -> str:
+    """A file's text with plain line ends; bytes that are not UTF-8 as surrogates."""
+    content = read_bytes(path)
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content:
+        raise ValueError(f"{path} is not UTF-8 text: save it as such, or add .gz if it is packed")
+    decoded = content.decode("utf-8-sig", errors="surrogateescape")
+    return decoded.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n")
+
+
+def _table_rows(path: Path, delimiter: str, text: str, label: str | None) -> Iterator[Row]:
+    """Yield the rows of a CSV or TSV file."""
+    lines = io.StringIO(_decoded(path), newline="")
+    # The module's limit of 131,072 characters a field is below some documents.
+    limit = csv.field_size_limit(2**31 - 1)
+    try:
+        table = csv.DictReader(lines, delimiter=delimiter, strict=True)
+        _check_columns(path, table.fieldnames or [], text, label)
+        for row in table:
+            if None in row:
+                raise ValueError(
+                    f"{path}, line {table.line_num} has more fields than the header: "
+                    "put quotes around a text that holds the delimiter"
+                )
+            yield row[text], row[label] if label else None
+    except csv.Error as error:
+        start = table.line_num + 1
+        raise ValueError(f"{path}, in the row that starts on line {start}: {error}") from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _json_rows(path: Path, text: str, label: str | None) -> Iterator[Row]:
+    """Yield the rows of a file of one JSON object a line."""
+    for number, line in enumerate(_decoded(path).split("\n"), 1):
+        if not line.strip():
+            yield None, None
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}, line {number} is not a JSON object")
+        _check_columns(f"{path}, line {number}", row, text, label)
+        yield row[text], row[label] if label else None
+
+
+def _check_columns(
+    where: Path | str, columns: Sequence[str] | Mapping[str, Any], text: str, label: str | None
+) -> None:
+    """Raise ValueError where a wanted column is missing."""
+    for role, column in (("text", text), ("label", label)):
+        if column is not None and column not in columns:
+            raise ValueError(
+                f"{where} has no column {column!r}, only {', '.join(map(repr, columns))}: "
+                f"name the right one with {role}=..."
+            )

@@ -1,0 +1,223 @@
+"""The user's own documents: text, CSV, TSV and JSON-lines files, and Hugging Face datasets."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tutvae.data.corpus import Corpus, Texts
+from tutvae.data.readers.rows import class_names, dataset_rows, file_rows
+
+SPLITS = ("train", "valid", "test")
+# What others call the validation split.
+VALID_NAMES = ("valid", "validation", "val", "dev")
+# What a byte that is not UTF-8 is read as, and what half an emoji escaped in JSON gives.
+SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class _Documents:
+    """A split before its labels are numbers."""
+
+    texts: list[str]
+    labels: list[str] | None
+    label_names: Sequence[str] | None = None
+
+    def take(self, positions: np.ndarray) -> _Documents:
+        """The documents at `positions`."""
+        labels = None if self.labels is None else [self.labels[i] for i in positions]
+        return _Documents([self.texts[i] for i in positions], labels, self.label_names)
+
+
+def from_files(
+    train: Any,
+    valid: Any = None,
+    test: Any = None,
+    *,
+    text: str = "text",
+    label: str | None = None,
+    label_names: Sequence[str] | None = None,
+    name: str | None = None,
+    held_out: float = 0.1,
+    seed: int = 0,
+) -> Corpus[Texts]:
+    """Load your own documents.
+
+    A file is read by its suffix, with or without `.gz` after it: `.txt` holds a document a
+    line; `.csv` and `.tsv` have a header line; `.jsonl`, `.ndjson` and `.json` hold an object
+    a line. Files are UTF-8, with or without a byte-order mark, with any line ends.
+
+    White space around a document is dropped and blank documents are skipped. Bytes that are
+    not UTF-8 become the replacement character �. A warning says how many of either there were.
+    Long documents stay whole: batches cut them (`max_length`).
+
+    Args:
+        train: path of a file, or a Hugging Face `Dataset`, or a `DatasetDict` of all splits.
+        valid: the validation split, likewise. Without it, documents are held out of `train`.
+        test: the test split, likewise. Without it, documents are held out of `train`.
+        text: the column that holds the documents; of no account for a text file.
+        label: the column that holds the classes, if wanted.
+        label_names: the classes in the order of their numbers; by default a dataset's own
+            order, else sorted, by value where all are numbers.
+        name: what to call the corpus; by default after the training file.
+        held_out: the fraction of `train` that becomes each missing split, drawn at random; at
+            least one document.
+        seed: of that draw.
+
+    Returns:
+        The corpus. Labels are integers in 0 ... K - 1, indices into `label_names`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a file is in no known format, broken, not UTF-8 text at all, without
+            documents or without the column; the message names the file, and the line if it can.
+
+    Chapter 3.
+    """
+    sources = _sources(train, valid, test)
+    splits = {split: _read(source, text, label) for split, source in sources.items()}
+    splits = _with_held_out(splits, held_out, seed)
+    names = None if label is None else _label_names(list(splits.values()), label_names)
+    return Corpus(
+        name or _name_of(train), **{split: _texts(splits[split], names) for split in SPLITS}
+    )
+
+
+def read_documents(path: Path) -> list[str]:
+    """Read a text file of a document a line; see `from_files` for what is skipped."""
+    return _read(path, "text", None).texts
+
+
+def index_labels(labels: Sequence[str], names: Sequence[str]) -> list[int]:
+    """Turn class names into their numbers.
+
+    Raises:
+        ValueError: a label is not among `names`.
+    """
+    index = {name: i for i, name in enumerate(names)}
+    unknown = sorted(set(labels) - set(index))
+    if unknown:
+        raise ValueError(f"the label {unknown[0]!r} is not one of {', '.join(names)}")
+    return [index[label] for label in labels]
+
+
+def sorted_labels(labels: set[str]) -> list[str]:
+    """The class names in order: by value where all are numbers, else by the alphabet."""
+    try:
+        return sorted(sorted(labels), key=float)
+    except ValueError:
+        return sorted(labels)
+
+
+def _sources(train: Any, valid: Any, test: Any) -> dict[str, Any]:
+    """The given splits by name, a DatasetDict taken apart."""
+    if isinstance(train, Mapping):
+        if valid is not None or test is not None:
+            raise ValueError("give a DatasetDict alone: it holds all the splits")
+        if "train" not in train:
+            raise ValueError(f"the DatasetDict has no train split, only {', '.join(train)}")
+        valid = next((train[name] for name in VALID_NAMES if name in train), None)
+        train, test = train["train"], train.get("test")
+    given = zip(SPLITS, (train, valid, test), strict=True)
+    return {split: source for split, source in given if source is not None}
+
+
+def _name_of(train: Any) -> str:
+    """A corpus's name: the training file's up to its first dot."""
+    return Path(train).name.split(".")[0] if isinstance(train, (str, Path)) else "dataset"
+
+
+def _read(source: Any, text: str, label: str | None) -> _Documents:
+    """Read a split and clean it, warning of what was skipped or replaced."""
+    names = None
+    if isinstance(source, (str, Path)):
+        what, rows = str(source), file_rows(Path(source), text, label)
+    else:
+        what, names = "the dataset", class_names(source, label)
+        rows = dataset_rows(source, text, label, names)
+    texts: list[str] = []
+    labels: list[str] = []
+    blank = replaced = 0
+    for number, (document, category) in enumerate(rows, 1):
+        document, bad = _clean(document, what, number)
+        if not document:
+            blank += 1
+            continue
+        texts.append(document)
+        replaced += bad
+        if label is not None:
+            labels.append(_label(category, label, what, number))
+    if not texts:
+        raise ValueError(f"{what} holds no documents")
+    _warn(what, blank, replaced)
+    return _Documents(texts, labels if label is not None else None, names)
+
+
+def _clean(document: Any, what: str, number: int) -> tuple[str, bool]:
+    """Trim a document; say whether bytes of it had to be replaced."""
+    if document is None:
+        return "", False
+    if not isinstance(document, str):
+        raise ValueError(f"{what}: the text of document {number} is a {type(document).__name__}")
+    clean, replaced = SURROGATES.subn("�", document.strip())
+    return clean, replaced > 0
+
+
+def _label(category: Any, label: str, what: str, number: int) -> str:
+    """A label as a string."""
+    name = "" if category is None else str(category).strip()
+    if not name:
+        raise ValueError(f"{what}: document {number} has no {label!r}")
+    return name
+
+
+def _warn(what: str, blank: int, replaced: int) -> None:
+    """Say what was skipped or replaced, once a file."""
+    said = []
+    if blank:
+        said.append(f"blank documents skipped: {blank}")
+    if replaced:
+        said.append(f"documents with bytes that are not UTF-8, now �: {replaced}")
+    if said:
+        warnings.warn(f"{what}: {'; '.join(said)}", stacklevel=4)
+
+
+def _with_held_out(
+    splits: dict[str, _Documents], held_out: float, seed: int
+) -> dict[str, _Documents]:
+    """Fill each missing split with documents of the training split, which loses them."""
+    missing = [split for split in ("valid", "test") if split not in splits]
+    if not missing:
+        return splits
+    if not 0 < held_out < 1:
+        raise ValueError(f"held_out must be between 0 and 1, not {held_out}")
+    train = splits["train"]
+    order = np.random.default_rng(seed).permutation(len(train.texts))
+    size = max(1, round(held_out * len(order)))
+    if size * len(missing) >= len(order):
+        raise ValueError(
+            f"{len(order)} documents are too few to hold out {size} for each of "
+            f"{' and '.join(missing)} and have some left to train on"
+        )
+    parts = {split: order[i * size : (i + 1) * size] for i, split in enumerate(missing)}
+    parts["train"] = np.sort(order[len(missing) * size :])
+    return splits | {split: train.take(positions) for split, positions in parts.items()}
+
+
+def _label_names(splits: list[_Documents], given: Sequence[str] | None) -> Sequence[str]:
+    """The classes in order: as given, as the dataset has them, or sorted."""
+    names = given or splits[0].label_names
+    return names or sorted_labels({label for split in splits for label in split.labels or ()})
+
+
+def _texts(split: _Documents, names: Sequence[str] | None) -> Texts:
+    """A finished split."""
+    if split.labels is None or names is None:
+        return Texts(split.texts)
+    return Texts(split.texts, index_labels(split.labels, names), label_names=names)

@@ -1,0 +1,1 @@
+"""Measuring: bounds, likelihoods, what codes hold, clusters and classes."""

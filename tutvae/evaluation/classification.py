@@ -1,0 +1,170 @@
+"""Telling a document's label: models of the package on raw texts, and what they must beat.
+
+All classifiers here have scikit-learn's three methods, `predict_proba`, `predict` and `score`.
+The two baselines are scikit-learn pipelines, which are fitted with `fit(texts, labels)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tutvae.data.batches.text import Batches, TextBatch
+from tutvae.data.tokenization import Tokenizer
+from tutvae.evaluation.report import encode
+from tutvae.models.protocols import evaluating
+from tutvae.models.semi_supervised import SemiSupervisedTextVAE
+from tutvae.models.text_classifier import TextClassifier, check_labels
+from tutvae.models.text_vae import TextVAE
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
+BATCH_SIZE = 256
+
+
+class TextPredictor:
+    """A trained classifier for raw texts.
+
+    Args:
+        model: what has `label_posterior`: a `TextClassifier` or a `SemiSupervisedTextVAE`, on
+            any device.
+        tokenizer: the one it was trained with.
+        batch_size: documents that are read at a time; changes the speed, not the result.
+
+    Source: q(y|x) of Kingma et al. (2014), section 2. Chapter 8.
+    """
+
+    def __init__(
+        self,
+        model: TextClassifier | SemiSupervisedTextVAE,
+        tokenizer: Tokenizer,
+        batch_size: int = BATCH_SIZE,
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.batch_size = batch_size
+
+    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
+        """Return q(y|x) of N texts, `[N, K]`.
+
+        Raises:
+            ValueError: there are no texts.
+        """
+        batches = _batches(texts, self.tokenizer, self.batch_size)
+        return rows_of(self.model, batches, lambda x: self.model.label_posterior(x).probs).numpy()
+
+    def predict(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the most probable label of N texts, integers `[N]`."""
+        return self.predict_proba(texts).argmax(1)
+
+    def score(self, texts: Sequence[str], labels: Sequence[int] | np.ndarray) -> float:
+        """Return the accuracy: the share of N texts whose label `[N]` is the most probable one.
+
+        Raises:
+            ValueError: a label lies outside 0 ... K - 1, or there is not one for each text.
+        """
+        probabilities = self.predict_proba(texts)
+        expected = as_labels(labels, *probabilities.shape).numpy()
+        return float((probabilities.argmax(1) == expected).mean())
+
+
+def bag_of_words() -> Pipeline:
+    """Build a classifier that counts words and never minds their order: the baseline to beat.
+
+    It is multinomial logistic regression on counts, with scikit-learn's penalty. A word is what
+    stands between white space, as it is written, so that the classifier sees the same words as
+    a word tokenizer. Its classes are those of the labels that it is fitted to.
+
+    Returns:
+        A scikit-learn pipeline to `fit(texts, labels)`.
+
+    Source: chapter 8.
+    """
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    counts = CountVectorizer(lowercase=False, token_pattern=r"\S+")
+    return make_pipeline(counts, LogisticRegression(max_iter=1000))
+
+
+def code_classifier(model: TextVAE, tokenizer: Tokenizer, batch_size: int = BATCH_SIZE) -> Pipeline:
+    """Build a classifier on the codes of a VAE that has seen no label: the model M1.
+
+    It is multinomial logistic regression, with scikit-learn's penalty, on the posterior means as
+    they are. Their scale is that of the prior; to standardise them would blow up the dimensions
+    that hold nothing. Its classes are those of the labels that it is fitted to.
+
+    Args:
+        model: a trained `TextVAE`, on any device; its weights stay as they are.
+        tokenizer: the one it was trained with.
+        batch_size: documents that are encoded at a time; changes the speed, not the result.
+
+    Returns:
+        A scikit-learn pipeline to `fit(texts, labels)`.
+
+    Source: Kingma et al. (2014), section 2, the latent-feature discriminative model. Chapter 8.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer
+
+    def means(texts: Sequence[str]) -> np.ndarray:
+        return encode(model, _batches(texts, tokenizer, batch_size)).loc.numpy()
+
+    return make_pipeline(FunctionTransformer(means), LogisticRegression(max_iter=1000))
+
+
+def rows_of(model: nn.Module, batches: Batches, function: Callable[[TextBatch], Tensor]) -> Tensor:
+    """Apply a function to every batch and collect its rows.
+
+    Args:
+        model: what the function asks; it is in eval mode meanwhile.
+        batches: the N documents.
+        function: from a batch, on the model's device, to a row for each document, `[B, ...]`.
+
+    Returns:
+        The rows in the caller's order, `[N, ...]`, on the CPU.
+    """
+    rows, positions = [], []
+    with evaluating(model) as device:
+        for batch in batches:
+            rows.append(function(batch.to(device)).cpu())
+            positions.append(torch.as_tensor(batch.positions))
+    return torch.cat(rows)[torch.cat(positions).argsort()]
+
+
+def as_labels(labels: Sequence[int] | np.ndarray, documents: int, classes: int) -> Tensor:
+    """Make sure that each of N documents has one of K labels.
+
+    Args:
+        labels: the labels, `[N]`.
+        documents: N.
+        classes: K.
+
+    Returns:
+        The labels as a tensor, integers `[N]`.
+
+    Raises:
+        ValueError: they are not N integers in 0 ... K - 1.
+    """
+    values = np.asarray(labels)
+    if values.shape != (documents,):
+        raise ValueError(
+            f"{documents} documents need {documents} labels, not an array {list(values.shape)}"
+        )
+    if documents and not np.issubdtype(values.dtype, np.integer):
+        raise ValueError(f"labels are integers in 0 ... {classes - 1}, not {values[0]!r}")
+    checked = torch.from_numpy(values.astype(np.int64))
+    check_labels(checked, classes)
+    return checked
+
+
+def _batches(texts: Sequence[str], tokenizer: Tokenizer, batch_size: int) -> Batches:
+    """Texts to be read once, with their places in the caller's list."""
+    return Batches.from_texts(texts, tokenizer, batch_size=batch_size, shuffle=False)

@@ -1,0 +1,338 @@
+"""Measuring a model: bound, importance-weighted likelihood, perplexity, active units.
+
+Everything here is deterministic: the noise comes from a seed of its own, torch's global random
+state is left alone, and the model is in eval mode meanwhile. `score` and `evaluate` give each
+example a stream of noise of its own, so that its figures do not depend on its batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Normal, kl_divergence
+
+from tutvae.bounds import importance_weighted_bound
+from tutvae.data.batches.text import TextBatch
+from tutvae.evaluation.diagnostics import mutual_information
+from tutvae.evaluation.importance import importance_samples_of, noise_streams
+from tutvae.models.protocols import LatentVariableModel, TrainableModel, evaluating
+
+ACTIVE_UNIT_VARIANCE = 0.01
+# How many posteriors the mutual information is estimated from, where there are as many.
+AGGREGATED_POSTERIORS = 2_048
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a model achieves on a set of examples, in nats an example.
+
+    Attributes:
+        examples: how many were measured, N.
+        reconstruction: mean of -log p(x|z) over samples z of the posterior.
+        kl: mean KL of the posterior to the prior.
+        importance_weighted_nll: estimate of -log p(x) by `importance_samples` samples.
+        importance_samples: S; the estimate is from above, and tighter the larger S. A model
+            without a code (Z = 0) needs but one: then the NLL is exact.
+        active_units: latent dimensions whose posterior mean varies with the data.
+        kl_per_dimension: the KL of each of the Z dimensions.
+        mutual_information: between examples and codes; see `tutvae.evaluation.diagnostics`.
+        mutual_information_ceiling: the most it can be, ln of the number of posteriors used.
+        tokens: how many were predicted, words and end marks; None if the data are not text.
+
+    Source: Burda et al. (2016), section 5. Chapters 2 and 4.
+    """
+
+    examples: int
+    reconstruction: float
+    kl: float
+    importance_weighted_nll: float
+    importance_samples: int
+    active_units: int
+    kl_per_dimension: tuple[float, ...]
+    mutual_information: float | None = None
+    mutual_information_ceiling: float | None = None
+    tokens: int | None = None
+
+    @property
+    def bound(self) -> float:
+        """The negative ELBO, reconstruction + KL, an upper bound on the NLL."""
+        return self.reconstruction + self.kl
+
+    @property
+    def perplexity(self) -> float | None:
+        """The exponential of the NLL a predicted token; None if the data are not text.
+
+        Chapter 3, equation `perplexity`.
+        """
+        if self.tokens is None:
+            return None
+        return math.exp(self.importance_weighted_nll * self.examples / self.tokens)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, the bound and the perplexity, ready for JSON; without those that are None."""
+        values = {**asdict(self), "bound": self.bound, "perplexity": self.perplexity}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def __str__(self) -> str:
+        latent_size = len(self.kl_per_dimension)
+        samples = f"{self.importance_samples} samples" if latent_size else "exact"
+        rows = [
+            ("reconstruction", self.reconstruction),
+            ("KL", self.kl),
+            ("bound", self.bound),
+            (f"NLL, {samples}", self.importance_weighted_nll),
+            ("perplexity", self.perplexity),
+            ("mutual information", self.mutual_information),
+            ("  its ceiling", self.mutual_information_ceiling),
+        ]
+        tokens = "" if self.tokens is None else f", {self.tokens:,} tokens"
+        return "\n".join(
+            [
+                f"{self.examples:,} examples{tokens}, nats an example",
+                *(f"  {name:<18} {value:>9.2f}" for name, value in rows if value is not None),
+                f"  {'active units':<18} {f'{self.active_units} of {latent_size}':>9}",
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model makes of each of N examples, in the caller's order, in double precision.
+
+    Attributes:
+        reconstruction: mean of -log p(x|z) over the samples z of the posterior, `[N]` nats.
+        nll: importance-weighted estimate of -log p(x), `[N]` nats.
+        kl: KL of each dimension's posterior to its prior, `[N, Z]` nats.
+        posterior: q(z|x), a Normal of shape `[N, Z]`.
+        importance_samples: S, the samples that were used.
+        tokens: how many were predicted in all, or None if the data are not text.
+
+    Source: Burda et al. (2016), section 5. Chapter 3.
+    """
+
+    reconstruction: Tensor
+    nll: Tensor
+    kl: Tensor
+    posterior: Normal
+    importance_samples: int
+    tokens: int | None
+
+
+def evaluate(
+    model: LatentVariableModel,
+    batches: Iterable[Any],
+    *,
+    importance_samples: int = 500,
+    chunk_size: int = 50,
+    seed: int = 0,
+) -> Report:
+    """Measure a model on a set of batches.
+
+    Args:
+        model: a `LatentVariableModel`, on any device.
+        batches: the examples; each batch has `.to(device)`.
+        importance_samples: S, the posterior samples an example. The reconstruction is their
+            mean; the importance-weighted NLL uses them all.
+        chunk_size: samples that are decoded at a time; changes the memory, not the result.
+        seed: of the noise.
+
+    Returns:
+        The report, over all examples.
+
+    Raises:
+        ValueError: there are no batches, a term is not finite, or `importance_samples` or
+            `chunk_size` is below 1.
+
+    Source: Burda et al. (2016), section 5. Chapter 2.
+    """
+    scores = score(
+        model, batches, importance_samples=importance_samples, chunk_size=chunk_size, seed=seed
+    )
+    q = aggregated(scores.posterior)
+    return Report(
+        examples=len(scores.nll),
+        reconstruction=scores.reconstruction.mean().item(),
+        kl=scores.kl.sum(1).mean().item(),
+        importance_weighted_nll=scores.nll.mean().item(),
+        importance_samples=scores.importance_samples,
+        active_units=int(active_units(scores.posterior.loc).sum()),
+        kl_per_dimension=tuple(scores.kl.mean(0).tolist()),
+        mutual_information=mutual_information(q, seed),
+        mutual_information_ceiling=math.log(len(q.loc)),
+        tokens=scores.tokens,
+    )
+
+
+def score(
+    model: LatentVariableModel,
+    batches: Iterable[Any],
+    *,
+    importance_samples: int = 500,
+    chunk_size: int = 50,
+    seed: int = 0,
+) -> Scores:
+    """Measure a model on each example.
+
+    Args:
+        model: a `LatentVariableModel`, on any device.
+        batches: the examples; each batch has `.to(device)`.
+        importance_samples: S; see `evaluate`.
+        chunk_size: samples that are decoded at a time; changes the memory, not the result.
+        seed: of the noise. An example's noise depends on the seed and on where the example
+            stands in the caller's list (`TextBatch.positions`, else the order of arrival).
+
+    Returns:
+        The scores, in the caller's order.
+
+    Raises:
+        ValueError: see `evaluate`.
+
+    Source: Burda et al. (2016), section 5. Chapter 3.
+    """
+    if importance_samples < 1 or chunk_size < 1:
+        raise ValueError(
+            "importance_samples and chunk_size must be at least 1, "
+            f"not {importance_samples} and {chunk_size}"
+        )
+    rows: list[tuple[Tensor, ...]] = []
+    positions: list[Tensor] = []
+    tokens: int | None = None
+    with evaluating(model) as device:
+        prior = model.prior()
+        # Without a code every sample gives the same, exact value.
+        S = importance_samples if prior.loc.numel() > 0 else 1
+        for batch in batches:
+            positions.append(_positions(batch, seen=sum(map(len, positions))))
+            if isinstance(batch, TextBatch):
+                tokens = (tokens or 0) + batch.predicted_tokens
+            x = batch.to(device)
+            q = model.posterior(x)
+            noise = noise_streams(seed, positions[-1].tolist())
+            log_likelihoods, log_weights = importance_samples_of(model, x, q, S, chunk_size, noise)
+            nll = -importance_weighted_bound(log_weights)  # [B]
+            kl = kl_divergence(q, prior)  # [B, Z]
+            rows.append((-log_likelihoods.mean(0), nll, kl, q.loc, q.scale))
+    if not rows:
+        raise ValueError("there is nothing to evaluate: no batch came")
+    reconstruction, nll, kl, mean, scale = (x.double() for x in _in_order(rows, positions))
+    if not (reconstruction.isfinite().all() and kl.isfinite().all()):
+        raise ValueError("the bound is not finite: are there NaN in the data or in the weights?")
+    return Scores(reconstruction, nll, kl, Normal(mean, scale, validate_args=False), S, tokens)
+
+
+def _positions(batch: Any, seen: int) -> Tensor:
+    """Where the caller has a batch's examples: as the batch says, else as they arrive."""
+    positions = getattr(batch, "positions", None)
+    return torch.arange(seen, seen + len(batch)) if positions is None else positions.cpu()
+
+
+def _in_order(rows: list[tuple[Tensor, ...]], positions: list[Tensor]) -> list[Tensor]:
+    """Join what came batch by batch, in the caller's order, on the CPU."""
+    order = torch.cat(positions).argsort(stable=True)
+    return [torch.cat(column).cpu()[order] for column in zip(*rows, strict=True)]
+
+
+def mean_terms(model: TrainableModel, batches: Iterable[Any], seed: int = 0) -> dict[str, float]:
+    """Average the terms of a model's bound over a set, at one posterior sample an example.
+
+    Cheaper than `evaluate`: it is what `fit` follows on the validation set.
+
+    Args:
+        model: called with a batch, it returns an `Elbo`; on any device.
+        batches: the examples.
+        seed: of the noise.
+
+    Returns:
+        `reconstruction`, `kl` and, of a model with labels, `label_kl`, in nats an example.
+
+    Raises:
+        ValueError: there are no batches.
+
+    Source: Kingma & Welling (2014), equation 10. Chapter 1, equation `elbo`.
+    """
+    sums: Counter[str] = Counter()
+    examples = 0
+    with evaluating(model) as device, _noise_from(seed, device):
+        for batch in batches:
+            terms = model(batch.to(device)).terms
+            sums.update({name: term.sum().item() for name, term in terms.items()})
+            examples += len(batch)
+    if examples == 0:
+        raise ValueError("there is nothing to evaluate: no batch came")
+    return {name: total / examples for name, total in sums.items()}
+
+
+@contextmanager
+def _noise_from(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's global random state, and put it back afterwards."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def encode(model: LatentVariableModel, batches: Iterable[Any]) -> Normal:
+    """Encode a set of examples.
+
+    Args:
+        model: a `LatentVariableModel`, on any device.
+        batches: the examples.
+
+    Returns:
+        The posteriors of all N examples in the caller's order (`TextBatch.positions`, else the
+        order of arrival), a Normal of shape `[N, Z]` on the CPU.
+
+    Raises:
+        ValueError: there are no batches.
+
+    Source: Kingma & Welling (2014), section 2. Chapter 2.
+    """
+    rows: list[tuple[Tensor, ...]] = []
+    positions: list[Tensor] = []
+    with evaluating(model) as device:
+        for batch in batches:
+            positions.append(_positions(batch, seen=sum(map(len, positions))))
+            q = model.posterior(batch.to(device))
+            rows.append((q.loc, q.scale))
+    if not rows:
+        raise ValueError("there is nothing to encode: no batch came")
+    mean, scale = _in_order(rows, positions)
+    return Normal(mean, scale)
+
+
+def aggregated(q: Normal) -> Normal:
+    """Pick the posteriors that a mutual information is estimated from.
+
+    Args:
+        q: the posteriors of N examples, `[N, Z]`.
+
+    Returns:
+        At most 2,048 of them, spread evenly over the examples, which may come sorted.
+
+    Source: Hoffman & Johnson (2016), section 2. Chapter 4.
+    """
+    N = len(q.loc)
+    used = min(N, AGGREGATED_POSTERIORS)
+    rows = torch.arange(used) * N // used
+    return Normal(q.loc[rows], q.scale[rows], validate_args=False)
+
+
+def active_units(means: Tensor, threshold: float = ACTIVE_UNIT_VARIANCE) -> Tensor:
+    """Tell which latent dimensions respond to the data.
+
+    Args:
+        means: posterior means of N examples, `[N, Z]`.
+        threshold: least variance over the examples.
+
+    Returns:
+        True for each active dimension, `[Z]`.
+
+    Source: Burda et al. (2016), section 5.2. Chapter 2.
+    """
+    return (means - means.mean(0)).square().mean(0) > threshold

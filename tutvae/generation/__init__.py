@@ -1,0 +1,29 @@
+"""Writing: samples, reconstructions, paths between texts, gaps filled, texts of a class."""
+
+from tutvae.generation.conditional import change_label, label_agreement, sample_with_label
+from tutvae.generation.decoding import beam_search, fill, generate
+from tutvae.generation.texts import (
+    decode_codes,
+    impute,
+    interpolate,
+    interpolate_texts,
+    reconstruct,
+    sample_prior,
+    sample_texts,
+)
+
+__all__ = [
+    "beam_search",
+    "change_label",
+    "decode_codes",
+    "fill",
+    "generate",
+    "impute",
+    "interpolate",
+    "interpolate_texts",
+    "label_agreement",
+    "reconstruct",
+    "sample_prior",
+    "sample_texts",
+    "sample_with_label",
+]

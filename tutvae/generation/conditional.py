@@ -1,0 +1,194 @@
+"""Texts with a label of one's choice, and a check that they have it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
+from tutvae.data.tokenization import Tokenizer
+from tutvae.evaluation.classification import BATCH_SIZE, as_labels, rows_of
+from tutvae.generation.decoding import MAX_LENGTH, generate
+from tutvae.generation.texts import WORD_SEED, sample_prior
+from tutvae.models.semi_supervised import SemiSupervisedTextVAE
+from tutvae.reviews.grammar import Label, ReviewGrammar
+
+# Posterior probabilities this close, relative to each other, are equal but for rounding.
+TIE = 1e-9
+
+
+def sample_with_label(
+    model: SemiSupervisedTextVAE,
+    tokenizer: Tokenizer,
+    labels: Sequence[int] | np.ndarray,
+    *,
+    z: Tensor | None = None,
+    max_length: int = MAX_LENGTH,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+    seed: int = 0,
+) -> list[str]:
+    """Write a text for each label: x ~ p(x | y, z).
+
+    The same label many times shows what it allows; one code with every label shows what the
+    label changes.
+
+    Args:
+        model: a `SemiSupervisedTextVAE`, on any device.
+        tokenizer: the one it was trained with.
+        labels: N labels y.
+        z: codes `[N, Z]`, or one code `[Z]` for all; drawn from the prior by default.
+        max_length: most tokens of a text; longer ones are cut.
+        temperature: 0 takes the most probable word every time; see `generate`.
+        top_k: draw from the k most probable words only.
+        top_p: draw from the nucleus of this probability only.
+        seed: of codes and words.
+
+    Returns:
+        N texts.
+
+    Raises:
+        ValueError: a label lies outside 0 ... K - 1, or another argument is out of range.
+
+    Source: Yang et al. (2017). Chapter 9.
+    """
+    y = as_labels(labels, len(labels), model.classes)
+    if len(y) == 0:
+        return []
+    Z = model.latent_size
+    if z is None:
+        z = sample_prior(model, len(y), seed)  # type: ignore[arg-type]  # it has a prior
+    elif z.shape not in ((Z,), (len(y), Z)):
+        raise ValueError(
+            f"codes must be [N, Z] = [{len(y)}, {Z}] or [Z] = [{Z}], not {list(z.shape)}"
+        )
+    tokens = generate(
+        model.decoder,
+        model.code(z.to(model.label_probabilities).expand(len(y), Z), y),
+        tokenizer=tokenizer,
+        max_length=max_length,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed + WORD_SEED,
+    )
+    return [tokenizer.decode(row) for row in tokens]
+
+
+def change_label(
+    model: SemiSupervisedTextVAE,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    labels: Sequence[int] | np.ndarray,
+    *,
+    own_labels: Sequence[int] | np.ndarray | None = None,
+    max_length: int = MAX_LENGTH,
+) -> list[str]:
+    """Rewrite texts with other labels: the same review with other stars.
+
+    A text is encoded to the posterior mean of q(z | x, y) under its own label; that code is
+    decoded greedily with the new one.
+
+    Args:
+        model: a `SemiSupervisedTextVAE`, on any device.
+        tokenizer: the one it was trained with.
+        texts: N texts.
+        labels: the new label of each, `[N]`. With its own label a text is only reconstructed.
+        own_labels: the label that each has, `[N]`; by default the most probable one by q(y|x).
+        max_length: most tokens of a text; longer ones are cut.
+
+    Returns:
+        N texts.
+
+    Raises:
+        ValueError: a label lies outside 0 ... K - 1, or there is not one for each text.
+
+    Source: Hu et al. (2017) for the idea, Yang et al. (2017) for the model. Chapter 9.
+    """
+    documents = tokenizer.encode(texts)
+    as_labels(labels, len(documents), model.classes)
+    if own_labels is not None:
+        own_labels = as_labels(own_labels, len(documents), model.classes).tolist()
+    if not documents:
+        return []
+    z = _codes(model, EncodedTexts(documents, own_labels, pad_id=tokenizer.pad_id))
+    return sample_with_label(model, tokenizer, labels, z=z, max_length=max_length, temperature=0.0)
+
+
+def _codes(model: SemiSupervisedTextVAE, texts: EncodedTexts) -> Tensor:
+    """The means of q(z | x, y) of N texts, `[N, Z]`; y is predicted where the texts have none."""
+
+    def means(batch: TextBatch) -> Tensor:
+        y = batch.labels
+        if y is None:
+            y = model.label_posterior(batch).probs.argmax(1)
+        return model.posterior(batch, y).loc
+
+    return rows_of(model, Batches(texts, batch_size=BATCH_SIZE, shuffle=False), means)
+
+
+@dataclass(frozen=True)
+class LabelAgreement:
+    """How often texts have the label that was asked for, by a grammar's exact posterior.
+
+    Attributes:
+        asked: how many texts were judged.
+        grammatical: share of them that the grammar can write.
+        among_all: share that are grammatical and have their label as the most probable one.
+        among_grammatical: the same share of the grammatical ones; NaN if there are none.
+    """
+
+    asked: int
+    grammatical: float
+    among_all: float
+    among_grammatical: float
+
+
+def label_agreement(
+    grammar: ReviewGrammar,
+    texts: Sequence[str],
+    labels: Sequence[int] | np.ndarray,
+    label: Label = "category",
+) -> LabelAgreement:
+    """Judge texts by the grammar that wrote the corpus: is the label asked for the likeliest?
+
+    Where several labels are equally likely, the one asked for counts by its share of them. So
+    documents of the grammar itself reach `ReviewGrammar.bayes_accuracy` (without label noise),
+    not 1, and a perfect model does the same.
+
+    Args:
+        grammar: the corpus's.
+        texts: N texts.
+        labels: what was asked of each, `[N]`.
+        label: what the labels are, as in `ReviewGrammar.sample`.
+
+    Returns:
+        Shares over the N texts.
+
+    Raises:
+        ValueError: there are no texts, `label` is unknown, or a label is not one of its classes.
+
+    Source: chapter 9, equation `label-agreement`.
+    """
+    # The posterior is [N, category, stars]: sum over what was not asked for; () sums nothing.
+    axes = {"category": (2,), "stars": (1,), "joint": ()}
+    if label not in axes:
+        raise ValueError(f"label must be one of {', '.join(axes)}, not {label!r}")
+    if len(texts) == 0:
+        raise ValueError("there is nothing to judge: no text came")
+    posterior = grammar.posteriors(texts).sum(axes[label]).reshape(len(texts), -1)  # [N, K]
+    y = as_labels(labels, *posterior.shape).numpy()
+    grammatical = ~np.isnan(posterior).any(1)
+    # NaN is never the largest: texts outside the grammar agree with nothing.
+    first = posterior >= posterior.max(1, keepdims=True) * (1 - TIE)
+    credit = first[np.arange(len(y)), y] / np.maximum(first.sum(1), 1)
+    return LabelAgreement(
+        asked=len(y),
+        grammatical=float(grammatical.mean()),
+        among_all=float(credit.mean()),
+        among_grammatical=float(credit[grammatical].mean()) if grammatical.any() else float("nan"),
+    )

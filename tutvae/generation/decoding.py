@@ -1,0 +1,264 @@
+"""Strings from a decoder, token by token: sampling, greedy and beam search, filling of blanks.
+
+Every step reads one token and the decoder's state, so it costs the same at every position. No
+string contains padding or a start mark; after its end mark a row holds padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tutvae.data.tokenization import Tokenizer
+from tutvae.models.decoders import Decoder
+from tutvae.models.protocols import evaluating
+
+MAX_LENGTH = 100
+# In a template: a position that is to be filled.
+FREE = -1
+
+
+def generate(
+    decoder: Decoder,
+    z: Tensor | None = None,
+    *,
+    tokenizer: Tokenizer,
+    count: int = 1,
+    max_length: int = MAX_LENGTH,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+    seed: int = 0,
+) -> Tensor:
+    """Draw a string for each code, or from a language model.
+
+    The next token is drawn from p(token | z, tokens before). Temperature 0 is greedy decoding,
+    the most probable token every time. `top_k` and `top_p` may go together; then a token must
+    pass both.
+
+    Args:
+        decoder: on any device.
+        z: codes `[B, Z]`; None for a decoder without a code.
+        tokenizer: whose marks start and end a string.
+        count: rows B where there are no codes to tell it.
+        max_length: most tokens of a string, its end mark included; longer ones are cut.
+        temperature: what logits are divided by: below 1 likelier tokens, above 1 rarer ones.
+        top_k: draw from the k most probable tokens only.
+        top_p: draw from the nucleus only: the fewest most probable tokens that hold at least
+            this probability.
+        seed: of the draws; torch's global random state is left alone.
+
+    Returns:
+        Token ids without the start mark, `[B, T]` with T <= `max_length`.
+
+    Raises:
+        ValueError: an argument is out of range, or `z` or the tokenizer does not go with the
+            decoder.
+
+    Source: Fan et al. (2018) for top-k, Holtzman et al. (2020) for the nucleus. Chapter 3.
+    """
+    B = count if z is None else len(z)
+    _check_at_least_one(count=B, max_length=max_length, top_k=1 if top_k is None else top_k)
+    _check_vocabulary(decoder, tokenizer)
+    if not (temperature >= 0 and 0 < top_p <= 1):
+        raise ValueError(
+            "temperature must be at least 0 and top_p above 0 and at most 1, "
+            f"not {temperature} and {top_p}"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    with evaluating(decoder) as device:
+        state = decoder.start(None if z is None else z.to(device), batch_size=B)
+        forbidden = torch.tensor([tokenizer.pad_id, tokenizer.bos_id], device=device)
+        token = torch.full((B,), tokenizer.bos_id, device=device)
+        ended = torch.zeros(B, dtype=torch.bool, device=device)
+        tokens: list[Tensor] = []
+        while len(tokens) < max_length and not ended.all():
+            logits, state = decoder.step(token, state)
+            logits = logits.index_fill(-1, forbidden, -torch.inf)
+            token = _choose(logits, temperature, top_k, top_p, generator)
+            token = token.masked_fill(ended, tokenizer.pad_id)
+            tokens.append(token)
+            ended |= token == tokenizer.eos_id
+    return torch.stack(tokens, dim=1)
+
+
+def _choose(
+    logits: Tensor, temperature: float, top_k: int | None, top_p: float, generator: torch.Generator
+) -> Tensor:
+    """Draw a token from each row of logits `[B, V]`."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    # Relative to the best: no temperature is too low for that.
+    logits = (logits - logits.amax(-1, keepdim=True)) / temperature
+    if top_k is not None or top_p < 1:
+        logits = keep_most_probable(logits, top_k, top_p)
+    # The Gumbel-max trick: argmax of logits + Gumbel noise is a draw from their softmax.
+    gumbel = -torch.empty(logits.shape).exponential_(generator=generator).log()
+    return (logits + gumbel.to(logits)).argmax(-1)
+
+
+def keep_most_probable(logits: Tensor, top_k: int | None = None, top_p: float = 1.0) -> Tensor:
+    """Rule out improbable tokens.
+
+    Args:
+        logits: `[..., V]`.
+        top_k: how many tokens to keep; all by default.
+        top_p: keep the fewest most probable tokens that hold at least this probability.
+
+    Returns:
+        The logits, -inf for what is ruled out, `[..., V]`. The most probable token always stays.
+
+    Source: Holtzman et al. (2020), section 3.1. Chapter 3.
+    """
+    ordered, order = logits.sort(dim=-1, descending=True, stable=True)
+    probabilities = ordered.softmax(-1)
+    kept = probabilities.cumsum(-1) - probabilities < top_p  # by what the likelier ones hold
+    if top_k is not None:
+        kept[..., top_k:] = False
+    return logits.masked_fill(~torch.zeros_like(kept).scatter(-1, order, kept), -torch.inf)
+
+
+def beam_search(
+    decoder: Decoder,
+    z: Tensor | None = None,
+    *,
+    tokenizer: Tokenizer,
+    count: int = 1,
+    max_length: int = MAX_LENGTH,
+    width: int = 5,
+) -> tuple[Tensor, Tensor]:
+    """Look for the most probable string of each code.
+
+    At every step the `width` most probable beginnings are kept; strings that have ended stay
+    among them. Strings are compared by their log-probability, end mark included, which is not
+    divided by the length; one that has not ended by `max_length` is returned only where none
+    has. Width 1 is greedy decoding.
+
+    Args:
+        decoder: on any device.
+        z: codes `[B, Z]`; None for a decoder without a code.
+        tokenizer: whose marks start and end a string.
+        count: rows B where there are no codes to tell it.
+        max_length: most tokens of a string, its end mark included.
+        width: beginnings that are kept, W.
+
+    Returns:
+        Token ids without the start mark, `[B, T]` with T <= `max_length`, and log p(string | z),
+        `[B]` nats.
+
+    Raises:
+        ValueError: an argument is out of range, or `z` or the tokenizer does not go with the
+            decoder.
+
+    Source: Sutskever et al. (2014), section 3.2. Chapter 5.
+    """
+    B = count if z is None else len(z)
+    _check_at_least_one(count=B, max_length=max_length, width=width)
+    template = torch.full((B, max_length), FREE)
+    return _search(decoder, z, template, width, tokenizer, [tokenizer.pad_id, tokenizer.bos_id])
+
+
+def fill(
+    decoder: Decoder,
+    z: Tensor | None,
+    template: Tensor,
+    *,
+    tokenizer: Tokenizer,
+    width: int,
+) -> tuple[Tensor, Tensor]:
+    """Look for the most probable words at the free positions of each string: a constrained beam.
+
+    Args:
+        decoder: on any device.
+        z: codes `[B, Z]`; None for a decoder without a code.
+        template: token ids from the first word to the end mark, then padding, `[B, T]`; `FREE`
+            where a word is to be found. No mark is filled in.
+        tokenizer: whose marks start and end a string.
+        width: beginnings that are kept, W.
+
+    Returns:
+        The template with its free positions filled, `[B, T]`, and log p(string | z), `[B]` nats.
+
+    Raises:
+        ValueError: `width` is below 1, or `z` or the tokenizer does not go with the decoder.
+
+    Source: Bowman et al. (2016) on imputing missing words. Chapter 5.
+    """
+    _check_at_least_one(count=len(template), width=width)
+    marks = [tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id, tokenizer.unk_id]
+    return _search(
+        decoder, z, template, width, tokenizer, [mark for mark in marks if mark is not None]
+    )
+
+
+def _search(
+    decoder: Decoder,
+    z: Tensor | None,
+    template: Tensor,
+    width: int,
+    tokenizer: Tokenizer,
+    forbidden: Sequence[int],
+) -> tuple[Tensor, Tensor]:
+    """Beam search among the strings that agree with a template `[B, T]`.
+
+    Where it is `FREE`, every token but the `forbidden` ones may stand.
+    """
+    _check_vocabulary(decoder, tokenizer)
+    B, W = len(template), width
+    with evaluating(decoder) as device:
+        template = template.to(device)
+        codes = None if z is None else z.to(device).repeat_interleave(W, dim=0)
+        state = decoder.start(codes, batch_size=B * W)
+        first_row = torch.arange(B, device=device)[:, None] * W
+        # All beams start alike, so only the first of each string may have successors.
+        scores = torch.full((B, W), -torch.inf, device=device)
+        scores[:, 0] = 0.0
+        strings = torch.full((B, W, 1), tokenizer.bos_id, device=device)
+        ended = torch.zeros(B, W, dtype=torch.bool, device=device)
+        for wanted in template.T:
+            logits, state = decoder.step(strings[..., -1].flatten(), state)
+            log_p = logits.log_softmax(-1).view(B, W, -1)
+            log_p = log_p.masked_fill(~_allowed(wanted, log_p.shape[-1], forbidden), -torch.inf)
+            log_p[ended] = -torch.inf
+            # What has ended goes on as padding, at no cost.
+            log_p[..., tokenizer.pad_id].masked_fill_(ended, 0.0)
+            scores, best = (scores[..., None] + log_p).flatten(1).topk(W)  # [B, W], best first
+            parent, token = best // log_p.shape[-1], best % log_p.shape[-1]
+            rows = first_row + parent
+            state = decoder.select(state, rows.flatten())
+            strings = torch.cat([strings.flatten(0, 1)[rows], token[..., None]], dim=-1)
+            ended = ended.flatten()[rows] | (token == tokenizer.eos_id)
+            # Log-probabilities only fall: an ended string in front stays there.
+            if ended[:, 0].all():
+                break
+        # Ended strings before others, each by its score; the beams are sorted already.
+        winner = (ended & scores.isfinite()).int().argmax(1)
+        rows = first_row[:, 0] + winner
+        return strings.flatten(0, 1)[rows, 1:], scores.flatten()[rows]
+
+
+def _allowed(wanted: Tensor, vocabulary_size: int, forbidden: Sequence[int]) -> Tensor:
+    """Which tokens may stand where a template's column `wanted` `[B]` says so, `[B, 1, V]`."""
+    vocabulary = torch.arange(vocabulary_size, device=wanted.device)
+    free = torch.ones(vocabulary_size, dtype=torch.bool, device=wanted.device)
+    free[list(forbidden)] = False
+    wanted = wanted[:, None]
+    return torch.where(wanted == FREE, free, wanted == vocabulary)[:, None]
+
+
+def _check_at_least_one(**values: int) -> None:
+    """Raise ValueError for a count below 1."""
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}")
+
+
+def _check_vocabulary(decoder: Decoder, tokenizer: Tokenizer) -> None:
+    """Raise ValueError for a tokenizer that the decoder was not built for."""
+    if len(tokenizer) != decoder.vocabulary_size:
+        raise ValueError(
+            f"the tokenizer has {len(tokenizer)} tokens, the decoder {decoder.vocabulary_size}: "
+            "use the tokenizer that the model was trained with"
+        )

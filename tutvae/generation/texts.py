@@ -1,0 +1,324 @@
+"""New data from a trained model: samples, reconstructions, paths between codes, filled blanks.
+
+`sample_prior` and `interpolate` are for every model; the functions below them take and return
+strings. How a decoder is turned into a string is told in `tutvae.generation.decoding`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.distributions import Normal
+
+from tutvae.data.batches.text import Batches, EncodedTexts
+from tutvae.data.tokenization import Tokenizer
+from tutvae.evaluation.diagnostics import sample_codes
+from tutvae.evaluation.report import encode
+from tutvae.generation.decoding import FREE, MAX_LENGTH, fill, generate
+from tutvae.models.protocols import LatentVariableModel, evaluating
+from tutvae.models.text_vae import LanguageModel, TextVAE
+
+BATCH_SIZE = 256
+# Added to a seed, so that words are not drawn from the same random numbers as their codes.
+WORD_SEED = 1_000_003
+
+
+def sample_prior(model: LatentVariableModel, count: int, seed: int = 0) -> Tensor:
+    """Draw codes from the prior, to be decoded.
+
+    Args:
+        model: whose prior; the codes are on its device.
+        count: how many.
+        seed: of the draw.
+
+    Returns:
+        Codes, `[count, Z]`.
+
+    Source: Kingma & Welling (2014), section 2.1. Chapter 1.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with evaluating(model):
+        prior = model.prior()
+    noise = torch.randn(count, *prior.loc.shape, generator=generator).to(prior.loc)
+    return prior.loc + prior.scale * noise
+
+
+def interpolate(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
+    """Mix two codes: z = a z_left + (1 - a) z_right, for every weight a.
+
+    Args:
+        left: the code at a = 1, `[Z]`.
+        right: the code at a = 0, `[Z]`.
+        weights: the values of a, `[A]`.
+
+    Returns:
+        The path, `[A, Z]`.
+
+    Raises:
+        ValueError: the codes differ in size.
+
+    Source: Bowman et al. (2016). Chapter 2, equation `interpolation`.
+    """
+    if left.shape != right.shape:
+        raise ValueError(f"codes of sizes {list(left.shape)} and {list(right.shape)} do not mix")
+    a = weights[:, None]
+    return a * left + (1 - a) * right
+
+
+def sample_texts(
+    model: TextVAE | LanguageModel,
+    tokenizer: Tokenizer,
+    count: int,
+    *,
+    max_length: int = MAX_LENGTH,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+    seed: int = 0,
+) -> list[str]:
+    """Write new texts: draw codes from the prior, where there are codes, and then words.
+
+    Args:
+        model: a `TextVAE` or a `LanguageModel`.
+        tokenizer: the one it was trained with.
+        count: how many texts.
+        max_length: most tokens of a text; longer ones are cut.
+        temperature: 0 takes the most probable word every time; see `generate`.
+        top_k: draw from the k most probable words only.
+        top_p: draw from the nucleus of this probability only.
+        seed: of codes and words.
+
+    Returns:
+        `count` texts.
+
+    Raises:
+        ValueError: an argument is out of range.
+
+    Source: Bowman et al. (2016) for samples of the prior. Chapters 3 and 4.
+    """
+    z = sample_prior(model, count, seed) if model.latent_size > 0 else None
+    tokens = generate(
+        model.decoder,
+        z,
+        tokenizer=tokenizer,
+        count=count,
+        max_length=max_length,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed + WORD_SEED,
+    )
+    return [tokenizer.decode(row) for row in tokens]
+
+
+def decode_codes(
+    model: TextVAE, tokenizer: Tokenizer, z: Tensor, *, max_length: int = MAX_LENGTH
+) -> list[str]:
+    """Decode codes greedily: the most probable word, every time.
+
+    Args:
+        model: a `TextVAE`.
+        tokenizer: the one it was trained with.
+        z: codes, `[N, Z]`.
+        max_length: most tokens of a text; longer ones are cut.
+
+    Returns:
+        N texts.
+
+    Source: Bowman et al. (2016), who decode greedily. Chapter 4.
+    """
+    tokens = generate(model.decoder, z, tokenizer=tokenizer, max_length=max_length, temperature=0.0)
+    return [tokenizer.decode(row) for row in tokens]
+
+
+def reconstruct(
+    model: TextVAE,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    *,
+    max_length: int = MAX_LENGTH,
+    sampled: bool = False,
+    seed: int = 0,
+) -> list[str]:
+    """Encode texts and decode their codes greedily.
+
+    Args:
+        model: a `TextVAE`.
+        tokenizer: the one it was trained with; words that it does not know become its unknown
+            mark.
+        texts: N texts.
+        max_length: most tokens of a text; longer ones are cut.
+        sampled: decode a sample of each posterior instead of its mean.
+        seed: of the samples.
+
+    Returns:
+        N texts.
+
+    Raises:
+        ValueError: the model has no code, or a word is unknown and the tokenizer has no mark
+            for that.
+
+    Source: Bowman et al. (2016) on samples from the posterior. Chapters 4 and 5.
+    """
+    _check_texts(texts)
+    if not texts:
+        return []
+    q = _posterior(model, tokenizer.encode(texts), tokenizer)
+    z = sample_codes(q, seed) if sampled else q.loc
+    return decode_codes(model, tokenizer, z, max_length=max_length)
+
+
+def interpolate_texts(
+    model: TextVAE,
+    tokenizer: Tokenizer,
+    left: str,
+    right: str,
+    steps: int = 5,
+    *,
+    max_length: int = MAX_LENGTH,
+) -> list[str]:
+    """Walk from one text to another: decode codes on the line between theirs, greedily.
+
+    Args:
+        model: a `TextVAE`.
+        tokenizer: the one it was trained with.
+        left: where the walk starts.
+        right: where it ends.
+        steps: texts on the way, the two ends included.
+        max_length: most tokens of a text; longer ones are cut.
+
+    Returns:
+        `steps` texts, the first the reconstruction of `left`, the last that of `right`.
+
+    Raises:
+        ValueError: `steps` is below 2, or as for `reconstruct`.
+
+    Source: Bowman et al. (2016) on homotopies. Chapter 5.
+    """
+    if steps < 2:
+        raise ValueError(f"a walk has at least 2 steps, its ends, not {steps}")
+    q = _posterior(model, tokenizer.encode([left, right]), tokenizer)
+    z = interpolate(q.loc[0], q.loc[1], torch.linspace(1, 0, steps))
+    return decode_codes(model, tokenizer, z, max_length=max_length)
+
+
+def impute(
+    model: TextVAE | LanguageModel,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    *,
+    blank: str = "_",
+    width: int = 15,
+    rounds: int = 3,
+) -> list[str]:
+    """Fill the blanks of texts, anywhere and as many as there are.
+
+    A beam search looks for the words that, with the given ones, make the most probable text. A
+    `TextVAE` has no p(x) to search, so it alternates: the code is the posterior mean of the
+    text, then the text is the best one for that code. It starts from the code of the given
+    words alone.
+
+    Args:
+        model: a `TextVAE` or a `LanguageModel`.
+        tokenizer: the one it was trained with. A word that it does not know is its unknown mark
+            to the model, and stays as it is in the result. Each blank is filled with one token:
+            a word, if the tokenizer is one of words.
+        texts: N texts. Those without a blank come back unchanged.
+        blank: what marks a missing word; it stands between white space.
+        width: beginnings that the beam search keeps.
+        rounds: most searches for a `TextVAE`; fewer if nothing changes any more.
+
+    Returns:
+        N texts, in which nothing but the blanks has changed.
+
+    Raises:
+        ValueError: `width` or `rounds` is below 1, `blank` is empty or contains white space, a
+            text has it only inside words, or a word is unknown and the tokenizer has no mark
+            for that.
+
+    Source: Bowman et al. (2016) on imputing missing words; the alternation is the iterated
+    conditional modes of Besag (1986). Chapter 5.
+    """
+    _check_texts(texts)
+    if rounds < 1:
+        raise ValueError(f"rounds must be at least 1, not {rounds}")
+    if not texts:
+        return []
+    pattern = _blank_pattern(blank, texts)
+    rows = [_template(tokenizer, pattern.split(text)) for text in texts]
+    longest = max(map(len, rows))
+    template = torch.tensor([row + [tokenizer.pad_id] * (longest - len(row)) for row in rows])
+    if isinstance(model, LanguageModel):
+        filled, _ = fill(model.decoder, None, template, tokenizer=tokenizer, width=width)
+    else:
+        filled = _alternate(model, tokenizer, rows, template, width, rounds)
+    return [
+        _insert(text, pattern, [tokenizer.decode([token]) for token in found[free].tolist()])
+        for text, found, free in zip(texts, filled.cpu(), template == FREE, strict=True)
+    ]
+
+
+def _alternate(
+    model: TextVAE,
+    tokenizer: Tokenizer,
+    rows: list[list[int]],
+    template: Tensor,
+    width: int,
+    rounds: int,
+) -> Tensor:
+    """Fill templates `[N, T]` by iterated conditional modes; returns tokens `[N, T]`."""
+    known = [[token for token in row if token != FREE] for row in rows]
+    filled = template
+    for _ in range(rounds):
+        z = _posterior(model, [[tokenizer.bos_id, *row] for row in known], tokenizer).loc
+        before = filled
+        filled = fill(model.decoder, z, template, tokenizer=tokenizer, width=width)[0].cpu()
+        if torch.equal(filled, before):
+            break
+        known = [found[: len(row)] for found, row in zip(filled.tolist(), rows, strict=True)]
+    return filled
+
+
+def _blank_pattern(blank: str, texts: Sequence[str]) -> re.Pattern[str]:
+    """A pattern that matches the blank where it stands as a word of its own."""
+    if not blank or any(map(str.isspace, blank)):
+        raise ValueError(f"a blank is a mark without white space, not {blank!r}")
+    pattern = re.compile(rf"(?<!\S){re.escape(blank)}(?!\S)")
+    for text in texts:
+        if blank in text and not pattern.search(text):
+            raise ValueError(
+                f"in {text!r} the blank {blank!r} is part of a word: put white space around it"
+            )
+    return pattern
+
+
+def _template(tokenizer: Tokenizer, pieces: list[str]) -> list[int]:
+    """Token ids of what stands between the blanks, `FREE` for each blank, and the end mark."""
+    first, *others = tokenizer.encode([piece.rstrip() for piece in pieces])
+    row = first[1:-1]
+    for tokens in others:
+        row += [FREE, *tokens[1:-1]]
+    return [*row, tokenizer.eos_id]
+
+
+def _insert(text: str, pattern: re.Pattern[str], words: list[str]) -> str:
+    """Put words in the place of the blanks."""
+    remaining = iter(words)
+    return pattern.sub(lambda _: next(remaining).strip(), text)
+
+
+def _posterior(model: TextVAE, documents: list[list[int]], tokenizer: Tokenizer) -> Normal:
+    """Encode N documents of token ids, in their order: a Normal of shape `[N, Z]`."""
+    if model.latent_size == 0:
+        raise ValueError("a language model has no code: this needs a TextVAE")
+    texts = EncodedTexts(documents, pad_id=tokenizer.pad_id)
+    return encode(model, Batches(texts, batch_size=BATCH_SIZE, shuffle=False))
+
+
+def _check_texts(texts: Sequence[str]) -> None:
+    """Raise TypeError for one string, whose characters would pass for texts."""
+    if isinstance(texts, str):
+        raise TypeError("texts must be a list of strings, not one string: write [text]")

@@ -1,0 +1,350 @@
+"""Generated reviews: a corpus whose every probability is known.
+
+A review has four hidden factors, uniform and independent: category, stars, person and tense. To
+write one, draw the factors; draw the number of sentences; draw an opening template and as many
+different follow-up templates as sentences are left; fill each slot on its own, given the factors
+(`review_words.py` holds words and templates). A category slot takes, with probability
+`vagueness`, a word that suits every category; a star slot takes, with probability `star_noise`,
+a word of a neighbouring number of stars.
+
+A slot is one token wide and no two templates share a sentence. So a document tells its templates,
+and p(x) is a sum over the 200 combinations of the hidden factors: exact and fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import product
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from tutvae.data.corpus import Corpus, Texts
+from tutvae.reviews.parser import Parser
+from tutvae.reviews.templates import (
+    FACTORS,
+    Floats,
+    Integers,
+    Shape,
+    Template,
+    compile_templates,
+    entropy_of,
+)
+from tutvae.reviews.words import CATEGORIES, FOLLOW_UPS, OPENINGS, SLOTS, STARS
+
+MONTE_CARLO_DOCUMENTS = 20_000
+"""How many documents the Monte Carlo estimates of a grammar share."""
+
+Label = Literal["category", "stars", "joint"]
+
+_LABEL_NAMES: dict[str, tuple[str, ...]] = {
+    "category": CATEGORIES,
+    "stars": STARS,
+    "joint": tuple(f"{category} {stars}" for category, stars in product(CATEGORIES, STARS)),
+}
+_SIZES = ("nouns", "verbs", "adjectives", "fillers")
+_LIMITS = {
+    size: max(
+        len(entries) for slot in SLOTS.values() if slot.size == size for entries in slot.lists
+    )
+    for size in _SIZES
+} | {
+    "openings": len(OPENINGS),
+    "follow_ups": len(FOLLOW_UPS),
+    "persons": len(FACTORS["person"]),
+    "tenses": len(FACTORS["tense"]),
+}
+
+
+class Estimate(NamedTuple):
+    """A Monte Carlo mean and its standard error, which is 0 where the value is exact."""
+
+    value: float
+    standard_error: float
+
+
+@dataclass(frozen=True)
+class Reviews(Texts):
+    """Generated documents with the truth about each. Chapter 3.
+
+    Attributes:
+        texts: the documents, `N` strings of lower-case words with single spaces between them.
+        labels: the observed label of each, with the grammar's label noise, `N` integers.
+        factors: true values, integers `[N]` each: the hidden "category", "stars" (0 to 4 for 1
+            to 5 stars), "person" and "tense", and the visible "opening" (which template) and
+            "sentences" (how many).
+    """
+
+    factors: Mapping[str, Integers] = field(default_factory=dict, kw_only=True)
+
+
+@dataclass(frozen=True)
+class ReviewGrammar:
+    """A probabilistic grammar of short English reviews with exact probabilities. Chapter 3.
+
+    Attributes:
+        sentences: least and most sentences of a document; the number is uniform between them.
+        openings: templates in use for the first sentence, 1 to 8.
+        follow_ups: templates in use for the other sentences, 1 to 16.
+        nouns: entries in use of each list of a category's nouns, 1 to 40 (things have 40, kinds
+            and people 8).
+        verbs: entries in use of each list of verbs, 1 to 4.
+        adjectives: adjectives in use for each number of stars, 1 to 12.
+        fillers: entries in use of each list that neither category nor stars choose, 1 to 8.
+        persons: persons in use, 1 to 4; with 1, the factor is fixed.
+        tenses: tenses in use, 1 to 2; with 1, the factor is fixed.
+        vagueness: probability that a category slot takes a word that suits every category.
+        star_noise: probability that a star slot takes a word of a neighbouring number of stars.
+        label_noise: probability that an observed label is replaced by another one.
+
+    Raises:
+        ValueError: a value is out of its range; the message names both.
+    """
+
+    sentences: tuple[int, int] = (1, 1)
+    openings: int = 8
+    follow_ups: int = 16
+    nouns: int = 12
+    verbs: int = 4
+    adjectives: int = 8
+    fillers: int = 8
+    persons: int = 4
+    tenses: int = 2
+    vagueness: float = 0.15
+    star_noise: float = 0.15
+    label_noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, limit in _LIMITS.items():
+            if not 1 <= getattr(self, name) <= limit:
+                raise ValueError(f"{name} must be 1 to {limit}, not {getattr(self, name)}")
+        for name in ("vagueness", "star_noise", "label_noise"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be a probability, not {getattr(self, name)}")
+        least, most = self.sentences
+        if not 1 <= least <= most <= self.follow_ups + 1:
+            raise ValueError(
+                "sentences must be (least, most), at least 1 and at most follow_ups + 1 = "
+                f"{self.follow_ups + 1}, not {self.sentences}"
+            )
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """Every word that a document can hold, sorted; V strings."""
+        return self._parser.vocabulary
+
+    def sample(self, count: int, seed: int | Sequence[int], label: Label = "category") -> Reviews:
+        """Draw documents.
+
+        Args:
+            count: how many, N.
+            seed: the same seed gives the same documents.
+            label: what `labels` hold: "category" or "stars" (0 to 4), or "joint" (0 to 24:
+                5 * category + stars), each with the grammar's label noise.
+
+        Returns:
+            N documents with labels and factors.
+
+        Raises:
+            ValueError: `count` is negative or `label` is unknown.
+        """
+        if count < 0:
+            raise ValueError(f"count must not be negative, as {count} is")
+        names = _label_names(label)
+        rng = np.random.default_rng(seed)
+        states = rng.integers(np.prod(self._shape), size=count)
+        least, most = self.sentences
+        lengths = rng.integers(least, most + 1, size=count)
+        templates = self._draw_templates(lengths, rng)
+        texts = self._write(states, templates, rng)
+        factors = dict(zip(FACTORS, np.unravel_index(states, self._shape), strict=True))
+        factors |= {"opening": templates[:, 0], "sentences": lengths}
+        true = 5 * factors["category"] + factors["stars"] if label == "joint" else factors[label]
+        replaced = rng.random(count) < self.label_noise
+        labels = (true + replaced * rng.integers(1, len(names), size=count)) % len(names)
+        return Reviews(texts, labels.tolist(), label_names=names, factors=factors)
+
+    def corpus(
+        self, train: int, valid: int, test: int, seed: int = 0, label: Label = "category"
+    ) -> Corpus[Reviews]:
+        """Draw a corpus; no part depends on the size of another.
+
+        Args:
+            train: number of documents to fit on.
+            valid: number of documents to choose on.
+            test: number of documents to report on.
+            seed: the same seed gives the same corpus.
+            label: what the labels hold, as in `sample`.
+
+        Returns:
+            Three independent samples, each with labels and factors.
+        """
+        counts = (train, valid, test)
+        # From 1, because NumPy takes (seed, 0) for seed itself.
+        parts = [self.sample(count, (seed, part), label) for part, count in enumerate(counts, 1)]
+        return Corpus("reviews", *parts)
+
+    def log_prob(self, document: str) -> float:
+        """Return log p(x) in nats, summed over all that is hidden; -inf outside the grammar."""
+        return float(self.log_probs([document])[0])
+
+    def log_probs(self, documents: Sequence[str]) -> Floats:
+        """Return log p(x) of each document in nats, `[N]`; -inf outside the grammar. Chapter 3."""
+        with np.errstate(divide="ignore"):
+            return np.log(self._parser.likelihoods(documents).mean(1))
+
+    def posterior(self, document: str) -> Floats:
+        """Return p(category, stars | x), `[5, 5]`.
+
+        Raises:
+            ValueError: the document is outside the grammar.
+        """
+        posterior = self.posteriors([document])[0]
+        if np.isnan(posterior).any():
+            raise ValueError(f"the grammar cannot write this document: {document!r}")
+        return posterior
+
+    def posteriors(self, documents: Sequence[str]) -> Floats:
+        """Return p(category, stars | x), `[N, 5, 5]`; NaN outside the grammar. Chapter 9."""
+        return self._factor_posteriors(documents).sum((3, 4))
+
+    def entropy(self) -> Estimate:
+        """Estimate the entropy of a document in nats: no model's mean NLL can be lower.
+
+        H(x) = H(x, factors) - H(factors | x). The first term is exact; the second, a small one,
+        is the mean entropy of the exact posterior over a sample. Chapter 3.
+        """
+        return _difference(
+            self._joint_entropy(),
+            entropy_of(self._sampled_posteriors.reshape(MONTE_CARLO_DOCUMENTS, -1)),
+        )
+
+    def factor_entropy(self, *names: str) -> float:
+        """Return the entropy of one factor, or of several together, in nats.
+
+        Args:
+            names: keys of `Reviews.factors`.
+
+        Raises:
+            ValueError: a name is unknown, or none is given.
+        """
+        least, most = self.sentences
+        values = dict(zip(FACTORS, self._shape, strict=True))
+        values |= {"opening": self.openings, "sentences": most - least + 1}
+        if not names or not set(names) <= set(values):
+            raise ValueError(f"factors must be from {', '.join(values)}, not {names}")
+        return float(sum(np.log(values[name]) for name in set(names)))
+
+    def mutual_information(self, *names: str) -> Estimate:
+        """Estimate I(x; factors) in nats: the most that a code of x can hold of the factors.
+
+        The text shows "opening" and "sentences", so their share is their entropy. Chapter 5.
+
+        Args:
+            names: keys of `Reviews.factors`; several are taken together.
+
+        Raises:
+            ValueError: a name is unknown, or none is given.
+        """
+        ceiling = self.factor_entropy(*names)
+        others = tuple(axis for axis, name in enumerate(FACTORS, start=1) if name not in names)
+        posterior = self._sampled_posteriors.sum(others)
+        return _difference(ceiling, entropy_of(posterior.reshape(len(posterior), -1)))
+
+    def bayes_accuracy(self, label: Label = "category") -> Estimate:
+        """Estimate the accuracy of the best classifier, counted against the observed labels.
+
+        Args:
+            label: what it predicts, as in `sample`; the grammar's label noise is included.
+
+        Raises:
+            ValueError: `label` is unknown.
+        """
+        classes = len(_label_names(label))
+        posterior = self._sampled_posteriors.sum((3, 4))
+        if label != "joint":
+            posterior = posterior.sum(2 if label == "category" else 1)
+        true = posterior.reshape(-1, classes)
+        observed = (1 - self.label_noise) * true + self.label_noise * (1 - true) / (classes - 1)
+        return _difference(0.0, -observed.max(1))
+
+    @property
+    def _shape(self) -> Shape:
+        """How many values each hidden factor has, in the order of `FACTORS`."""
+        return (len(CATEGORIES), len(STARS), self.persons, self.tenses)
+
+    @cached_property
+    def _templates(self) -> list[Template]:
+        """The openings in use, then the follow-ups in use."""
+        texts = [(text, True) for text in OPENINGS[: self.openings]]
+        if self.sentences[1] > 1:
+            texts += [(text, False) for text in FOLLOW_UPS[: self.follow_ups]]
+        sizes = {size: getattr(self, size) for size in _SIZES}
+        return compile_templates(texts, sizes, self._shape, self.vagueness, self.star_noise)
+
+    @cached_property
+    def _parser(self) -> Parser:
+        least, most = self.sentences
+        prior = np.exp(self._log_arrangements() - self.factor_entropy("sentences"))
+        return Parser(self._templates, np.where(np.arange(most + 1) < least, 0, prior))
+
+    @cached_property
+    def _sampled_posteriors(self) -> Floats:
+        """p(factors | x) of `MONTE_CARLO_DOCUMENTS` documents, `[N, 5, 5, persons, tenses]`."""
+        return self._factor_posteriors(self.sample(MONTE_CARLO_DOCUMENTS, seed=0).texts)
+
+    def _draw_templates(self, lengths: Integers, rng: np.random.Generator) -> Integers:
+        """Indices of each document's templates, `[N, most]`; -1 past its end."""
+        most = self.sentences[1]
+        openings = rng.integers(self.openings, size=(len(lengths), 1))
+        shuffled = rng.random((len(lengths), self.follow_ups)).argsort(1)[:, : most - 1]
+        templates = np.concatenate([openings, self.openings + shuffled], axis=1)
+        templates[np.arange(most) >= lengths[:, None]] = -1
+        return templates
+
+    def _write(self, states: Integers, templates: Integers, rng: np.random.Generator) -> list[str]:
+        """Documents with the given factors `[N]` and templates `[N, most]`."""
+        written = np.full(templates.shape, "", dtype=object)
+        for index, template in enumerate(self._templates):
+            rows, columns = np.nonzero(templates == index)
+            written[rows, columns] = template.write(states[rows], rng)
+        return [" ".join(filter(None, sentences)) for sentences in written]
+
+    def _joint_entropy(self) -> float:
+        """H(x, factors) in nats: a plain sum, for the slots are independent given the factors."""
+        least, most = self.sentences
+        lengths = np.arange(least, most + 1)
+        entropies = [template.entropy for template in self._templates]
+        openings, follow_ups = entropies[: self.openings], entropies[self.openings :]
+        words = float(np.mean(openings))
+        if follow_ups:
+            words += float((lengths - 1).mean() * np.mean(follow_ups))
+        arrangements = -float(self._log_arrangements()[lengths].mean())
+        return self.factor_entropy(*FACTORS, "sentences") + arrangements + words
+
+    def _log_arrangements(self) -> Floats:
+        """Log probability of a given sequence of templates by its length, `[most + 1]`."""
+        left = self.follow_ups - np.arange(self.sentences[1] - 1)
+        return -np.log(self.openings) - np.concatenate([[0, 0], np.log(left).cumsum()])
+
+    def _factor_posteriors(self, documents: Sequence[str]) -> Floats:
+        """p(factors | x), `[N, 5, 5, persons, tenses]`; NaN outside the grammar."""
+        likelihoods = self._parser.likelihoods(documents)
+        with np.errstate(invalid="ignore"):
+            likelihoods /= likelihoods.sum(1, keepdims=True)
+        return likelihoods.reshape(-1, *self._shape)
+
+
+def _label_names(label: str) -> tuple[str, ...]:
+    """What the classes of a label are called."""
+    if label not in _LABEL_NAMES:
+        raise ValueError(f"label must be one of {', '.join(_LABEL_NAMES)}, not {label!r}")
+    return _LABEL_NAMES[label]
+
+
+def _difference(exact: float, sampled: Floats) -> Estimate:
+    """An exact term minus the mean of a sample."""
+    error = sampled.std(ddof=1) / np.sqrt(len(sampled))
+    return Estimate(exact - float(sampled.mean()), float(error))

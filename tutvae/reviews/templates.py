@@ -1,0 +1,155 @@
+"""Sentence templates of the generated reviews, compiled to tables of probabilities.
+
+Arrays over the hidden factors have an axis of F states: category, stars, person and tense, raveled
+in this order; F = 5 x 5 x 4 x 2 = 200 where all of them are in use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutvae.reviews.words import (
+    CATEGORIES,
+    PERSONS,
+    SLOTS,
+    STARS,
+    TENSES,
+    Slot,
+    inflect,
+)
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+FACTORS: Mapping[str, tuple[str, ...]] = {
+    "category": CATEGORIES,
+    "stars": STARS,
+    "person": PERSONS,
+    "tense": TENSES,
+}
+"""The hidden factors of a review and the names of their values. Chapter 3."""
+
+Shape = tuple[int, int, int, int]
+"""How many categories, stars, persons and tenses are in use."""
+
+
+def entropy_of(probabilities: Floats) -> Floats:
+    """Return the entropy in nats along the last axis; 0 log 0 counts as 0."""
+    logs = np.log(probabilities, out=np.zeros_like(probabilities), where=probabilities > 0)
+    return -(probabilities * logs).sum(-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """One slot: p(word | factors), `probabilities [F, W]` over W `words`."""
+
+    words: tuple[str, ...]
+    probabilities: Floats
+
+    @cached_property
+    def entropy(self) -> float:
+        """The entropy given the factors, averaged over them, in nats."""
+        return float(entropy_of(self.probabilities).mean())
+
+    @cached_property
+    def _cumulative(self) -> Floats:
+        """`[F, W]`; ends in exactly 1, so that a uniform number in [0, 1) finds a word."""
+        cumulative = self.probabilities.cumsum(1)
+        return cumulative / cumulative[:, -1:]
+
+    def draw(self, states: Integers, rng: np.random.Generator) -> list[str]:
+        """Draw a word for each of N `states [N]`."""
+        uniform = rng.random((len(states), 1))
+        columns = (self._cumulative[states] <= uniform).sum(1)
+        return [self.words[column] for column in columns]
+
+
+@dataclass(frozen=True, eq=False)
+class Template:
+    """A sentence: fixed `tokens`, but for the positions in `slots`."""
+
+    opening: bool
+    tokens: tuple[str, ...]
+    slots: Mapping[int, Table]
+
+    @property
+    def entropy(self) -> float:
+        """H(sentence | template, factors) in nats: the slots are independent."""
+        return sum(table.entropy for table in self.slots.values())
+
+    @property
+    def literals(self) -> dict[int, str]:
+        """The fixed words by position."""
+        return {i: word for i, word in enumerate(self.tokens) if i not in self.slots}
+
+    def write(self, states: Integers, rng: np.random.Generator) -> list[str]:
+        """Draw a sentence for each of N `states [N]`."""
+        columns = [
+            self.slots[i].draw(states, rng) if i in self.slots else [word] * len(states)
+            for i, word in enumerate(self.tokens)
+        ]
+        return [" ".join(words) for words in zip(*columns, strict=True)]
+
+
+def compile_templates(
+    texts: Iterable[tuple[str, bool]],
+    sizes: Mapping[str, int],
+    shape: Shape,
+    vagueness: float,
+    star_noise: float,
+) -> list[Template]:
+    """Turn template strings into templates.
+
+    Args:
+        texts: each template, and whether it opens a document.
+        sizes: how many entries of each list are used, by `Slot.size`.
+        shape: how many values of each hidden factor are used.
+        vagueness: probability that a category slot takes a vague word.
+        star_noise: probability that a star slot takes a word of a neighbour.
+    """
+    tables = {
+        f"{{{name}}}": _table(
+            slot, sizes[slot.size], shape, _list_weights(slot, shape, vagueness, star_noise)
+        )
+        for name, slot in SLOTS.items()
+    }
+    templates = []
+    for text, opening in texts:
+        tokens = tuple(text.split())
+        slots = {i: tables[token] for i, token in enumerate(tokens) if token in tables}
+        templates.append(Template(opening, tokens, slots))
+    return templates
+
+
+def _list_weights(slot: Slot, shape: Shape, vagueness: float, star_noise: float) -> Floats:
+    """p(list | category, stars), `[5, 5, lists]`."""
+    weights = np.zeros((*shape[:2], len(slot.lists)))
+    for category, stars in np.ndindex(*shape[:2]):
+        row = weights[category, stars]
+        if slot.chooser == "category":
+            row[category], row[-1] = 1 - vagueness, vagueness
+        elif slot.chooser == "stars":
+            neighbours = [s for s in (stars - 1, stars + 1) if 0 <= s < len(STARS)]
+            row[stars], row[neighbours] = 1 - star_noise, star_noise / len(neighbours)
+        else:
+            row[0] = 1
+    return weights
+
+
+def _table(slot: Slot, size: int, shape: Shape, weights: Floats) -> Table:
+    """Category and stars choose the list, person and tense the form."""
+    columns: dict[str, Floats] = {}
+    for number, entries in enumerate(slot.lists):
+        used = entries[:size]
+        for i, person, tense in np.ndindex(len(used), *shape[2:]):
+            word = inflect(used[i], slot.inflection, person, tense)
+            column = columns.setdefault(word, np.zeros(shape))
+            column[:, :, person, tense] += weights[:, :, number] / len(used)
+    possible = {word: column for word, column in columns.items() if column.any()}
+    probabilities = np.stack([column.ravel() for column in possible.values()], axis=1)
+    return Table(tuple(possible), probabilities)

@@ -1,0 +1,1 @@
+"""Training: the loop, the device it runs on, and what it keeps."""

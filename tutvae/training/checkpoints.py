@@ -1,0 +1,240 @@
+"""Checkpoints: safetensors and JSON in one file, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from tutvae.data.readers.files import write_beside
+
+LAST, BEST = "last.safetensors", "best.safetensors"  # in a run folder
+WEIGHTS = "weights.safetensors"  # there, too: a model's state dict and nothing else
+ABOUT = "tutvae"  # the entry of a safetensors file's metadata
+
+
+def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], about: Any = None) -> None:
+    """Write tensors, and what JSON can say about them, into one safetensors file.
+
+    Args:
+        path: the file. It is replaced in one move, once the new one is whole.
+        tensors: by name.
+        about: numbers, strings, None, lists and mappings of them.
+
+    Raises:
+        OSError: the folder cannot be written to, or the disk is full; what was there before
+            stays.
+        TypeError: `about` holds something else, or a value is no tensor.
+    """
+    content = safetensors.torch.save(_apart(tensors), {ABOUT: json.dumps(_packed(about))})
+    write_or_explain(Path(path), content)
+
+
+def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], Any]:
+    """Read what `save_tensors` wrote: the tensors, on the CPU, and what it says about them.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged or was not written by `save_tensors`.
+    """
+    tensors, metadata = _read(path)
+    if ABOUT not in metadata:
+        raise ValueError(f"{path} is no whole checkpoint of this package: it holds tensors alone")
+    return tensors, _unpacked(json.loads(metadata[ABOUT]))
+
+
+def save_weights(model: nn.Module, path: str | Path, *, half: bool = False) -> None:
+    """Write a model's state dict, and nothing else, into a safetensors file.
+
+    Args:
+        model: on any device. Tied weights are written once.
+        path: the file. It is replaced in one move, once the new one is whole.
+        half: write 16 bits a weight (fp16).
+
+    Raises:
+        OSError: the folder cannot be written to, or the disk is full; what was there before
+            stays.
+
+    Source: chapter 10.
+    """
+    state = model.state_dict()
+    first = _first_names(state)
+    tensors = _apart({name: x for name, x in state.items() if first[name] == name})
+    if half:
+        tensors = {n: x.half() if x.is_floating_point() else x for n, x in tensors.items()}
+    write_or_explain(Path(path), safetensors.torch.save(tensors))
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Give a model the weights of a run.
+
+    Args:
+        model: built as it was for the run; on any device. It keeps its precision, whatever that
+            of the file.
+        path: a safetensors file with a model's weights; or a run folder, which means those of
+            the finished run, else its best, else its last.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the weights are those of another model.
+
+    Source: chapter 10.
+    """
+    path = Path(path)
+    if path.is_dir():
+        there = [path / name for name in (WEIGHTS, BEST, LAST) if (path / name).exists()]
+        path = there[0] if there else path / LAST
+    tensors, metadata = _read(path)
+    set_weights(model, model_weights(tensors) if ABOUT in metadata else tensors, str(path))
+
+
+def model_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The entries of a model's state dict among a checkpoint's tensors."""
+    prefix = "model."
+    return {name[len(prefix) :]: x for name, x in tensors.items() if name.startswith(prefix)}
+
+
+def set_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
+    """Load a state dict, in which tied weights may stand once.
+
+    Raises:
+        ValueError: a name or a shape differs; the message names `where` they came from.
+    """
+    state = model.state_dict()
+    tied = {name: first for name, first in _first_names(state).items() if first in weights}
+    weights = {name: weights[first] for name, first in tied.items()} | dict(weights)
+    own = {name: tuple(x.shape) for name, x in state.items()}
+    theirs = {name: tuple(x.shape) for name, x in weights.items()}
+    wrong = [name for name in {**own, **theirs} if own.get(name) != theirs.get(name)]
+    if wrong:
+        name = wrong[0]
+        raise ValueError(
+            f"{where} holds the weights of another model: {len(wrong)} tensors differ, the first "
+            f"of them {name!r}, {theirs.get(name, 'absent')} there and {own.get(name, 'absent')} "
+            "in the model. Build the model as it was for that run, or choose another folder"
+        )
+    model.load_state_dict(weights)
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], Any]:
+    """Take an optimiser's state apart: tensors by name, and the rest for JSON."""
+    state = optimizer.state_dict()
+    tensors: dict[str, Tensor] = {}
+    rest: dict[int, dict[str, Any]] = {}
+    for index, values in state["state"].items():
+        rest[index] = {k: v for k, v in values.items() if not isinstance(v, Tensor)}
+        found = {k: v for k, v in values.items() if isinstance(v, Tensor)}
+        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in found.items()}
+    return tensors, {"state": rest, "param_groups": state["param_groups"]}
+
+
+def set_optimizer_state(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], rest: Any
+) -> None:
+    """Put together what `optimizer_state` took apart.
+
+    Raises:
+        ValueError: the state is that of other parameters or another kind of optimiser.
+    """
+    for name, tensor in tensors.items():
+        kind, _, place = name.partition(".")
+        if kind == "optimizer":
+            index, _, entry = place.partition(".")
+            rest["state"][int(index)][entry] = tensor
+    known = [set(group) for group in optimizer.state_dict()["param_groups"]]
+    if known != [set(group) for group in rest["param_groups"]]:
+        raise ValueError(
+            "the checkpoint is of another optimiser: resume with the one the run was started with"
+        )
+    optimizer.load_state_dict(rest)
+
+
+def random_state() -> dict[str, Any]:
+    """All of this process's random states, ready for JSON: torch's, numpy's and Python's."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    if torch.backends.mps.is_available():
+        states["mps"] = torch.mps.get_rng_state()
+    packed: dict[str, Any] = {name: state.tolist() for name, state in states.items()}
+    kind, keys, *rest = np.random.get_state()
+    return packed | {"numpy": [kind, np.asarray(keys).tolist(), *rest], "python": random.getstate()}
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Return to the random states that `random_state` told."""
+    torch.set_rng_state(torch.tensor(state["cpu"], dtype=torch.uint8))
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(torch.tensor(state["cuda"], dtype=torch.uint8))
+    if "mps" in state and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(torch.tensor(state["mps"], dtype=torch.uint8))
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+
+
+def write_or_explain(path: Path, content: bytes) -> None:
+    """Write a whole file, or raise the one OSError that says what to do."""
+    try:
+        write_beside(path, content)
+    except OSError as error:
+        raise not_written(path, error) from error
+
+
+def not_written(path: Path, error: OSError) -> OSError:
+    """The one error for a full disk and for a folder that cannot be written to."""
+    return OSError(
+        f"{path} could not be written ({error}). What was there before is whole: make room, or "
+        "the folder writable, and start the same run again to go on from its last checkpoint"
+    )
+
+
+def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a safetensors file."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path}")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, file.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is no whole checkpoint of this package ({error})") from error
+
+
+def _first_names(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """For each name the first of the same memory: tied weights have several names."""
+    first: dict[Any, str] = {}
+    return {
+        name: first.setdefault((x.data_ptr() or name, x.shape), name) for name, x in state.items()
+    }
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU: tied weights share their memory, which the format forbids."""
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+
+
+def _packed(value: Any) -> Any:
+    """Make mappings whose keys are no strings fit for JSON."""
+    if isinstance(value, Mapping):
+        items = [[key, _packed(entry)] for key, entry in value.items()]
+        plain = all(isinstance(key, str) for key in value)
+        return dict(items) if plain else {"__items__": items}
+    return [_packed(entry) for entry in value] if isinstance(value, (list, tuple)) else value
+
+
+def _unpacked(value: Any) -> Any:
+    """Undo `_packed`; tuples stay lists."""
+    if isinstance(value, dict):
+        items = value["__items__"] if "__items__" in value else value.items()
+        return {key: _unpacked(entry) for key, entry in items}
+    return [_unpacked(entry) for entry in value] if isinstance(value, list) else value

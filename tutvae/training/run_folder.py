@@ -1,0 +1,196 @@
+"""The folder of a training run.
+
+While `fit` trains, it holds `configuration.json`, `metrics.jsonl` (a line an epoch),
+`last.safetensors` (weights, optimiser, schedule, random states, position in the epoch) and
+`best.safetensors` (weights alone). A run of an experiment file adds `aggressive.json` (if it has
+such a phase, what that achieved), `weights.safetensors` (those that are measured), for texts
+`tokenizer.json`, and at its end `record.json`; then the checkpoints and `aggressive.json` are no
+longer needed, and removed. Each file is written beside and renamed, so each is whole at any moment.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tutvae.training.checkpoints import BEST, LAST, WEIGHTS, not_written, write_or_explain
+
+
+class RunFolder:
+    """The files of one training run.
+
+    Args:
+        path: the folder; it is made where it does not exist.
+        tensorboard: write the metrics for TensorBoard too.
+
+    Attributes:
+        last: the checkpoint from which training goes on.
+        best: the weights of the epoch with the best bound.
+        weights: the weights of the trained model alone.
+        metrics: the history, a JSON object a line.
+        configuration: what the run is.
+        tokenizer: of a model of texts.
+        record: what the finished run achieved.
+        initialisation: the run folder of a model that this run's model starts from.
+        aggressive: what aggressive training achieved, which is over before the first checkpoint.
+
+    Source: chapter 10.
+    """
+
+    def __init__(self, path: str | Path, *, tensorboard: bool = False) -> None:
+        self.path = Path(path)
+        self.last = self.path / LAST
+        self.best = self.path / BEST
+        self.weights = self.path / WEIGHTS
+        self.metrics = self.path / "metrics.jsonl"
+        self.configuration = self.path / "configuration.json"
+        self.tokenizer = self.path / "tokenizer.json"
+        self.record = self.path / "record.json"
+        self.initialisation = self.path / "initialisation"
+        self.aggressive = self.path / "aggressive.json"
+        self._tensorboard = tensorboard
+        self._writer: Any = None
+
+    def open(self, configuration: Mapping[str, Any] | None = None) -> None:
+        """Make the folder, sweep away what a killed run left half written, and note what it is.
+
+        Args:
+            configuration: what the run is, ready for JSON; a run that goes on must have the same.
+
+        Raises:
+            ImportError: TensorBoard is wanted and not installed.
+            OSError: the folder cannot be made or written to.
+            ValueError: the folder holds a run of another configuration.
+        """
+        if self._tensorboard:
+            _summary_writer()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            for file in self._files:
+                for partial in self.path.glob(f".{file.name}.*"):
+                    partial.unlink()
+        except OSError as error:
+            raise not_written(self.path, error) from error
+        wanted = json.loads(json.dumps(dict(configuration or {})))
+        if self.configuration.exists():
+            _check_same(self.path, self.read_configuration(), wanted)
+        else:
+            write_or_explain(self.configuration, (json.dumps(wanted, indent=2) + "\n").encode())
+
+    def read_configuration(self) -> dict[str, Any]:
+        """What the run is.
+
+        Raises:
+            FileNotFoundError: the folder was never opened for a run.
+        """
+        return json.loads(self.configuration.read_text(encoding="utf-8"))
+
+    def is_of_another(self, configuration: Mapping[str, Any]) -> bool:
+        """Whether the folder holds a run of another configuration."""
+        wanted = json.loads(json.dumps(dict(configuration)))
+        return self.configuration.exists() and self.read_configuration() != wanted
+
+    def remove_checkpoints(self) -> None:
+        """Remove what only an unfinished run needs."""
+        for file in (self.last, self.best, self.aggressive):
+            file.unlink(missing_ok=True)
+        shutil.rmtree(self.initialisation, ignore_errors=True)
+
+    def clear(self) -> None:
+        """Remove every file of a run."""
+        self.remove_checkpoints()
+        for file in self._files:
+            file.unlink(missing_ok=True)
+
+    @property
+    def _files(self) -> tuple[Path, ...]:
+        """Every file that a run writes; the configuration, which says whose they are, last."""
+        checkpoints = (self.last, self.best, self.aggressive)
+        others = (self.weights, self.metrics, self.tokenizer, self.record)
+        return (*checkpoints, *others, self.configuration)
+
+    def write_metrics(self, records: list[dict[str, float]]) -> None:
+        """Write the records of all epochs so far; the last of them is new."""
+        lines = "".join(json.dumps(record) + "\n" for record in records)
+        write_or_explain(self.metrics, lines.encode())
+        if self._tensorboard:
+            epoch = len(records)
+            if self._writer is None:
+                # A killed run may have left records of epochs that are now done again.
+                self._writer = _summary_writer()(str(self.path / "tensorboard"), purge_step=epoch)
+            for name, value in records[-1].items():
+                self._writer.add_scalar(name, value, epoch)
+            self._writer.flush()
+
+
+@contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """Keep every other run out of a folder that a run writes to.
+
+    The operating system lets go of the folder when the process ends, however it ends.
+
+    Args:
+        folder: made if it does not exist.
+
+    Raises:
+        BlockingIOError: the folder is locked already.
+        OSError: the folder cannot be made or written to.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BlockingIOError(
+            f"another process is writing to {folder}: wait until it is done, or stop it; or "
+            "choose another folder"
+        ) from None
+    except OSError as error:
+        raise not_written(folder, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _summary_writer() -> Any:
+    """TensorBoard's writer, or a word on where to get it."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ImportError(
+            "tensorboard=True needs the package tensorboard: pip install tensorboard, or leave "
+            "it out; metrics.jsonl holds the metrics all the same"
+        ) from error
+    return SummaryWriter
+
+
+def _check_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Raise ValueError where a run folder's configuration is not the wanted one."""
+    old, new = _flat(found), _flat(wanted)
+    different = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    if different:
+        key = different[0]
+        raise ValueError(
+            f"{folder} holds another run: its {key} is {old.get(key)}, now it is {new.get(key)}. "
+            "Go on with the same configuration, choose another folder, or remove this one to "
+            "begin anew"
+        )
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Every value of nested tables under its keys, joined by dots."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

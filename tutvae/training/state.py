@@ -1,0 +1,266 @@
+"""What changes while a model trains: saved, and restored as if training had never stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from operator import length_hint
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tutvae.training import checkpoints
+from tutvae.training.engine import Engine
+from tutvae.training.run_folder import RunFolder
+
+# So many small tensors of a long epoch are kept before they are joined to one.
+JOINED_AT = 1_000
+
+
+class TrainingState:
+    """Everything that decides how a training run goes on: what a checkpoint holds.
+
+    Args:
+        model: its weights.
+        optimizer: its state.
+        scheduler: its state; None where there is none.
+        train: the batches. If they have `state_dict` and `load_state_dict`, as `Batches` has,
+            an epoch goes on in its middle by these; otherwise its first batches are drawn
+            again, from the epoch's first random state, and left out.
+        engine: knows the processes.
+        folder: where to save; None saves nothing.
+        checkpoint_minutes: longest time between two checkpoints.
+
+    Attributes:
+        records: of the epochs completed.
+        step: steps taken so far.
+        batches: those of the present epoch that were handed out.
+        term_names: the terms of the model's bound.
+        terms: rows of the present epoch's sums over the examples of a batch: of each of these
+            terms, and of the examples, `[batches, terms + 1]` all together.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scheduler: torch.optim.lr_scheduler.LRScheduler | None,
+        train: Any,
+        engine: Engine,
+        folder: RunFolder | None = None,
+        checkpoint_minutes: float = 5.0,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.train = train
+        self.engine = engine
+        self.folder = folder
+        self.checkpoint_minutes = checkpoint_minutes
+        self.records: list[dict[str, float]] = []
+        self.step = 0
+        self.term_names: list[str] = []
+        self.terms: list[Tensor] = []
+        self.batches = 0
+        self._exhausted = False  # the batches have moved on to the next epoch already
+        self._epoch_start: dict[str, Any] = {}  # the random states there, if they matter
+        self._earlier_seconds = 0.0
+        self._started = self._saved = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Time spent training so far, that before a resumption included."""
+        return self._earlier_seconds + time.monotonic() - self._started
+
+    def steps(self, batches_a_step: int) -> Iterator[list[Any]]:
+        """Yield what is left of the present epoch, a list of batches for each step.
+
+        Raises:
+            ValueError: several processes do not have equal shares of the data.
+        """
+        self._check_shares()
+        iterator = self._rest_of_epoch()
+        while batches := list(islice(iterator, batches_a_step)):
+            self.batches += len(batches)
+            self._exhausted = len(batches) < batches_a_step
+            yield batches
+
+    def add_terms(self, terms: Mapping[str, Tensor]) -> None:
+        """Remember a batch's sums of the terms of the bound, `[B]` each."""
+        self.term_names = list(terms)
+        rows = torch.stack([*terms.values(), torch.ones_like(next(iter(terms.values())))])
+        self.terms.append(rows.detach().sum(1)[None])
+        if len(self.terms) >= JOINED_AT:
+            self.terms = [torch.cat(self.terms)]
+
+    def end_epoch(self, record: dict[str, float]) -> None:
+        """Note a completed epoch and save: the metrics, the weights if they are the best, all.
+
+        A kill between two files does no harm: the epoch is done again, with the same result.
+        """
+        self.records.append(record)
+        self.terms, self.batches, self._exhausted = [], 0, False
+        if self.folder is None:
+            return
+        if self.engine.rank == 0:
+            self.folder.write_metrics(self.records)
+            if best_record(self.records) is record:
+                weights = {f"model.{name}": x for name, x in self.model.state_dict().items()}
+                checkpoints.save_tensors(self.folder.best, weights, {"record": record})
+        self.save()
+
+    @property
+    def save_is_due(self) -> bool:
+        """Whether it is time for a checkpoint within the epoch; the first process decides."""
+        if self.folder is None:
+            return False
+        due = time.monotonic() - self._saved >= 60 * self.checkpoint_minutes
+        return self.engine.gather(due)[0]
+
+    def save(self) -> None:
+        """Write the last checkpoint; all processes take part, the first one writes.
+
+        Raises:
+            FloatingPointError: the weights are no longer finite; the last checkpoint stays.
+            OSError: it could not be written; the last checkpoint stays.
+        """
+        if self.folder is None:
+            return
+        weights = self.model.state_dict()
+        if not all(bool(x.isfinite().all()) for x in weights.values()):
+            raise FloatingPointError(
+                f"the weights became NaN or infinite by step {self.step}: go back to the last "
+                "checkpoint with a smaller learning rate, or set max_grad_norm"
+            )
+        of_processes = self.engine.gather(self._of_this_process())
+        if self.engine.rank > 0:
+            return
+        tensors, rest = checkpoints.optimizer_state(self.optimizer)
+        tensors |= {f"model.{name}": tensor for name, tensor in weights.items()}
+        if self.terms:
+            tensors["terms"] = torch.cat(self.terms)
+        about = {
+            "records": self.records,
+            "term_names": self.term_names,
+            "step": self.step,
+            "batches": self.batches,
+            "exhausted": self._exhausted,
+            "seconds": self.seconds,
+            "optimizer": rest,
+            "scheduler": self.scheduler.state_dict() if self.scheduler else None,
+            "scaler": self.engine.scaler.state_dict() if self.engine.scaler else None,
+            "processes": of_processes,
+        }
+        checkpoints.save_tensors(self.folder.last, tensors, about)
+        self._saved = time.monotonic()
+
+    def resume(self, configuration: Mapping[str, Any] | None = None) -> None:
+        """Open the folder and return to its last checkpoint, if it has one.
+
+        Args:
+            configuration: see `RunFolder.open`.
+
+        Raises:
+            OSError: the folder cannot be made or written to.
+            ValueError: the checkpoint is of another configuration, model, optimiser, data or
+                number of processes.
+        """
+        if self.folder is None:
+            return
+        if self.engine.rank == 0:
+            self.folder.open(configuration)
+        self.engine.wait()
+        if self.folder.last.exists():
+            self._restore(self.folder.last)
+
+    def _restore(self, path: Path) -> None:
+        """Return to a checkpoint."""
+        tensors, about = checkpoints.load_tensors(path)
+        if len(about["processes"]) != self.engine.processes:
+            raise ValueError(
+                f"{path} was written by {len(about['processes'])} processes, and now there "
+                f"are {self.engine.processes}: resume with as many"
+            )
+        checkpoints.set_weights(self.model, checkpoints.model_weights(tensors), str(path))
+        checkpoints.set_optimizer_state(self.optimizer, tensors, about["optimizer"])
+        if self.scheduler:
+            self.scheduler.load_state_dict(about["scheduler"])
+        if self.engine.scaler:
+            self.engine.scaler.load_state_dict(about["scaler"])
+        self.records, self.step = about["records"], about["step"]
+        self.term_names = about["term_names"]
+        self.terms = [tensors["terms"].to(self.engine.device)] if "terms" in tensors else []
+        self.batches, self._exhausted = about["batches"], about["exhausted"]
+        self._earlier_seconds = about["seconds"]
+        self._return_to(about["processes"][self.engine.rank])
+
+    def _check_shares(self) -> None:
+        """Raise ValueError where processes would wait for each other for ever, or do the same."""
+        if self.engine.processes == 1:
+            return
+        shares = getattr(self.train, "world_size", self.engine.processes)
+        lengths = self.engine.gather(length_hint(self.train))
+        if shares != self.engine.processes or len(set(lengths)) > 1:
+            raise ValueError(
+                f"there are {self.engine.processes} processes, for {shares} shares of the data, "
+                f"and their shares have {lengths} batches: give each its own, of equal length, by "
+                "rank, world_size = tutvae.training.engine.rank_and_world_size(); "
+                "Batches(..., rank=rank, world_size=world_size)"
+            )
+
+    def _of_this_process(self) -> dict[str, Any]:
+        """What differs between the processes: random states and the place in the data."""
+        feed = self.train.state_dict() if _can_resume(self.train) else None
+        return {
+            "random": checkpoints.random_state(),
+            "epoch_start": None if feed else self._epoch_start,
+            "feed": feed,
+        }
+
+    def _return_to(self, of_this_process: dict[str, Any]) -> None:
+        """Restore what `_of_this_process` told."""
+        if _can_resume(self.train):
+            self.train.load_state_dict(of_this_process["feed"])
+        self._epoch_start = of_this_process["epoch_start"]
+        checkpoints.set_random_state(of_this_process["random"])
+
+    def _rest_of_epoch(self) -> Iterator[Any]:
+        """The batches of the present epoch that are still to come."""
+        if self._exhausted:
+            return iter(())
+        if _can_resume(self.train):
+            return iter(self.train)
+        now = checkpoints.random_state()
+        if self.batches == 0:
+            self._epoch_start = now
+            return iter(self.train)
+        checkpoints.set_random_state(self._epoch_start)
+        iterator = iter(self.train)
+        drawn = sum(1 for _ in islice(iterator, self.batches))
+        if drawn < self.batches:
+            raise ValueError(
+                f"the epoch broke off after {self.batches} batches and has only {drawn} now: "
+                "resume with the same data"
+            )
+        checkpoints.set_random_state(now)
+        return iterator
+
+
+def _can_resume(train: Any) -> bool:
+    """Whether batches know their place in the epoch."""
+    return hasattr(train, "state_dict") and hasattr(train, "load_state_dict")
+
+
+def bound_of(record: Mapping[str, float]) -> float:
+    """The bound after an epoch, on the validation set if there is one; nats an example."""
+    split = "valid" if "valid_kl" in record else "train"
+    terms = ("reconstruction", "kl", "label_kl")
+    return sum(record.get(f"{split}_{term}", 0.0) for term in terms)
+
+
+def best_record(records: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The first of the epochs with the best bound."""
+    return min(records, key=bound_of)
