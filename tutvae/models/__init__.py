@@ -12,7 +12,14 @@ from tutvae.models.text_classifier import TextClassifier
 from tutvae.models.text_vae import LanguageModel, TextVAE, initialise_encoder
 from tutvae.models.vae import VAE, BernoulliDecoder, GaussianEncoder
 
+# The decoders by the name that experiment files give them: a new one is registered here, once.
+DECODERS: dict[str, type[Decoder]] = {
+    "lstm": LSTMDecoder,
+    "dilated_cnn": DilatedConvDecoder,
+}
+
 __all__ = [
+    "DECODERS",
     "VAE",
     "BernoulliDecoder",
     "CausalConv1d",
