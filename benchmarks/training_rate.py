@@ -16,10 +16,8 @@ import torch
 from tutvae.data.batches.text import TextBatch
 from tutvae.data.tokenization import Tokenizer
 from tutvae.experiments import TextExperiment, load_experiment
-from tutvae.experiments.fitting import fit_as_described
 from tutvae.experiments.published import published_corpora
-from tutvae.experiments.sweeps import sweep_runs
-from tutvae.experiments.text_models import build_model
+from tutvae.training.loop import fit
 
 WARM_UP = 2  # batches, in which memory is set up
 
@@ -34,11 +32,10 @@ def random_batches(experiment: TextExperiment, tokens: int, count: int) -> list[
 def tokens_per_second(experiment: TextExperiment, tokens: int, count: int) -> float:
     V = experiment.corpus.vocabulary_size
     tokenizer = Tokenizer.train([" ".join(map(str, range(V - 4)))], max_vocabulary=V)
-    model = build_model(experiment, tokenizer)
-    some = random_batches(experiment, tokens, WARM_UP)
-    fit_as_described(model, experiment.training, some, epochs=1, progress=False)
-    batches = random_batches(experiment, tokens, count)
-    history = fit_as_described(model, experiment.training, batches, epochs=1, progress=False)
+    model = experiment.build(tokenizer)
+    for batches in (random_batches(experiment, tokens, n) for n in (WARM_UP, count)):
+        options = experiment.training.build(model, batches, epochs=1)
+        history = fit(model, batches, **options, progress=False)
     return count * experiment.training.batch_size * tokens / history.seconds
 
 
@@ -55,11 +52,11 @@ def main() -> None:
         parser.error("the experiment must be one of texts, and state corpus.vocabulary_size")
     L = published_corpora()[experiment.corpus.name]["tokens_per_document"]
     print(f"{'variant':<20}{'tokens/s':>10}{'hours':>10}   torch {torch.__version__}")
-    for variant, run in sweep_runs(experiment):
-        if arguments.variants is None or variant in arguments.variants:
-            rate = tokens_per_second(run, round(L), arguments.batches)
-            seen = run.training.epochs * arguments.documents * L
-            print(f"{variant:<20}{rate:>10,.0f}{seen / rate / 3600:>10.1f}", flush=True)
+    for run in experiment.runs():
+        if arguments.variants is None or run.variant in arguments.variants:
+            rate = tokens_per_second(run.experiment, round(L), arguments.batches)
+            seen = run.experiment.training.epochs * arguments.documents * L
+            print(f"{run.variant:<20}{rate:>10,.0f}{seen / rate / 3600:>10.1f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ class TestTrain:
         assert len(record["runs"]) == 6
         kept = tmp_path / "runs" / "tiny_sweep"
         labels = sorted(f"{run['variant']}-{run['seed']}" for run in record["runs"])
-        assert sorted(path.stem for path in kept.glob("*.json")) == labels
+        assert sorted(path.parent.name for path in kept.glob("*/record.json")) == labels
         assert sorted(path.parent.name for path in kept.glob("*/weights.safetensors")) == labels
 
     @pytest.mark.parametrize(

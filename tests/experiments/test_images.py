@@ -13,7 +13,6 @@ from tutvae.data.corpora import digits
 from tutvae.data.corpus import Corpus, Images
 from tutvae.evaluation.report import evaluate
 from tutvae.experiments import (
-    load_corpus,
     load_experiment,
     run_experiment,
     validate_experiment,
@@ -101,7 +100,7 @@ class TestMnist:
             asked.append(valid_size)
             return replace(digits(), valid=Images(torch.zeros(0, 64), torch.zeros(0), 8, 8))
 
-        monkeypatch.setattr("tutvae.experiments.images.mnist", small_mnist)
+        monkeypatch.setattr("tutvae.data.corpora.mnist", small_mnist)
         settings = ["corpus.name=mnist", "corpus.valid_size=0", "training.epochs=1"]
         _, record = run_experiment(load_experiment(digits_toml, settings), "tutvae train")
         assert asked == [0]
@@ -111,7 +110,7 @@ class TestMnist:
     @pytest.mark.data
     def test_the_real_files(self, real_data: Path, digits_toml: Path) -> None:
         settings = ["corpus.name=mnist", "corpus.valid_size=0"]
-        corpus = load_corpus(load_experiment(digits_toml, settings).corpus)
+        corpus = load_experiment(digits_toml, settings).load()
         sizes = [len(split) for split in (corpus.train, corpus.valid, corpus.test)]
         assert sizes == [60_000, 0, 10_000]
 

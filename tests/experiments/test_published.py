@@ -17,7 +17,6 @@ from tutvae.experiments.published import (
     recorded_rows,
     table,
 )
-from tutvae.experiments.sweeps import sweep_runs
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -90,7 +89,7 @@ class TestPublished:
             experiment = load_experiment(REPOSITORY / "experiments" / f"{file}.toml")
             assert isinstance(experiment, TextExperiment)
             assert experiment.is_sweep == bool(variant)
-            assert not variant or variant in {run.variant for run in sweep_runs(experiment)}
+            assert not variant or variant in {run.variant for run in experiment.runs()}
 
 
 class TestRecorded:

@@ -18,13 +18,13 @@ import torch
 
 import tutvae
 from tutvae.data.corpus import Corpus, Images, Texts
-from tutvae.experiments import TextExperiment, load_experiment, validate_experiment
-from tutvae.experiments import records as results
-from tutvae.experiments.classification_sections import (
+from tutvae.experiments import (
     ClassificationExperiment,
-    classification_runs,
-    shared_runs,
+    TextExperiment,
+    load_experiment,
+    validate_experiment,
 )
+from tutvae.experiments import records as results
 from tutvae.experiments.records import (
     data_sha256,
     hardware,
@@ -37,7 +37,6 @@ from tutvae.experiments.records import (
     summary_table,
     write_result,
 )
-from tutvae.experiments.sweeps import sweep_runs
 
 REPOSITORY = Path(__file__).parents[2]
 COMMITTED = sorted((REPOSITORY / "results").glob("*.json"))
@@ -125,9 +124,22 @@ TEXT_RUN = {
     "reports": closed({"valid": REPORT, "test": REPORT}),
     "probes": closed(dict.fromkeys(FACTORS, PROBE)),
 }
-OPTIONAL = ("aggressive", "initialisation_seconds", "receptive_field", "best_epoch", "probes")
+OPTIONAL = (
+    "hardware",  # records of before have it once for all
+    "aggressive",
+    "initialisation_seconds",
+    "receptive_field",
+    "best_epoch",
+    "probes",
+)
 ENTROPY = {"entropy": closed({"value": NATS, "standard_error": NATS})}
-SWEEP_RUN = {"variant": STRING, "seed": {"type": "integer"}, "commit": COMMIT, **TEXT_RUN}
+SWEEP_RUN = {
+    "variant": STRING,
+    "seed": {"type": "integer"},
+    "commit": COMMIT,
+    "hardware": HEAD["hardware"],
+    **TEXT_RUN,
+}
 RUNS = {"type": "array", "items": closed(SWEEP_RUN, optional=OPTIONAL), "minItems": 1}
 ACCURACY = closed({"valid": SHARE, "test": SHARE})
 CLASSIFIER = {
@@ -136,6 +148,7 @@ CLASSIFIER = {
     "labels": COUNT,
     "seed": {"type": "integer"},
     "commit": COMMIT,
+    "hardware": HEAD["hardware"],
     "accuracy": ACCURACY,
     "train_seconds": {"type": "number", "minimum": 0},
     "parameters": COUNT,
@@ -150,7 +163,7 @@ CLASSIFICATION = {
     },
     "runs": {
         "type": "array",
-        "items": closed(CLASSIFIER | OF_VAE, optional=tuple(OF_VAE)),
+        "items": closed(CLASSIFIER | OF_VAE, optional=("hardware", *OF_VAE)),
         "minItems": 1,
     },
 }
@@ -174,7 +187,7 @@ def check(record: dict[str, Any]) -> None:
     if not is_sweep:
         check_run(record, experiment)
         return
-    runs = sweep_runs(experiment)
+    runs = experiment.runs()
     assert [run.label for run in runs] == [f"{r['variant']}-{r['seed']}" for r in record["runs"]]
     for run, outcome in zip(runs, record["runs"], strict=True):
         check_run(outcome, run.experiment)
@@ -182,17 +195,17 @@ def check(record: dict[str, Any]) -> None:
 
 def check_classifiers(record: dict[str, Any], experiment: ClassificationExperiment) -> None:
     """Assert that every run is there, with every model that it starts from."""
-    runs = classification_runs(experiment)
+    runs = experiment.runs()
     keys = ("variant", "method", "labels", "seed")
     assert [run.label for run in runs] == [
         "-".join(str(outcome[key]) for key in keys) for outcome in record["runs"]
     ]
-    shared = {start.label: start for run in runs for start in shared_runs(run)}
+    shared = {start.label: start for run in runs for start in run.starts.values()}
     assert list(shared) == [f"{r['variant']}-{r['model']}-{r['seed']}" for r in record["shared"]]
     for start, outcome in zip(shared.values(), record["shared"], strict=True):
         check_run(outcome, start.experiment)
     for run, outcome in zip(runs, record["runs"], strict=True):
-        is_vae = run.method == "semi_supervised"
+        is_vae = run.keys["method"] == "semi_supervised"
         assert set(OF_VAE) & set(outcome) == (set(OF_VAE) if is_vae else set())
         if is_vae:
             assert outcome["epochs"] == run.experiment.training.epochs

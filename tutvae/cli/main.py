@@ -42,11 +42,12 @@ def train(
     """Fit and evaluate an experiment; write its results file and its model.
 
     If it is interrupted, the same command goes on where it stopped. What is finished is not done
-    again.
+    again. Under torchrun, its processes share the batches.
     """
     with readable_errors(debug):
         from tutvae.experiments import load_experiment, run_experiment
-        from tutvae.experiments.records import summary_table, write_result
+        from tutvae.experiments.records import summary_table
+        from tutvae.training.engine import rank_and_world_size
         from tutvae.training.run_folder import RunFolder
 
         described = load_experiment(experiment, settings or [])
@@ -56,21 +57,24 @@ def train(
         # Before hours of training, not after.
         for needed in (kept.path, results):
             needed.mkdir(parents=True, exist_ok=True)
-        if was_begun and not was_finished:
+        if was_begun and not was_finished and rank_and_world_size()[0] == 0:
             note(f"found an interrupted run in {kept.path}")
         try:
-            _, record = run_experiment(described, command, folder=kept.path, jobs=jobs)
+            _, record = run_experiment(
+                described, command, folder=kept.path, results=results, jobs=jobs
+            )
         except KeyboardInterrupt:
             note("\nstopped: the same command goes on from the last checkpoint")
             raise
-        path = write_result(record, results)
+        if rank_and_world_size()[0] > 0:  # the first process tells
+            return
         if "runs" in record:
             typer.echo(summary_table(record))
         for split, report in record.get("reports", {}).items():
             nll, samples = report["importance_weighted_nll"], report["importance_samples"]
             how = f"{samples} samples" if report["kl_per_dimension"] else "exact"
             typer.echo(f"{split}: bound {report['bound']:.2f}, NLL {nll:.2f} ({how})")
-        typer.echo(f"wrote {path} and {kept.path}")
+        typer.echo(f"wrote {results / described.name}.json and {kept.path}")
         if was_finished:
             note(
                 f"{kept.path} was finished before, so nothing was trained. To train it anew, "

@@ -1,33 +1,20 @@
 """Recorded runs: a TOML file is built, fitted and evaluated into a results file.
 
-The key `kind` of the file chooses the module: "image" `images`, "text" `texts` and `sweeps`,
-"classification" `classification`.
+The key `kind` of the file chooses the module: "image" `images`, "text" `text`, "classification"
+`classification`. What they share is in `runner`: reading the file, its runs and the record.
 """
 
-from tutvae.experiments.classification_sections import ClassificationExperiment
-from tutvae.experiments.images import (
-    CorpusSection,
-    EvaluationSection,
-    ImageExperiment,
-    ModelSection,
-    TrainingSection,
-    load_corpus,
-)
-from tutvae.experiments.loading import load_experiment, validate_experiment
-from tutvae.experiments.running import run_experiment
+from tutvae.experiments.classification import ClassificationExperiment
+from tutvae.experiments.images import ImageExperiment
+from tutvae.experiments.runner import load_experiment, run_experiment, validate_experiment
 from tutvae.experiments.sections import Experiment
-from tutvae.experiments.text_sections import TextExperiment
+from tutvae.experiments.text import TextExperiment
 
 __all__ = [
     "ClassificationExperiment",
-    "CorpusSection",
-    "EvaluationSection",
     "Experiment",
     "ImageExperiment",
-    "ModelSection",
     "TextExperiment",
-    "TrainingSection",
-    "load_corpus",
     "load_experiment",
     "run_experiment",
     "validate_experiment",

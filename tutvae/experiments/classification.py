@@ -1,43 +1,121 @@
-"""Recorded runs of classifiers of text: accuracy against the number of labels."""
+"""Experiments with `kind = "classification"`: accuracy against the number of labels."""
 
 from __future__ import annotations
 
-import time
-from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from pydantic import model_validator
 
 from tutvae.data.batches.labelled import label_subset
-from tutvae.data.batches.text import EncodedTexts
-from tutvae.experiments.classification_methods import METHODS, Setting, documents_of, labels_of
-from tutvae.experiments.classification_sections import (
-    ClassificationExperiment,
-    ClassificationRun,
-    SharedRun,
-    classification_runs,
-    shared_runs,
+from tutvae.experiments import methods
+from tutvae.experiments.data import AnyCorpus, EncodedCorpus, ReviewsSection
+from tutvae.experiments.models import AnyDecoder, EncoderSection, TrainingSection
+from tutvae.experiments.records import significant
+from tutvae.experiments.sections import (
+    A_NUMBER,
+    A_SCHEDULE,
+    NUMBER_OR_SCHEDULE,
+    Context,
+    Count,
+    Listed,
+    NotEmpty,
+    NotNegative,
+    Positive,
+    Rate,
+    Run,
+    Section,
+    Seeds,
+    Sweep,
+    Variants,
 )
-from tutvae.experiments.records import data_sha256, provenance, significant
-from tutvae.experiments.resuming import finish_runs
-from tutvae.experiments.text_corpora import EncodedCorpus, ReviewsSection, load_texts
-from tutvae.experiments.texts import train_and_measure
-from tutvae.training.checkpoints import save_weights
+from tutvae.experiments.text import TextExperiment
+from tutvae.models.semi_supervised import Marginal
+from tutvae.schedules import Schedule, temperature_decay
 
+Method = Literal["bag_of_words", "lstm", "lstm_init", "codes", "semi_supervised"]
+# The sections that only some methods need, and those that do.
+NEEDED: dict[str, set[Method]] = {
+    "classifier": {"lstm", "lstm_init"},
+    "initialisation": {"lstm_init"},
+    "semi_supervised": {"semi_supervised"},
+}
+VAES: set[Method] = {"codes", "semi_supervised"}
+# Of models without labels: their bound says what they learnt, the classifiers what it is good for.
+SHARED_EVALUATION = {"importance_samples": 20, "max_examples": 500}
 DIGITS = 5
 
 
-def run_classification(
-    experiment: ClassificationExperiment,
-    command: str,
-    folder: str | Path,
-    *,
-    jobs: int = 1,
-    progress: bool | None = None,
-) -> dict[str, Any]:
-    """Measure the accuracy of every method at every number of labels, or go on measuring.
+class LatentSection(Section):
+    """`[model]`: dimensions of the code, Z."""
+
+    latent_size: Count
+
+
+class TemperatureSection(Section):
+    """`semi_supervised.temperature` as a schedule: see `temperature_decay`."""
+
+    rate: Positive
+    floor: Rate = 0.5
+
+    def build(self) -> Schedule:
+        """Make the function from the step to the temperature."""
+        return temperature_decay(self.rate, self.floor)
+
+
+class SemiSupervisedSection(Section):
+    """`[semi_supervised]`: a `SemiSupervisedTextVAE` and its batches.
+
+    Every batch of documents without labels, as `[training]` says, comes with `labelled_size`
+    labelled ones.
+    """
+
+    classification_weight: NotNegative
+    marginal: Marginal = "enumerate"
+    temperature: Annotated[
+        Annotated[Positive, A_NUMBER] | Annotated[TemperatureSection, A_SCHEDULE],
+        NUMBER_OR_SCHEDULE,
+    ] = 1.0
+    label_kl_floor: NotNegative = 0.0
+    labelled_size: Count
+    dropout: Rate = 0.0
+
+
+class ClassifierSection(Section):
+    """`[classifier]`: a `TextClassifier` of the encoder's sizes, trained by Adam.
+
+    Attributes:
+        steps: updates, so that training is as long with few labels as with many.
+        batch_size: labelled documents a step.
+        learning_rate: the same at every step.
+        dropout: in training, the share of zeroed features.
+    """
+
+    steps: Count
+    batch_size: Count
+    learning_rate: Positive
+    dropout: Rate = 0.0
+
+
+class StartSection(Section):
+    """`[initialisation]`: the encoder of "lstm_init" starts from a language model.
+
+    Attributes:
+        epochs: passes over the documents in which that is trained, else as `[training]` says.
+        vaes: whether the encoders of the VAEs start from it, too: "codes", "semi_supervised".
+    """
+
+    epochs: Count
+    vaes: bool = False
+
+
+class ClassificationExperiment(Sweep):
+    """An experiment file with `kind = "classification"`. Chapter 8.
+
+    Every variant is run with every method, number of labels and seed; a variant may have
+    methods, labels and seeds of its own. Its table is merged into the rest of the file as in a
+    `TextExperiment`.
 
     All methods are given the same documents, cut and with the same words unknown; a seed draws
     the same labels for all. The VAEs and the language model see the whole training split, in
@@ -45,126 +123,146 @@ def run_classification(
     Nothing is chosen on the validation or the test set: both accuracies are those of the last
     step.
 
-    Args:
-        experiment: the description.
-        command: what the user typed to start it, for the record.
-        folder: keeps each finished run as `VARIANT-METHOD-LABELS-SEED.json`, and the models that
-            several of them start from.
-        jobs: runs at a time; see `run_sweep`.
-        progress: show a bar; by default only where somebody watches.
-
-    Returns:
-        The record: `runs`, and `shared`, the models without labels that runs start from.
-
-    Raises:
-        FileNotFoundError: the corpus is not at hand.
-        FloatingPointError: training diverged; the message names the run.
-        ValueError: the corpus has no labels, or too few of a class.
-
-    Source: Kingma et al. (2014), section 4; Yang et al. (2017), section 4. Chapter 8.
+    The methods are "bag_of_words", logistic regression on the counts of words; "lstm", the
+    encoder as a classifier, from scratch; "lstm_init", the same, started from a language model;
+    "codes", logistic regression on the codes of a VAE that saw no label; and "semi_supervised".
     """
-    head = {"name": experiment.name, "command": command, **provenance()}
-    if jobs > 1:
-        head["hardware"]["threads"] = 1
-    runs = classification_runs(experiment)
-    shared = list({run.label: run for r in runs for run in shared_runs(r)}.values())
-    corpus = load_texts(experiment.corpus)
-    data = _about_data(experiment, corpus)
-    for run in runs:  # before hours of training, not after
-        label_subset(labels_of(corpus.train), run.labels, run.seed)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    finish = partial(
-        finish_runs,
-        folder=folder,
-        data_sha256=data["data_sha256"],
-        jobs=jobs,
-        progress=progress,
-    )
-    models = finish(shared, partial(_train_shared, corpus, folder), figures=_shared_figures)
-    outcomes = finish(runs, partial(_train_and_score, corpus, folder), figures=_figures)
-    return {
-        **head,
-        "configuration": experiment.configuration(),
-        **data,
-        "shared": [
-            {"variant": run.variant, "model": run.model, "seed": run.experiment.seed, **model}
-            for run, model in zip(shared, models, strict=True)
-        ],
-        "runs": [
-            {
-                "variant": run.variant,
-                "method": run.method,
-                "labels": run.labels,
-                "seed": run.seed,
-                **outcome,
+
+    kind: Literal["classification"]
+    seeds: Seeds
+    labels: Annotated[tuple[Count, ...], Listed, NotEmpty]
+    methods: Annotated[tuple[Method, ...], Listed, NotEmpty]
+    corpus: AnyCorpus
+    encoder: EncoderSection
+    decoder: AnyDecoder
+    model: LatentSection
+    training: TrainingSection
+    semi_supervised: SemiSupervisedSection | None = None
+    classifier: ClassifierSection | None = None
+    initialisation: StartSection | None = None
+    variants: Variants | None = None
+
+    @property
+    def is_sweep(self) -> bool:
+        """Whether the file describes several runs."""
+        return True
+
+    @model_validator(mode="after")
+    def _keys_go_together(self) -> ClassificationExperiment:
+        """No run twice, the sections that the methods need, and nothing chosen on the way."""
+        for key in ("seeds", "labels", "methods"):
+            values = getattr(self, key)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{key} must differ from each other")
+        for section, needing in NEEDED.items():
+            wanting = [method for method in self.methods if method in needing]
+            if wanting and getattr(self, section) is None:
+                raise ValueError(f"the method {wanting[0]!r} needs a section [{section}]")
+        if self.training.weights != "last" or self.training.patience is not None:
+            raise ValueError(
+                "all methods are measured as they are after training.epochs epochs: leave out "
+                "training.patience and training.weights"
+            )
+        return self
+
+    def alone(self, variant: str) -> list[Run]:
+        """The runs of a variant: every method with every number of labels and seed."""
+        return [
+            self._alone(method, labels, seed)._run(variant)
+            for method in self.methods
+            for labels in self.labels
+            for seed in self.seeds
+        ]
+
+    def _alone(self, method: Method, labels: int, seed: int) -> ClassificationExperiment:
+        """The description of a single run, without the sections that it does not use."""
+        unused = {section for section, needing in NEEDED.items() if method not in needing}
+        start = self.initialisation
+        if method in VAES and start is not None and start.vaes:
+            unused.remove("initialisation")
+        values = {"methods": (method,), "labels": (labels,), "seeds": (seed,)}
+        return self.only(**values, **dict.fromkeys(unused))
+
+    def _run(self, variant: str) -> Run:
+        """A description of a single run as that run, with the runs that it starts from."""
+        keys = {"method": self.methods[0], "labels": self.labels[0]}
+        seed = self.seeds[0]
+        starts = {
+            model: Run(variant, seed, experiment, {"model": model}, {})
+            for model, experiment in self.starts().items()
+        }
+        return Run(variant, seed, self, keys, starts)
+
+    def starts(self) -> dict[str, TextExperiment]:
+        """The models without labels that a single run starts from."""
+        start = self.initialisation
+        table = self.model_dump(include={"name", "corpus", "encoder", "training"})
+        table |= {"kind": "text", "seed": self.seeds[0], "evaluation": SHARED_EVALUATION}
+        found = {}
+        if start is not None:
+            language_model = {
+                "decoder": {
+                    "kind": "lstm",
+                    "embedding_size": self.encoder.embedding_size,
+                    "hidden_size": self.encoder.hidden_size,
+                    "dropout": getattr(self.decoder, "dropout", 0.0),
+                },
+                "model": {"latent_size": 0},
+                "training": table["training"] | {"epochs": start.epochs},
             }
-            for run, outcome in zip(runs, outcomes, strict=True)
-        ],
-    }
+            found["language_model"] = TextExperiment.model_validate(table | language_model)
+        if self.methods == ("codes",):
+            vae = self.model_dump(include={"decoder", "model"})
+            if start is not None:
+                vae["initialisation"] = {"epochs": start.epochs}
+            found["vae"] = TextExperiment.model_validate(table | vae)
+        return found
 
+    def load(self) -> EncodedCorpus:
+        """Load the corpus; raise ValueError if it has no labels, or too few of a class."""
+        data = self.corpus.build()
+        for run in self.runs():  # before hours of training, not after
+            seed, labels = run.seed, run.keys["labels"]
+            label_subset(methods.labels_of(data.train), labels, seed)
+        return data
 
-def _about_data(experiment: ClassificationExperiment, corpus: EncodedCorpus) -> dict[str, Any]:
-    """What a record tells of the corpus, with the accuracies that need no training."""
-    counts = np.bincount(labels_of(corpus.test))
-    facts = {
-        "data_sha256": data_sha256(corpus.texts),
-        "majority_accuracy": significant(float(counts.max() / counts.sum()), DIGITS),
-    }
-    section = experiment.corpus
-    if isinstance(section, ReviewsSection):
-        accuracy = section.grammar().bayes_accuracy(section.label)
-        facts["bayes_accuracy"] = significant(accuracy._asdict(), DIGITS)
-    return facts
+    def facts(self, data: EncodedCorpus) -> dict[str, Any]:
+        """The hash of the corpus, and the accuracies that need no training."""
+        counts = np.bincount(methods.labels_of(data.test))
+        facts = {
+            "data_sha256": data.sha256,
+            "majority_accuracy": significant(float(counts.max() / counts.sum()), DIGITS),
+        }
+        if isinstance(self.corpus, ReviewsSection):
+            accuracy = self.corpus.grammar().bayes_accuracy(self.corpus.label)
+            facts["bayes_accuracy"] = significant(accuracy._asdict(), DIGITS)
+        return facts
 
+    def train(self, data: EncodedCorpus, context: Context) -> dict[str, Any]:
+        """Train one classifier, or go on with it, and measure its accuracy.
 
-def _train_shared(corpus: EncodedCorpus, folder: Path, run: SharedRun) -> dict[str, Any]:
-    """Train a model without labels and keep its weights."""
-    model, outcome = train_and_measure(run.experiment, corpus, progress=False)
-    save_weights(model, folder / f"{run.label}.safetensors")
-    return outcome
+        Raises:
+            FloatingPointError: training diverged.
 
+        Source: Kingma et al. (2014), section 4; Yang et al. (2017), section 4. Chapter 8.
+        """
+        (method,), (count,), (seed,) = self.methods, self.labels, self.seeds
+        labels = methods.labels_of(data.train)
+        labelled = methods.part_of(data.train, label_subset(labels, count, seed))
+        torch.manual_seed(seed)
+        setting = methods.Setting(self, data, labelled, int(labels.max()) + 1, context)
+        classify, facts = methods.METHODS[method](setting)
+        accuracy = {
+            name: float((classify(split) == methods.labels_of(split)).mean())
+            for name, split in (("valid", data.valid), ("test", data.test))
+        }
+        seconds = {"train_seconds": round(facts.pop("seconds"), 1)}
+        return significant({"accuracy": accuracy} | facts, DIGITS) | seconds
 
-def _train_and_score(corpus: EncodedCorpus, folder: Path, run: ClassificationRun) -> dict[str, Any]:
-    """Train one classifier and measure its accuracy."""
-    labels = labels_of(corpus.train)
-    chosen = label_subset(labels, run.labels, run.seed)
-    labelled = _part(corpus.train, chosen)
-    setting = Setting(run, corpus, folder, labelled, classes=int(labels.max()) + 1)
-    torch.manual_seed(run.seed)
-    start = time.perf_counter()
-    classify, facts = METHODS[run.method](setting)
-    seconds = time.perf_counter() - start
-    accuracy = {
-        name: float((classify(split) == labels_of(split)).mean())
-        for name, split in (("valid", corpus.valid), ("test", corpus.test))
-    }
-    return significant({"accuracy": accuracy} | facts, DIGITS) | {
-        "train_seconds": round(seconds, 1)
-    }
-
-
-def _part(split: EncodedTexts, positions: np.ndarray) -> EncodedTexts:
-    """Some documents of a split, with their labels."""
-    documents = documents_of(split)
-    return EncodedTexts(
-        [documents[i] for i in positions], labels_of(split)[positions].tolist(), pad_id=split.pad_id
-    )
-
-
-def _figures(outcome: dict[str, Any]) -> str:
-    """What a finished run achieved, in a few words."""
-    accuracy = outcome["accuracy"]
-    return (
-        f"accuracy {accuracy['valid']:.3f} on valid, {accuracy['test']:.3f} on test "
-        f"({outcome['train_seconds']:.0f} s of training)"
-    )
-
-
-def _shared_figures(outcome: dict[str, Any]) -> str:
-    """What a model without labels achieved, in a few words."""
-    report = outcome["reports"]["valid"]
-    return (
-        f"valid bound {report['bound']:.2f}, KL {report['kl']:.2f} "
-        f"({outcome['train_seconds']:.0f} s of training)"
-    )
+    def figures(self, outcome: dict[str, Any]) -> str:
+        """What a finished run achieved, in a few words."""
+        accuracy = outcome["accuracy"]
+        return (
+            f"accuracy {accuracy['valid']:.3f} on valid, {accuracy['test']:.3f} on test "
+            f"({outcome['train_seconds']:.0f} s of training)"
+        )

@@ -1,177 +1,176 @@
-"""Recorded runs of the basic VAE on images."""
+"""Experiments with `kind = "image"`: the basic VAE on images."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import model_validator
 from tqdm import tqdm
 
+from tutvae.data import corpora
 from tutvae.data.batches.images import ImageBatches
-from tutvae.data.corpora import digits, mnist
 from tutvae.data.corpus import Corpus, Images
 from tutvae.evaluation.report import Report, evaluate
 from tutvae.experiments.records import data_sha256
-from tutvae.experiments.sections import Experiment, Section
+from tutvae.experiments.sections import (
+    Context,
+    Count,
+    CountOrZero,
+    Experiment,
+    Listed,
+    Positive,
+    Section,
+    Seed,
+)
 from tutvae.models.vae import VAE
-from tutvae.training.checkpoints import save_weights
-from tutvae.training.loop import History, fit, is_watched
+from tutvae.training.checkpoints import load_weights, save_weights
+from tutvae.training.loop import fit, is_watched
 from tutvae.training.run_folder import RunFolder
 
 # How many pixels an image of each corpus has.
 PIXELS = {"digits": 8 * 8, "mnist": 28 * 28}
+CURVE_DECIMALS = 6
 
 
-class CorpusSection(Section):
+class ImageCorpusSection(Section):
     """`[corpus]`: which corpus; `valid_size` images of MNIST's training set are held out."""
 
     name: Literal["mnist", "digits"]
-    valid_size: NonNegativeInt | None = None
+    valid_size: CountOrZero | None = None
 
     @model_validator(mode="after")
-    def _valid_size_is_for_mnist(self) -> CorpusSection:
+    def _valid_size_is_for_mnist(self) -> ImageCorpusSection:
         """The digits have a split of their own."""
         if self.name != "mnist" and self.valid_size is not None:
             raise ValueError("valid_size goes with mnist alone")
         return self
 
+    def build(self) -> Corpus[Images]:
+        """Load the images."""
+        options = {} if self.valid_size is None else {"valid_size": self.valid_size}
+        images: Corpus[Images] = getattr(corpora, self.name)(**options)
+        return images
 
-class ModelSection(Section):
+
+class ImageModelSection(Section):
     """`[model]`: the sizes of a `VAE`."""
 
-    latent_size: PositiveInt
-    # A TOML array is a list, which strictness would refuse.
-    hidden_sizes: Annotated[tuple[PositiveInt, ...], Field(strict=False)]
+    latent_size: Count
+    hidden_sizes: Annotated[tuple[Count, ...], Listed]
+
+    def build(self, pixels: int) -> VAE:
+        """Make the model, from torch's present random state."""
+        return VAE(pixels, **self.model_dump())
 
 
-class TrainingSection(Section):
+class ImageTrainingSection(Section):
     """`[training]`: Adam with a learning rate that follows a cosine to zero."""
 
-    epochs: PositiveInt
-    batch_size: PositiveInt
-    learning_rate: PositiveFloat
+    epochs: Count
+    batch_size: Count
+    learning_rate: Positive
+
+    def build(self, model: VAE) -> dict[str, Any]:
+        """Make the optimizer and its schedule, as the arguments of `fit`."""
+        optimizer = torch.optim.Adam(model.parameters(), lr=self.learning_rate)
+        return {"epochs": self.epochs, "optimizer": optimizer, "scheduler": "cosine"}
 
 
-class EvaluationSection(Section):
+class ImageEvaluationSection(Section):
     """`[evaluation]`: posterior samples of the importance-weighted NLL."""
 
-    importance_samples: PositiveInt
+    importance_samples: Count
 
 
 class ImageExperiment(Experiment):
     """An experiment file with `kind = "image"`, or without a kind. Chapter 2."""
 
     kind: Literal["image"] = "image"
-    seed: NonNegativeInt
-    corpus: CorpusSection
-    model: ModelSection
-    training: TrainingSection
-    evaluation: EvaluationSection
+    seed: Seed
+    corpus: ImageCorpusSection
+    model: ImageModelSection
+    training: ImageTrainingSection
+    evaluation: ImageEvaluationSection
 
+    def load(self) -> Corpus[Images]:
+        """Load the images that the file names."""
+        return self.corpus.build()
 
-def train_and_measure_images(
-    experiment: ImageExperiment,
-    corpus: Corpus[Images],
-    folder: Path | None = None,
-    *,
-    progress: bool | None = None,
-) -> tuple[VAE, dict[str, Any]]:
-    """Build, fit and evaluate a VAE of images, or go on where an interrupted run stopped.
+    def facts(self, data: Corpus[Images]) -> dict[str, Any]:
+        """The hash of the images."""
+        return {"data_sha256": data_sha256(data)}
 
-    Args:
-        experiment: the description.
-        corpus: what it names, loaded.
-        folder: keeps checkpoints and, in the end, the weights; see `RunFolder`. Without it
-            nothing is written.
-        progress: show a bar; by default only where somebody watches.
+    def load_trained(self, folder: RunFolder) -> tuple[VAE, None]:
+        """Build the model of a finished run, on the CPU.
 
-    Returns:
-        The trained model, and the part of the record that is the run's own.
+        Raises:
+            FileNotFoundError: the weights are not there.
+            ValueError: they are damaged, or those of another model.
+        """
+        model = self.model.build(PIXELS[self.corpus.name])
+        load_weights(model, folder.weights)
+        return model, None
 
-    Raises:
-        FloatingPointError: training diverged.
-        ValueError: the folder holds another run.
+    def train(self, data: Corpus[Images], context: Context) -> dict[str, Any]:
+        """Build, fit and evaluate the model, or go on where an interrupted run stopped.
 
-    Source: Burda et al. (2016), section 5, for the experiment in the project. Chapter 2.
-    """
-    torch.manual_seed(experiment.seed)
-    model = VAE(corpus.train.pixels.shape[1], **experiment.model.model_dump())
-    history = _train(experiment, model, corpus, folder, progress)
-    if folder is not None:
-        save_weights(model, RunFolder(folder).weights)
-    return model, {
-        "train_seconds": round(history.seconds, 1),
-        "examples_per_second": round(len(corpus.train) * len(history) / history.seconds),
-        "curves": {
-            column: [round(value, 6) for value in history[column]] for column in history.records[0]
-        },
-        "reports": {
-            name: measure_images(model, experiment, split, progress=progress).to_dict()
-            for name, split in (("valid", corpus.valid), ("test", corpus.test))
-            if len(split)
-        },
-    }
+        Raises:
+            FloatingPointError: training diverged.
 
+        Source: Burda et al. (2016), section 5, for the experiment in the project. Chapter 2.
+        """
+        torch.manual_seed(self.seed)
+        model = self.model.build(data.train.pixels.shape[1])
+        history = fit(
+            model,
+            ImageBatches(data.train, self.training.batch_size, shuffle=True, seed=self.seed),
+            valid=self._fixed_batches(data.valid) if len(data.valid) else None,
+            **self.training.build(model),
+            **context.of_fit(),
+        )
+        save_weights(model, context.folder.weights)
+        return {
+            "train_seconds": round(history.seconds, 1),
+            "examples_per_second": round(len(data.train) * len(history) / history.seconds),
+            "curves": {
+                column: [round(value, CURVE_DECIMALS) for value in history[column]]
+                for column in history.records[0]
+            },
+            "reports": {
+                split: self.measure(model, data, split, progress=context.progress).to_dict()
+                for split in ("valid", "test")
+                if len(getattr(data, split))
+            },
+        }
 
-def measure_images(
-    model: VAE,
-    experiment: ImageExperiment,
-    split: Images,
-    *,
-    importance_samples: int | None = None,
-    progress: bool | None = None,
-) -> Report:
-    """Measure a model on a split, in the one binarisation that it is always measured on.
+    def measure(
+        self,
+        model: VAE,
+        data: Corpus[Images],
+        split: str,
+        *,
+        importance_samples: int | None = None,
+        progress: bool | None = None,
+    ) -> Report:
+        """Measure a model on a split, in the one binarisation that it is always measured on.
 
-    Args:
-        model: on any device.
-        experiment: what it was trained in.
-        split: the images.
-        importance_samples: S, where it is not that of the experiment.
-        progress: show a bar; by default only where somebody watches.
+        Args:
+            model: on any device.
+            data: the images.
+            split: "valid" or "test".
+            importance_samples: S, where it is not that of the experiment.
+            progress: show a bar; by default only where somebody watches.
 
-    Source: Burda et al. (2016), section 5. Chapter 2.
-    """
-    batches = _fixed_batches(split, experiment)
-    return evaluate(
-        model,
-        tqdm(batches, "measuring", unit="batch", leave=False, disable=not is_watched(progress)),
-        importance_samples=importance_samples or experiment.evaluation.importance_samples,
-    )
+        Source: Burda et al. (2016), section 5. Chapter 2.
+        """
+        batches = self._fixed_batches(getattr(data, split))
+        return evaluate(
+            model,
+            tqdm(batches, "measuring", unit="batch", leave=False, disable=not is_watched(progress)),
+            importance_samples=importance_samples or self.evaluation.importance_samples,
+        )
 
-
-def load_corpus(section: CorpusSection) -> Corpus[Images]:
-    """Load the images that an experiment names."""
-    if section.name == "digits":
-        return digits()
-    return mnist() if section.valid_size is None else mnist(valid_size=section.valid_size)
-
-
-def _train(
-    experiment: ImageExperiment,
-    model: VAE,
-    corpus: Corpus[Images],
-    folder: Path | None,
-    progress: bool | None,
-) -> History:
-    """Fit the model as `[training]` says."""
-    training = experiment.training
-    train = ImageBatches(corpus.train, training.batch_size, shuffle=True, seed=experiment.seed)
-    return fit(
-        model,
-        train,
-        epochs=training.epochs,
-        valid=_fixed_batches(corpus.valid, experiment) if len(corpus.valid) else None,
-        optimizer=torch.optim.Adam(model.parameters(), lr=training.learning_rate),
-        scheduler="cosine",
-        run_folder=folder,
-        configuration=experiment.identity(data_sha256(corpus)),
-        progress=progress,
-    )
-
-
-def _fixed_batches(split: Images, experiment: ImageExperiment) -> ImageBatches:
-    """The one binarisation that a split is always measured on."""
-    return ImageBatches(split, 500, shuffle=False, seed=experiment.seed)
+    def _fixed_batches(self, split: Images) -> ImageBatches:
+        """The one binarisation that a split is always measured on."""
+        return ImageBatches(split, 500, shuffle=False, seed=self.seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from tutvae.data.tokenization import Tokenizer
 from tutvae.evaluation.report import Report
@@ -56,8 +56,6 @@ def load_run(folder: str | Path) -> TrainedRun:
 
     Source: chapter 10.
     """
-    from tutvae.experiments.trained import load_trained
-
     kept = RunFolder(_found(folder))
     experiment, data_sha256 = _described(kept)
     if not kept.weights.exists():
@@ -72,7 +70,7 @@ def load_run(folder: str | Path) -> TrainedRun:
             f"{folder} has no {kept.tokenizer.name}, without which the model of texts cannot be "
             "used: copy it there, too"
         )
-    model, tokenizer = load_trained(experiment, kept.path)
+    model, tokenizer = experiment.load_trained(kept)
     return TrainedRun(kept.path, experiment, model.eval(), tokenizer, data_sha256)
 
 
@@ -125,34 +123,16 @@ def evaluate_run(
 
     Source: Burda et al. (2016), section 5. Chapter 10.
     """
-    from tutvae.experiments import ImageExperiment, load_corpus
-    from tutvae.experiments.images import measure_images
-    from tutvae.experiments.measuring import measure_texts
     from tutvae.experiments.records import data_sha256
-    from tutvae.experiments.text_corpora import load_texts
 
-    experiment, model = run.experiment, run.model
-    if isinstance(experiment, ImageExperiment):
-        images = load_corpus(experiment.corpus)
-        _check_data(run, data_sha256(images))
-        return measure_images(
-            cast(VAE, model),
-            experiment,
-            _part(images, split),
-            importance_samples=importance_samples or experiment.evaluation.importance_samples,
-            progress=progress,
-        )
-    texts = load_texts(experiment.corpus, run.tokenizer)
-    _check_data(run, texts.sha256)
-    evaluation = experiment.evaluation
-    return measure_texts(
-        cast(TextVAE, model),
-        _part(texts, split),
-        importance_samples=importance_samples or evaluation.samples_of(split),
-        max_examples=evaluation.max_examples,
-        precision=evaluation.precision,
-        progress=progress,
+    experiment: Any = run.experiment
+    data = experiment.load() if run.tokenizer is None else experiment.load(run.tokenizer)
+    _check_data(run, data_sha256(getattr(data, "texts", data)))
+    _check_split(data, split)
+    measured: Report = experiment.measure(
+        run.model, data, split, importance_samples=importance_samples, progress=progress
     )
+    return measured
 
 
 def _found(folder: str | Path) -> Path:
@@ -202,9 +182,7 @@ def _check_data(run: TrainedRun, found: str) -> None:
         )
 
 
-def _part(corpus: Any, split: str) -> Any:
-    """A split of a corpus."""
-    part = getattr(corpus, split) if split in ("valid", "test") else ()
-    if len(part) == 0:
+def _check_split(corpus: Any, split: str) -> None:
+    """Raise ValueError where a corpus has no such split to measure on."""
+    if split not in ("valid", "test") or len(getattr(corpus, split)) == 0:
         raise ValueError(f"the run's corpus has no split {split!r} to measure on")
-    return part

@@ -239,7 +239,7 @@ def tie_weights(decoder: LSTMDecoder) -> None:
     Source: Press & Wolf (2017), "Using the Output Embedding to Improve Language Models"; Inan et
     al. (2017). Chapter 10.
     """
-    E, H = decoder.embedding.embedding_dim, decoder.lstm.hidden_size
+    E, H = decoder.embedding.embedding_dim, decoder.output.in_features
     if E != H:
         raise ValueError(
             f"tied weights need an embedding_size equal to hidden_size, not {E} and {H}"

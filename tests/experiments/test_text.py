@@ -13,17 +13,8 @@ from safetensors.torch import load_file
 from tutvae.data.batches.text import Batches
 from tutvae.evaluation.diagnostics import probe, sample_codes
 from tutvae.evaluation.report import encode, evaluate
-from tutvae.experiments import (
-    TextExperiment,
-    fitting,
-    load_experiment,
-    measuring,
-    run_experiment,
-)
-from tutvae.experiments.text_corpora import load_texts
-from tutvae.experiments.text_models import build_model
-from tutvae.experiments.text_sections import KLWeightSection
-from tutvae.experiments.texts import train_and_measure
+from tutvae.experiments import TextExperiment, load_experiment, run_experiment
+from tutvae.experiments import text as module
 from tutvae.models import LanguageModel, LSTMDecoder, TextVAE
 from tutvae.models.conv_decoder import DilatedConvDecoder
 from tutvae.reviews.grammar import ReviewGrammar, Reviews
@@ -64,8 +55,8 @@ class TestBuilding:
             "decoder.word_dropout=0.2",
             "encoder.pooling=max",
         )
-        tokenizer = load_texts(experiment.corpus).tokenizer
-        model = build_model(experiment, tokenizer)
+        tokenizer = experiment.load().tokenizer
+        model = experiment.build(tokenizer)
         assert isinstance(model, TextVAE)
         assert model.encoder.pooling == "max"
         assert model.decoder.embedding.embedding_dim == 5
@@ -93,7 +84,7 @@ class TestBuilding:
 
     def test_without_a_code_it_is_a_language_model(self, reviews_toml: Path) -> None:
         experiment = described(reviews_toml, "model.latent_size=0")
-        model = build_model(experiment, load_texts(experiment.corpus).tokenizer)
+        model = experiment.build(experiment.load().tokenizer)
         assert isinstance(model, LanguageModel)
 
 
@@ -122,7 +113,7 @@ class TestRunning:
     def test_the_reports_are_those_of_the_model(self, reviews_run: Run, reviews_toml: Path) -> None:
         """Whatever the batches and chunks: each document has noise of its own."""
         model, record = reviews_run
-        corpus = load_texts(described(reviews_toml).corpus)
+        corpus = described(reviews_toml).load()
         for name, split in (("valid", corpus.valid), ("test", corpus.test)):
             batches = Batches(split, batch_size=10, shuffle=False)
             expected = evaluate(model, batches, importance_samples=6, chunk_size=4).to_dict()
@@ -134,7 +125,7 @@ class TestRunning:
 
     def test_the_probes_are_of_sampled_codes(self, reviews_run: Run, reviews_toml: Path) -> None:
         model, record = reviews_run
-        corpus = load_texts(described(reviews_toml).corpus)
+        corpus = described(reviews_toml).load()
         train, test = corpus.texts.train, corpus.texts.test
         assert isinstance(train, Reviews)
         assert isinstance(test, Reviews)
@@ -154,8 +145,8 @@ class TestRunning:
         experiment = described(
             reviews_toml, "model.latent_size=0", "training.epochs=8", "training.batch_size=8"
         )
-        corpus = load_texts(experiment.corpus)
-        _, outcome = train_and_measure(experiment, corpus, progress=False)
+        corpus = experiment.load()
+        _, outcome = run_experiment(experiment, "tutvae train")
         counts = np.zeros(len(corpus.tokenizer))
         batch = corpus.test.batch()
         targets = batch.targets[batch.mask].numpy()
@@ -202,8 +193,8 @@ class TestOptions:
             calls.append({"model": model, "train": train, **options})
             return fit(model, train, **options)
 
-        fit = fitting.fit
-        monkeypatch.setattr(fitting, "fit", spy)
+        fit = module.fit
+        monkeypatch.setattr(module, "fit", spy)
         return calls
 
     def run(self, path: Path, *settings: str) -> dict[str, Any]:
@@ -276,8 +267,8 @@ class TestOptions:
     def test_fewer_examples_are_spread_over_the_split(self, reviews_toml: Path) -> None:
         """Their scores are those that they have among all."""
         experiment = described(reviews_toml, "evaluation.max_examples=10", "training.epochs=1")
-        corpus = load_texts(experiment.corpus)
-        model, outcome = train_and_measure(experiment, corpus, progress=False)
+        corpus = experiment.load()
+        model, outcome = run_experiment(experiment, "tutvae train")
         reports = outcome["reports"]
         assert [reports[split]["examples"] for split in ("valid", "test")] == [10, 10]
         chosen = corpus.test.batch(np.arange(10) * 53 // 10)
@@ -305,8 +296,8 @@ class TestOptions:
     def test_a_small_budget_of_logits_changes_nothing(
         self, reviews_toml: Path, reviews_run: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(measuring, "EVALUATION_TOKENS", 70)
-        monkeypatch.setattr(measuring, "EVALUATION_LOGITS", 1)
+        monkeypatch.setattr(module, "EVALUATION_TOKENS", 70)
+        monkeypatch.setattr(module, "EVALUATION_LOGITS", 1)
         _, record = run_experiment(described(reviews_toml), "again")
         bound = reviews_run[1]["reports"]["test"]["bound"]
         assert record["reports"]["test"]["bound"] == pytest.approx(bound, rel=1e-5)
@@ -341,8 +332,8 @@ class TestInitialisation:
             seen.append((model, epochs, before))
             return history
 
-        fit = fitting.fit
-        monkeypatch.setattr(fitting, "fit", spy)
+        fit = module.fit
+        monkeypatch.setattr(module, "fit", spy)
         settings = ["initialisation.epochs=2", "training.epochs=1", "decoder.dropout=0.25"]
         _, record = run_experiment(described(reviews_toml, *settings), "tutvae train")
         (language_model, epochs, _), (_, epochs_after, start) = seen
@@ -379,8 +370,8 @@ class TestAggressive:
             seen.append(options)
             return fit_aggressively(model, train, **options)
 
-        fit_aggressively = fitting.fit_aggressively
-        monkeypatch.setattr(fitting, "fit_aggressively", spy)
+        fit_aggressively = module.fit_aggressively
+        monkeypatch.setattr(module, "fit_aggressively", spy)
         settings = ("training.learning_rate=0.004", "training.precision=bf16")
         model, _ = run_experiment(described(reviews_toml, *self.SETTINGS, *settings), "train")
         (options,) = seen
@@ -395,29 +386,3 @@ class TestAggressive:
     def test_a_language_model_has_none(self, reviews_toml: Path) -> None:
         with pytest.raises(ValueError, match=r"training\.aggressive is of an encoder"):
             described(reviews_toml, *self.SETTINGS, "model.latent_size=0")
-
-
-class TestKLWeights:
-    @pytest.mark.parametrize(
-        ("section", "weights"),
-        [
-            # Hand values at steps 0, 5, 10, 20 and 25 with 10 steps an epoch.
-            ({"schedule": "linear", "steps": 20}, [0, 0.25, 0.5, 1, 1]),
-            ({"schedule": "linear", "epochs": 2, "start": 0.5}, [0.5, 0.625, 0.75, 1, 1]),
-            ({"schedule": "cosine", "epochs": 2}, [0, 0.5 - 0.5**1.5, 0.5, 1, 1]),
-            ({"schedule": "cyclical", "epochs": 2}, [0, 0.5, 1, 0, 0.5]),
-            ({"schedule": "cyclical", "steps": 20, "ramp": 0.25}, [0, 1, 1, 0, 1]),
-            ({"schedule": "logistic", "epochs": 1}, [1 / (1 + math.exp(10)), None, 0.5]),
-            (
-                {"schedule": "logistic", "steps": 10, "slope": 0.2},
-                [1 / (1 + math.exp(2)), None, 0.5],
-            ),
-            ({"schedule": "linear", "epochs": 0.01}, [0, 1, 1, 1, 1]),
-        ],
-    )
-    def test_every_schedule_in_steps_and_in_epochs(
-        self, section: dict[str, Any], weights: list[float | None]
-    ) -> None:
-        schedule = KLWeightSection.model_validate(section).build(steps_per_epoch=10)
-        for step, weight in zip((0, 5, 10, 20, 25), weights, strict=False):
-            assert weight is None or schedule(step) == pytest.approx(weight, abs=1e-12)

@@ -1,18 +1,26 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tutvae.data.corpora import CORPORA
 from tutvae.data.corpus import Corpus, Texts
-from tutvae.experiments.text_corpora import NamedCorpusSection, ReviewsSection, load_texts
+from tutvae.experiments.data import CorpusSection, ReviewsSection
 from tutvae.reviews.grammar import ReviewGrammar
 
 
 def reviews(**values: Any) -> ReviewsSection:
     return ReviewsSection(name="reviews", documents=(400, 20, 30), **values)
+
+
+def named(**table: Any) -> CorpusSection:
+    section = CorpusSection.checked(table)
+    assert isinstance(section, CorpusSection)
+    return section
 
 
 def texts(count: int, word: str, labelled: bool = False) -> Texts:
@@ -29,14 +37,21 @@ def corpora(monkeypatch: pytest.MonkeyPatch) -> dict[str, Corpus[Texts]]:
         "ag_news": Corpus("ag-news", texts(8, "a", True), texts(6, "b", True), texts(4, "c", True)),
         "yahoo": Corpus("yahoo", texts(9, "a"), texts(1_020, "b"), texts(5, "c")),
     }
+
+    def loader(name: str) -> Callable[[], Corpus[Texts]]:
+        def load() -> Corpus[Texts]:
+            return found[name]
+
+        return load
+
     for name in found:
-        monkeypatch.setattr(f"tutvae.data.corpora.{name}", lambda name=name: found[name])
+        monkeypatch.setitem(CORPORA, name, CORPORA[name]._replace(load=loader(name)))
     return found
 
 
 class TestReviews:
     def test_it_is_the_grammar_s_own_corpus(self) -> None:
-        encoded = load_texts(reviews(sentences=(2, 3), nouns=3, label="stars", seed=5))
+        encoded = reviews(sentences=(2, 3), nouns=3, label="stars", seed=5).build()
         expected = ReviewGrammar(sentences=(2, 3), nouns=3).corpus(400, 20, 30, 5, "stars")
         for split in ("train", "valid", "test"):
             assert getattr(encoded.texts, split).texts == getattr(expected, split).texts
@@ -50,29 +65,29 @@ class TestReviews:
         assert {field.name for field in fields(ReviewGrammar)} < set(ReviewsSection.model_fields)
 
     def test_the_vocabulary_is_that_of_the_training_documents(self) -> None:
-        encoded = load_texts(reviews())
+        encoded = reviews().build()
         words = {word for text in encoded.texts.train.texts for word in text.split()}
         assert set(encoded.tokenizer.tokens[4:]) == words
 
     def test_a_smaller_vocabulary(self) -> None:
-        assert len(load_texts(reviews(vocabulary_size=17)).tokenizer) == 17
+        assert len(reviews(vocabulary_size=17).build().tokenizer) == 17
 
     def test_cut_documents(self) -> None:
         with pytest.warns(UserWarning, match="were cut to the first 6"):
-            encoded = load_texts(reviews(max_length=6))
+            encoded = reviews(max_length=6).build()
         assert encoded.test.lengths.max() == 6
 
 
 @pytest.mark.usefixtures("corpora")
 class TestNamed:
     def test_as_it_is(self, corpora: dict[str, Corpus[Texts]]) -> None:
-        encoded = load_texts(NamedCorpusSection(name="ptb"))
+        encoded = named(name="ptb").build()
         assert [len(x) for x in (encoded.train, encoded.valid, encoded.test)] == [9, 7, 5]
         assert encoded.texts.test == corpora["ptb"].test
 
     def test_cut_to_size(self, corpora: dict[str, Corpus[Texts]]) -> None:
-        section = NamedCorpusSection(name="ag_news", train_size=5, valid_size=2)
-        encoded = load_texts(section)
+        section = named(name="ag_news", train_size=5, valid_size=2)
+        encoded = section.build()
         full = corpora["ag_news"]
         for split, size in (("train", 5), ("valid", 2), ("test", 4)):
             assert getattr(encoded.texts, split).texts == getattr(full, split).texts[:size]
@@ -82,11 +97,11 @@ class TestNamed:
         assert set(encoded.tokenizer.tokens[4:]) == words
 
     def test_the_published_yahoo(self, corpora: dict[str, Corpus[Texts]]) -> None:
-        assert load_texts(NamedCorpusSection(name="yahoo")).texts.train == corpora["yahoo"].train
+        assert named(name="yahoo").build().texts.train == corpora["yahoo"].train
 
     def test_a_tenth_of_it(self, corpora: dict[str, Corpus[Texts]]) -> None:
         """The last thousand validation documents are held out, as in the smaller layout."""
-        encoded = load_texts(NamedCorpusSection(name="yahoo", train_on="valid"))
+        encoded = named(name="yahoo", train_on="valid").build()
         documents = corpora["yahoo"].valid.texts
         assert encoded.texts.train.texts == documents[:20]
         assert encoded.texts.valid.texts == documents[20:]
@@ -95,26 +110,26 @@ class TestNamed:
     def test_where_only_the_tenth_is(self, corpora: dict[str, Corpus[Texts]]) -> None:
         tenth = Corpus("yahoo-tenth", texts(6, "a"), texts(5, "b"), texts(4, "c"))
         corpora["yahoo"] = tenth
-        section = NamedCorpusSection(name="yahoo", train_on="valid", train_size=3)
-        assert load_texts(section).texts.train.texts == tenth.train.texts[:3]
+        section = named(name="yahoo", train_on="valid", train_size=3)
+        assert section.build().texts.train.texts == tenth.train.texts[:3]
         with pytest.raises(ValueError, match=r'set corpus\.train_on to "valid"'):
-            load_texts(NamedCorpusSection(name="yahoo"))
+            named(name="yahoo").build()
 
     def test_too_few_documents_for_a_tenth(self, corpora: dict[str, Corpus[Texts]]) -> None:
         corpora["yahoo"] = Corpus("yahoo", texts(9, "a"), texts(1_000, "b"), texts(5, "c"))
         with pytest.raises(ValueError, match="1000 validation documents are too few"):
-            load_texts(NamedCorpusSection(name="yahoo", train_on="valid"))
+            named(name="yahoo", train_on="valid").build()
 
 
 @pytest.mark.data
 class TestRealData:
     def test_all_of_ptb_s_types_have_ids(self, real_data: Path) -> None:
-        encoded = load_texts(NamedCorpusSection(name="ptb"))
+        encoded = named(name="ptb").build()
         assert len(encoded.tokenizer) == 9_999 + 3  # <unk> is a type of it; <pad>, <bos>, <eos>
         predicted = int(encoded.test.lengths.sum()) - len(encoded.test)
         assert round(predicted / len(encoded.test), 3) == 21.917
 
     def test_a_tenth_of_yahoo(self, real_data: Path) -> None:
-        encoded = load_texts(NamedCorpusSection(name="yahoo", train_on="valid", valid_size=30))
+        encoded = named(name="yahoo", train_on="valid", valid_size=30).build()
         sizes = [len(x) for x in (encoded.train, encoded.valid, encoded.test)]
         assert sizes == [9_000, 30, 10_000]

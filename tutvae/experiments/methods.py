@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from tutvae.data.batches.labelled import MixedBatches
 from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
 from tutvae.data.tokenization import Tokenizer
 from tutvae.evaluation.classification import bag_of_words, code_classifier, rows_of
 from tutvae.evaluation.report import encode
-from tutvae.experiments.classification_sections import (
-    ClassificationExperiment,
-    ClassificationRun,
-    shared_runs,
-)
-from tutvae.experiments.fitting import fit_as_described
-from tutvae.experiments.text_corpora import EncodedCorpus
-from tutvae.experiments.text_models import build_decoder, build_encoder, build_model
+from tutvae.experiments.data import EncodedCorpus
+from tutvae.experiments.sections import Context
 from tutvae.models.semi_supervised import SemiSupervisedTextVAE
 from tutvae.models.text_classifier import TextClassifier
 from tutvae.models.text_vae import LanguageModel, TextVAE, initialise_encoder
+from tutvae.training.checkpoints import load_weights
 from tutvae.training.loop import fit
+
+if TYPE_CHECKING:
+    from tutvae.experiments.classification import ClassificationExperiment
 
 READ_AT_A_TIME = 256
 
@@ -37,73 +34,76 @@ Classify = Callable[[EncodedTexts], np.ndarray]
 
 
 class Setting(NamedTuple):
-    """What a method is given: the description, the data, and where the shared models are."""
+    """What a method is given: the description of a single run, the data, and its context."""
 
-    run: ClassificationRun
-    corpus: EncodedCorpus
-    folder: Path
+    experiment: ClassificationExperiment
+    data: EncodedCorpus
     labelled: EncodedTexts
     classes: int
+    context: Context
 
     @property
-    def experiment(self) -> ClassificationExperiment:
-        """The description of the run alone."""
-        return self.run.experiment
+    def seed(self) -> int:
+        """The seed of the run."""
+        return self.experiment.seeds[0]
 
 
 def _bag_of_words(setting: Setting) -> tuple[Classify, dict[str, Any]]:
     """Logistic regression on the words that the other methods see."""
-    tokenizer = setting.corpus.tokenizer
-    labelled = setting.labelled
+    tokenizer, labelled = setting.data.tokenizer, setting.labelled
+    start = time.perf_counter()
     classifier = bag_of_words().fit(_texts(labelled, tokenizer), labels_of(labelled))
-    return lambda split: classifier.predict(_texts(split, tokenizer)), _size(classifier[-1])
+    return (
+        lambda split: classifier.predict(_texts(split, tokenizer)),
+        _about_regression(classifier[-1], start),
+    )
 
 
 def _lstm(setting: Setting) -> tuple[Classify, dict[str, Any]]:
     """The encoder as a classifier, started from a language model where one is described."""
-    section = setting.experiment.classifier
+    experiment, section = setting.experiment, setting.experiment.classifier
     assert section is not None
-    encoder = build_encoder(
-        setting.experiment.encoder, setting.corpus.tokenizer, setting.experiment.model.latent_size
-    )
+    encoder = experiment.encoder.build(setting.data.tokenizer, experiment.model.latent_size)
     model = TextClassifier(encoder, setting.classes, dropout=section.dropout)
     _start_encoder(model, setting)
-    batches = Batches(setting.labelled, batch_size=section.batch_size, seed=setting.run.seed)
-    fit(
+    batches = Batches(setting.labelled, batch_size=section.batch_size, seed=setting.seed)
+    history = fit(
         model,
         islice(_endless(batches), section.steps),
         epochs=1,
         optimizer=torch.optim.Adam(model.parameters(), lr=section.learning_rate),
-        max_grad_norm=setting.experiment.training.max_grad_norm,
-        progress=False,
+        max_grad_norm=experiment.training.max_grad_norm,
+        **setting.context.of_fit(),
     )
-    return partial(_most_probable, model), {"parameters": _parameters(model)}
+    facts = {"parameters": _parameters(model), "seconds": history.seconds}
+    return partial(_most_probable, model), facts
 
 
 def _codes(setting: Setting) -> tuple[Classify, dict[str, Any]]:
     """Logistic regression on the codes of a VAE that saw no label."""
-    vae = _load_shared(setting, "vae")
+    vae = _trained(setting, "vae")
     assert isinstance(vae, TextVAE)
 
     def means(split: EncodedTexts) -> np.ndarray:
         return encode(vae, _in_order(split)).loc.numpy()
 
+    start = time.perf_counter()
     # The documents are encoded already, so only the last step of the pipeline is needed.
-    classifier = code_classifier(vae, setting.corpus.tokenizer)[-1]
+    classifier = code_classifier(vae, setting.data.tokenizer)[-1]
     classifier.fit(means(setting.labelled), labels_of(setting.labelled))
-    return lambda split: classifier.predict(means(split)), _size(classifier)
+    return lambda split: classifier.predict(means(split)), _about_regression(classifier, start)
 
 
 def _semi_supervised(setting: Setting) -> tuple[Classify, dict[str, Any]]:
     """A VAE whose second latent is the label."""
-    experiment, tokenizer = setting.experiment, setting.corpus.tokenizer
-    section = experiment.semi_supervised
+    experiment, tokenizer = setting.experiment, setting.data.tokenizer
+    section, training = experiment.semi_supervised, experiment.training
     assert section is not None
     Z, K = experiment.model.latent_size, setting.classes
     temperature = section.temperature
     model = SemiSupervisedTextVAE(
-        build_encoder(experiment.encoder, tokenizer, Z),
-        build_decoder(experiment.decoder, tokenizer, Z + K),
+        experiment.encoder.build(tokenizer, Z),
+        experiment.decoder.build(tokenizer, Z + K),
         K,
         classification_weight=section.classification_weight,
         marginal=section.marginal,
@@ -112,20 +112,21 @@ def _semi_supervised(setting: Setting) -> tuple[Classify, dict[str, Any]]:
         dropout=section.dropout,
     )
     _start_encoder(model, setting)
-    batches = MixedBatches(
+    train = MixedBatches(
         setting.labelled,
-        setting.corpus.train,
+        setting.data.train,
         labelled_size=section.labelled_size,
-        batch_size=experiment.training.batch_size,
-        token_budget=experiment.training.token_budget,
-        seed=setting.run.seed,
+        batch_size=training.batch_size,
+        token_budget=training.token_budget,
+        seed=setting.seed,
     )
-    history = fit_as_described(model, experiment.training, batches, progress=False)
+    history = fit(model, train, **training.build(model, train), **setting.context.of_fit())
     return partial(_most_probable, model), {
         "parameters": _parameters(model),
         "epochs": len(history),
         "reconstruction": history["train_reconstruction"][-1],
         "kl": history["train_kl"][-1],
+        "seconds": history.seconds,
     }
 
 
@@ -141,17 +142,16 @@ METHODS: dict[str, Callable[[Setting], tuple[Classify, dict[str, Any]]]] = {
 def _start_encoder(model: TextClassifier | SemiSupervisedTextVAE, setting: Setting) -> None:
     """Copy the language model's weights into the encoder, where a run uses one."""
     if setting.experiment.initialisation is not None:
-        language_model = _load_shared(setting, "language_model")
+        language_model = _trained(setting, "language_model")
         assert isinstance(language_model, LanguageModel)
         initialise_encoder(model, language_model)
 
 
-def _load_shared(setting: Setting, model: str) -> LanguageModel | TextVAE:
+def _trained(setting: Setting, name: str) -> LanguageModel | TextVAE:
     """Load a model without labels that was trained before."""
-    shared = next(run for run in shared_runs(setting.run) if run.model == model)
-    result = build_model(shared.experiment, setting.corpus.tokenizer)
-    result.load_state_dict(load_file(setting.folder / f"{shared.label}.safetensors"))
-    return result
+    model = setting.experiment.starts()[name].build(setting.data.tokenizer)
+    load_weights(model, setting.context.starts[name].weights)
+    return model
 
 
 def _most_probable(
@@ -180,16 +180,21 @@ def labels_of(split: EncodedTexts) -> np.ndarray:
     return split.labels.numpy()
 
 
-def documents_of(split: EncodedTexts) -> list[list[int]]:
+def part_of(split: EncodedTexts, positions: np.ndarray) -> EncodedTexts:
+    """Some documents of a split, with their labels."""
+    labels = labels_of(split)[positions].tolist()
+    return EncodedTexts(_documents(split.batch(positions)), labels, pad_id=split.pad_id)
+
+
+def _documents(batch: TextBatch) -> list[list[int]]:
     """The token ids of the documents, without padding."""
-    batch = split.batch()
     rows = zip(batch.tokens.tolist(), batch.lengths.tolist(), strict=True)
     return [tokens[:length] for tokens, length in rows]
 
 
 def _texts(split: EncodedTexts, tokenizer: Tokenizer) -> list[str]:
     """The documents as the models see them, as text."""
-    return [tokenizer.decode(document) for document in documents_of(split)]
+    return [tokenizer.decode(document) for document in _documents(split.batch())]
 
 
 def _parameters(model: torch.nn.Module) -> int:
@@ -197,6 +202,7 @@ def _parameters(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _size(classifier: Any) -> dict[str, Any]:
-    """How many numbers logistic regression has learnt."""
-    return {"parameters": classifier.coef_.size + classifier.intercept_.size}
+def _about_regression(classifier: Any, start: float) -> dict[str, Any]:
+    """How many numbers logistic regression has learnt, and how long that took."""
+    parameters = classifier.coef_.size + classifier.intercept_.size
+    return {"parameters": parameters, "seconds": time.perf_counter() - start}

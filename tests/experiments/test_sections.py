@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tutvae.experiments import load_experiment, validate_experiment
+from tutvae.experiments import TextExperiment, load_experiment, validate_experiment
+from tutvae.experiments.sections import merged
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -19,6 +24,29 @@ model.latent_size = 0
 training = {epochs = 2, token_budget = 900, learning_rate = 1, optimizer = "sgd"}
 evaluation = {importance_samples = 1, max_examples = 10}
 """
+
+ALL = ["vae-1", "vae-4", "language_model-1", "language_model-4", "cnn-1", "cnn-4"]
+LEAVES = st.one_of(st.integers(), st.lists(st.integers(), max_size=2))
+TABLES = st.recursive(
+    st.dictionaries(st.sampled_from("abc"), LEAVES, max_size=3),
+    lambda inner: st.dictionaries(st.sampled_from("abc"), LEAVES | inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def described(path: Path, *settings: str) -> TextExperiment:
+    experiment = load_experiment(path, settings)
+    assert isinstance(experiment, TextExperiment)
+    return experiment
+
+
+def leaves(table: dict[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """Every value that is no table, by its keys."""
+    found: dict[tuple[str, ...], Any] = {}
+    for key, value in table.items():
+        inner = isinstance(value, dict)
+        found |= leaves(value, (*path, key)) if inner else {(*path, key): value}
+    return found
 
 
 def changed(path: Path, tmp_path: Path, old: str, new: str) -> Path:
@@ -63,7 +91,7 @@ class TestLoading:
             ("latent_size = 4", "latent_size = true", ["model.latent_size: ", "valid integer"]),
             ("[32]", "[32, 1.5]", ["model.hidden_sizes.1: ", "valid integer"]),
             ("[32]", "32", ["model.hidden_sizes: ", "valid tuple"]),
-            ("0.005", "nan", ["training.learning_rate: ", "greater than 0"]),
+            ("0.005", "nan", ["training.learning_rate: ", "finite number"]),
             ('"tiny_digits"', '"../tiny"', ["name: ", "match pattern"]),
             ("[evaluation]", "[evaluations]", ["evaluation: Field required", "evaluations: Extra"]),
         ],
@@ -90,6 +118,20 @@ class TestLoading:
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"x\.toml is not valid TOML: "):
             load_experiment(path)
+
+    @pytest.mark.parametrize(
+        "content", ["a = " + "[" * 5000, "[" + ".".join("a" * 5000) + "]", "variants" + ".a" * 5000]
+    )
+    def test_deep_nesting(self, tmp_path: Path, content: str) -> None:
+        path = tmp_path / "x.toml"
+        end = "" if content.startswith("[") else " = 1" if "variants" in content else "]" * 5000
+        path.write_text(PTB + content + end)
+        with pytest.raises(ValueError, match=r"x\.toml "):
+            load_experiment(path)
+
+    def test_deep_nesting_in_a_setting(self, digits_toml: Path) -> None:
+        with pytest.raises(ValueError, match="nested too deeply"):
+            load_experiment(digits_toml, ["seed=" + "[" * 5000 + "]" * 5000])
 
     def test_a_missing_file(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match=r"nowhere\.toml"):
@@ -153,7 +195,7 @@ class TestTexts:
     @pytest.mark.parametrize(
         ("settings", "faults"),
         [
-            (["corpus.name=brown"], ["corpus: Input tag 'brown' found", "'reviews'"]),
+            (["corpus.name=brown"], ["corpus: name should be 'reviews' or ", "not 'brown'"]),
             (["corpus.documents=[1,2]"], ["corpus.documents.2: Field required"]),
             (["corpus.nouns=41"], ["corpus: nouns must be 1 to 40, not 41"]),
             (["corpus.train_size=3"], ["corpus.train_size: Extra inputs"]),
@@ -162,9 +204,21 @@ class TestTexts:
             (["corpus={name='ptb'}"], ["evaluation.factors goes with the corpus 'reviews' alone"]),
             (["encoder.pooling=mean"], ["encoder.pooling: Input should be 'last' or 'max'"]),
             (["encoder.hidden_size=0"], ["encoder.hidden_size: ", "greater than 0"]),
-            (["decoder.kind=gru"], ["decoder: Input tag 'gru' found", "'lstm', 'dilated_cnn'"]),
+            (["decoder.kind=rnn"], ["decoder: kind should be 'lstm' or ", "not 'rnn'"]),
             (["decoder.channels=3"], ["decoder.channels: Extra inputs"]),
-            (["decoder.dropout=1.5"], ["decoder.dropout: ", "less than or equal to 1"]),
+            (["decoder.dropout=1.5"], ["decoder: dropout probability has to be between 0 and 1"]),
+            (["training.learning_rate=inf"], ["training.learning_rate: ", "finite number"]),
+            (["training.max_grad_norm=inf"], ["training.max_grad_norm: ", "finite number"]),
+            (["training.free_bits=nan"], ["training.free_bits: ", "finite number"]),
+            (["training.kl_weight=inf"], ["training.kl_weight: ", "finite number"]),
+            (["corpus.vagueness=nan"], ["corpus.vagueness: ", "finite number"]),
+            (["decoder.dropout=nan"], ["decoder.dropout: ", "finite number"]),
+            (["training.learning_rate=1e300"], ["training.learning_rate: ", "less than or equal"]),
+            (["seed=18446744073709551616"], ["seed: ", "less than"]),
+            (["training.epochs=1180591620717411303424"], ["training.epochs: ", "less than"]),
+            (["corpus.vocabulary_size=1180591620717411303424"], ["vocabulary_size: ", "less than"]),
+            (["decoder.hidden_size=1180591620717411303424"], ["hidden_size: ", "less than"]),
+            (["decoder.hidden_size=2000000000"], ["decoder: no such decoder can be built: "]),
             (["model.latent_size=-1"], ["model.latent_size: ", "greater than or equal to 0"]),
             (["training.token_budget=9"], ["training: give either batch_size or token_budget"]),
             (["training.optimizer=rmsprop"], ["training.optimizer: ", "'adam' or 'sgd'"]),
@@ -204,7 +258,7 @@ class TestTexts:
         ("setting", "keys"),
         [
             ("model.size=3", "latent_size"),
-            ("decoder.filters=3", "kind, embedding_size, hidden_size, tied, "),
+            ("decoder.filters=3", "kind, tied, embedding_size, hidden_size, "),
             ("training.kl_weight={schedule='linear', step=3}", "schedule, steps, epochs, "),
             ("variants.x.encoder.size=3", "kind, embedding_size, hidden_size, pooling"),
             ("epochs=3", "name, kind, seed, seeds, corpus, "),
@@ -253,7 +307,7 @@ class TestTexts:
             "variants.vae.training.epoch=3",
             "variants.vae.seed=3",
             "variants.cnn.decoder.dilations=[1, 0]",
-            "variants.other.encoder.kind=gru",
+            "variants.other.encoder.kind=rnn",
         ]
         with pytest.raises(ValueError, match="does not describe an experiment") as caught:
             load_experiment(sweep_toml, settings)
@@ -286,3 +340,67 @@ def test_a_recorded_configuration_from_before_there_were_kinds(digits_toml: Path
     configuration = experiment.configuration()
     del configuration["kind"]
     assert validate_experiment(configuration) == experiment
+
+
+class TestMerging:
+    @given(TABLES, TABLES)
+    def test_what_the_second_says_holds_and_the_rest_is_the_first_s(
+        self, first: dict[str, Any], second: dict[str, Any]
+    ) -> None:
+        before = deepcopy((first, second))
+        result = leaves(merged(first, second))
+        assert (first, second) == before
+        of_second = leaves(second)
+        assert all(result[keys] == value for keys, value in of_second.items())
+        for keys, value in result.items():
+            assert of_second.get(keys, leaves(first).get(keys)) == value
+
+    @given(TABLES)
+    def test_nothing_and_itself_change_nothing(self, table: dict[str, Any]) -> None:
+        assert merged(table, {}) == table == merged(table, table) == merged({}, table)
+
+    @pytest.mark.parametrize("key", ["kind", "schedule"])
+    def test_a_table_of_another_kind_replaces(self, key: str) -> None:
+        table = {"x": {key: "lstm", "size": 3, "rate": 0.5}, "y": 1}
+        assert merged(table, {"x": {key: "cnn", "width": 2}}) == {
+            "x": {key: "cnn", "width": 2},
+            "y": 1,
+        }
+        assert merged(table, {"x": {key: "lstm", "size": 4}}) == {
+            "x": {key: "lstm", "size": 4, "rate": 0.5},
+            "y": 1,
+        }
+
+
+class TestRuns:
+    def test_every_variant_with_every_seed(self, sweep_toml: Path) -> None:
+        runs = described(sweep_toml).runs()
+        assert [run.label for run in runs] == ALL
+        assert [run.experiment.seed for run in runs] == [1, 4] * 3
+        for run in runs:
+            experiment = run.experiment
+            assert not experiment.is_sweep
+            assert experiment.name == "tiny_sweep"
+            is_cnn = run.variant == "cnn"
+            assert experiment.decoder.kind == ("dilated_cnn" if is_cnn else "lstm")
+            assert experiment.training.epochs == (3 if is_cnn else 4)
+            assert experiment.model.latent_size == (0 if run.variant == "language_model" else 3)
+            assert experiment.training.batch_size == 32
+
+    def test_seeds_alone(self, reviews_toml: Path) -> None:
+        runs = described(reviews_toml, "seeds=[7, 5]").runs()
+        assert [run.label for run in runs] == ["all-7", "all-5"]
+
+    def test_variants_alone(self, reviews_toml: Path) -> None:
+        experiment = described(reviews_toml, "variants.a.model.latent_size=2", "seed=9")
+        assert experiment.is_sweep
+        assert [run.label for run in experiment.runs()] == ["a-9"]
+
+    def test_neither(self, reviews_toml: Path) -> None:
+        assert not described(reviews_toml).is_sweep
+
+    @pytest.mark.parametrize("key", ["name", "seed", "seeds", "corpus", "variants", "kind"])
+    def test_what_a_variant_may_not_change(self, sweep_toml: Path, key: str) -> None:
+        message = rf"\nvariants\.vae\.{key}: All runs of a sweep have this in common"
+        with pytest.raises(ValueError, match=message):
+            described(sweep_toml, f"variants.vae.{key}=3")

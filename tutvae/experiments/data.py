@@ -1,0 +1,215 @@
+"""The text corpora of experiments: what `[corpus]` says, loaded and encoded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Literal, get_type_hints
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+
+from tutvae.data.batches.text import EncodedTexts
+from tutvae.data.corpora import CORPORA
+from tutvae.data.corpus import Corpus, Texts
+from tutvae.data.text_corpora import YAHOO_HELD_OUT
+from tutvae.data.tokenization import Tokenizer
+from tutvae.experiments.records import data_sha256
+from tutvae.experiments.sections import Count, Listed, Section, Seed, section_like
+from tutvae.reviews.grammar import Label, ReviewGrammar
+
+# More types than any corpus has.
+ALL_TYPES = 2**31 - 1
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedCorpus:
+    """A corpus of texts with its tokenizer and the token ids of its splits."""
+
+    texts: Corpus[Texts]
+    tokenizer: Tokenizer
+    train: EncodedTexts
+    valid: EncodedTexts
+    test: EncodedTexts
+
+    @cached_property
+    def sha256(self) -> str:
+        """The hash of the texts and labels of all splits; see `data_sha256`."""
+        return data_sha256(self.texts)
+
+
+class CorpusSection(Section):
+    """What every `[corpus]` of texts says.
+
+    Attributes:
+        vocabulary_size: the V most frequent types have ids, marks included; all by default.
+        max_length: longer documents are cut to so many tokens, marks included.
+    """
+
+    name: str
+    vocabulary_size: Annotated[int, Field(ge=5, le=ALL_TYPES)] | None = None
+    max_length: Annotated[int, Field(ge=2, le=ALL_TYPES)] | None = None
+
+    @classmethod
+    def chosen(cls, table: Any) -> type[Section]:
+        """The reviews' section, or that of the corpus by its name in `CORPORA`."""
+        name = table.get("name") if isinstance(table, dict) else None
+        if name == "reviews":
+            return ReviewsSection
+        known = text_corpora()
+        if name not in list(known):
+            names = " or ".join(map(repr, ["reviews", *known]))
+            raise ValueError(f"name should be {names}, not {name!r}")
+        return section_like(known[name], NamedCorpusSection)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be sent to another process, which makes the class anew."""
+        return CorpusSection.checked, (self.model_dump(),)
+
+    def read(self) -> Corpus[Texts]:
+        """Load or write the texts."""
+        raise NotImplementedError
+
+    def build(self, tokenizer: Tokenizer | None = None) -> EncodedCorpus:
+        """Load or write the texts and encode them.
+
+        Args:
+            tokenizer: by default one whose vocabulary is that of the training split.
+
+        Raises:
+            FileNotFoundError: the corpus is not at hand.
+            ValueError: its files are not those that the section speaks of.
+        """
+        texts = self.read()
+        tokenizer = tokenizer or Tokenizer.train(
+            texts.train.texts, max_vocabulary=self.vocabulary_size or ALL_TYPES
+        )
+
+        def encoded(split: Texts) -> EncodedTexts:
+            return EncodedTexts(
+                tokenizer.encode(split.texts),
+                split.labels,
+                pad_id=tokenizer.pad_id,
+                max_length=self.max_length,
+            )
+
+        return EncodedCorpus(
+            texts, tokenizer, encoded(texts.train), encoded(texts.valid), encoded(texts.test)
+        )
+
+
+def text_corpora() -> dict[str, Any]:
+    """The loaders of the registered corpora of texts, by name."""
+    loaders = {name: entry.load for name, entry in CORPORA.items()}
+    return {
+        name: load
+        for name, load in loaders.items()
+        if get_type_hints(load).get("return") == Corpus[Texts]
+    }
+
+
+class ReviewsSection(CorpusSection):
+    """`[corpus]` with `name = "reviews"`: numbers of documents, and a `ReviewGrammar`.
+
+    Attributes:
+        documents: how many to fit on, to choose on and to report on.
+        label: what the labels hold, as in `ReviewGrammar.sample`.
+        seed: of the documents, apart from the seeds of the runs.
+    """
+
+    name: Literal["reviews"]
+    documents: Annotated[tuple[Count, Count, Count], Listed]
+    label: Label = "category"
+    seed: Seed = 0
+    sentences: Annotated[tuple[int, int], Listed] = ReviewGrammar.sentences
+    openings: int = ReviewGrammar.openings
+    follow_ups: int = ReviewGrammar.follow_ups
+    nouns: int = ReviewGrammar.nouns
+    verbs: int = ReviewGrammar.verbs
+    adjectives: int = ReviewGrammar.adjectives
+    fillers: int = ReviewGrammar.fillers
+    persons: int = ReviewGrammar.persons
+    tenses: int = ReviewGrammar.tenses
+    vagueness: float = ReviewGrammar.vagueness
+    star_noise: float = ReviewGrammar.star_noise
+    label_noise: float = ReviewGrammar.label_noise
+
+    @model_validator(mode="after")
+    def _grammar_is_possible(self) -> ReviewsSection:
+        """The grammar itself says what is out of range."""
+        self.grammar()
+        return self
+
+    def grammar(self) -> ReviewGrammar:
+        """Make the grammar that the section describes."""
+        return ReviewGrammar(**{f.name: getattr(self, f.name) for f in fields(ReviewGrammar)})
+
+    def read(self) -> Corpus[Texts]:
+        """Write the reviews."""
+        return self.grammar().corpus(*self.documents, seed=self.seed, label=self.label)
+
+
+class NamedCorpusSection(CorpusSection):
+    """`[corpus]` with a name of `CORPORA`; what its loader may be told are keys, too.
+
+    Attributes:
+        train_size: at most so many training documents, the first ones.
+        valid_size: at most so many validation documents, the first ones.
+        train_on: "valid" trains on the validation documents of Yang et al.'s Yahoo, a tenth of
+            the published data, less the last 1,000, which are then for validation.
+    """
+
+    hidden: ClassVar[set[str]] = set()
+    train_size: Count | None = None
+    valid_size: Count | None = None
+    train_on: Literal["train", "valid"] = "train"
+
+    @model_validator(mode="after")
+    def _train_on_is_for_yahoo(self) -> NamedCorpusSection:
+        """Of the others, the training documents are at hand."""
+        if self.name != "yahoo" and self.train_on != "train":
+            raise ValueError("train_on goes with yahoo alone")
+        return self
+
+    def read(self) -> Corpus[Texts]:
+        """Load the corpus and cut it to size."""
+        keys = set(type(self).model_fields) - set(NamedCorpusSection.model_fields)
+        options = {key: getattr(self, key) for key in sorted(keys)}
+        corpus: Corpus[Texts] = CORPORA[self.name].load(**options)
+        if self.name == "yahoo":
+            corpus = _train_on(corpus, self.train_on)
+        return replace(
+            corpus,
+            train=_part(corpus.train, slice(self.train_size)),
+            valid=_part(corpus.valid, slice(self.valid_size)),
+        )
+
+
+AnyCorpus = Annotated[SerializeAsAny[CorpusSection], BeforeValidator(CorpusSection.checked)]
+
+
+def _train_on(corpus: Corpus[Texts], split: str) -> Corpus[Texts]:
+    """Yahoo as the section wants it, so that a tenth never passes for the whole."""
+    is_tenth = corpus.name == "yahoo-tenth"
+    if split == "train":
+        if is_tenth:
+            raise ValueError(
+                "the folder of Yahoo Answers has no training documents: set corpus.train_on to "
+                '"valid", and say beside every figure that it is a tenth of the data'
+            )
+        return corpus
+    if is_tenth:
+        return corpus
+    kept = len(corpus.valid) - YAHOO_HELD_OUT
+    if kept < 1:
+        raise ValueError(f"{len(corpus.valid)} validation documents are too few to train on")
+    return replace(
+        corpus,
+        train=_part(corpus.valid, slice(kept)),
+        valid=_part(corpus.valid, slice(kept, None)),
+    )
+
+
+def _part(texts: Texts, part: slice) -> Texts:
+    """Some documents of a split, with their labels."""
+    labels = None if texts.labels is None else texts.labels[part]
+    return Texts(texts.texts[part], labels, label_names=texts.label_names)

@@ -1,0 +1,302 @@
+"""What is trained and how: `[encoder]`, `[decoder]`, `[model]` and `[training]`."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterable, Iterator, Sized
+from typing import Annotated, Any, ClassVar, Literal, Protocol
+
+import torch
+from pydantic import BeforeValidator, SerializeAsAny, model_validator
+from torch import nn
+
+from tutvae import schedules
+from tutvae.bounds import FreeBitsPer
+from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
+from tutvae.data.tokenization import Tokenizer
+from tutvae.experiments.sections import (
+    A_NUMBER,
+    A_SCHEDULE,
+    NUMBER_OR_SCHEDULE,
+    Count,
+    CountOrZero,
+    NotNegative,
+    Positive,
+    Rate,
+    Section,
+    section_like,
+)
+from tutvae.models import DECODERS, Decoder, LanguageModel, LSTMDecoder, LSTMEncoder, tie_weights
+from tutvae.schedules import Schedule
+from tutvae.training.engine import Precision, rank_and_world_size
+
+# Any size will do to see whether a decoder can be built.
+SOME_TYPES, SOME_CODE = 8, 1
+MARKS = ("pad_id", "bos_id", "eos_id", "unk_id")
+# What a schedule may be told besides its length.
+SCHEDULE_OPTIONS = {"linear": "start", "logistic": "slope", "cyclical": "ramp"}
+
+
+class EncoderSection(Section):
+    """`[encoder]`: an `LSTMEncoder`."""
+
+    kind: Literal["lstm"] = "lstm"
+    embedding_size: Count
+    hidden_size: Count
+    pooling: Literal["last", "max"] = "last"
+
+    def build(self, tokenizer: Tokenizer, latent_size: int) -> LSTMEncoder:
+        """Make the encoder, from torch's present random state."""
+        sizes = (self.embedding_size, self.hidden_size, latent_size)
+        return LSTMEncoder(len(tokenizer), *sizes, pooling=self.pooling)
+
+    def language_model(self, tokenizer: Tokenizer, dropout: float) -> LanguageModel:
+        """Make a language model of the encoder's sizes, for the encoder to start from."""
+        return LanguageModel(
+            LSTMDecoder(
+                len(tokenizer),
+                self.embedding_size,
+                self.hidden_size,
+                dropout=dropout,
+                unk_id=tokenizer.unk_id,
+                bos_id=tokenizer.bos_id,
+            )
+        )
+
+
+class DecoderSection(Section):
+    """`[decoder]`: the decoder that `kind` names in `DECODERS`; its constructor's options are keys.
+
+    Attributes:
+        kind: the name.
+        tied: words are read and predicted by the same vectors; see `tie_weights`.
+    """
+
+    # The constructor's parameters that the file does not choose.
+    hidden: ClassVar[set[str]] = {"vocabulary_size", "latent_size", *MARKS}
+    kind: str
+    tied: bool = False
+
+    @classmethod
+    def chosen(cls, table: Any) -> type[Section]:
+        """The section of the decoder that a table names."""
+        kind = table.get("kind") if isinstance(table, dict) else None
+        if kind not in list(DECODERS):
+            names = " or ".join(map(repr, DECODERS))
+            raise ValueError(f"kind should be {names}, not {kind!r}")
+        return section_like(DECODERS[kind], DecoderSection)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be sent to another process, which makes the class anew."""
+        return DecoderSection.checked, (self.model_dump(),)
+
+    @model_validator(mode="after")
+    def _can_be_built(self) -> DecoderSection:
+        """The decoder itself says what is impossible; on "meta" it takes no memory."""
+        if type(self) is DecoderSection:
+            return self
+        try:
+            with torch.random.fork_rng(devices=[]), torch.device("meta"):
+                decoder: Any = self._made(SOME_TYPES, SOME_CODE)
+        except (RuntimeError, OverflowError, TypeError) as error:
+            raise ValueError(f"no such decoder can be built: {error}") from error
+        if self.tied and not (hasattr(decoder, "embedding") and hasattr(decoder, "output")):
+            raise ValueError(f"tied goes with decoders that have word vectors, not {self.kind!r}")
+        if self.tied and decoder.embedding.embedding_dim != decoder.output.in_features:
+            raise ValueError("tied needs an embedding_size equal to hidden_size")
+        return self
+
+    def build(self, tokenizer: Tokenizer, latent_size: int) -> Decoder:
+        """Make the decoder, from torch's present random state."""
+        known = set(inspect.signature(DECODERS[self.kind]).parameters)
+        marks = {mark: getattr(tokenizer, mark) for mark in MARKS if mark in known}
+        decoder: Any = self._made(len(tokenizer), latent_size, **marks)
+        if self.tied:
+            tie_weights(decoder)
+        return decoder
+
+    def _made(self, vocabulary_size: int, latent_size: int, **marks: int | None) -> Decoder:
+        """Call the constructor."""
+        keys = set(type(self).model_fields) - {"kind", "tied"}
+        options: dict[str, Any] = {key: getattr(self, key) for key in sorted(keys)}
+        decoder: Any = DECODERS[self.kind]
+        return decoder(vocabulary_size=vocabulary_size, latent_size=latent_size, **options, **marks)
+
+
+AnyDecoder = Annotated[SerializeAsAny[DecoderSection], BeforeValidator(DecoderSection.checked)]
+
+
+class ModelSection(Section):
+    """`[model]`: dimensions of the code, Z; 0 makes a language model."""
+
+    latent_size: CountOrZero
+
+
+class TrainingBatches(Sized, Iterable[TextBatch], Protocol):
+    """Batches that know how many they are: `Batches` or `MixedBatches`."""
+
+
+class KLWeightSection(Section):
+    """`training.kl_weight` as a schedule of `tutvae.schedules`.
+
+    Its length is told by `steps` or by `epochs`: of the rise ("linear", "cosine"), up to the
+    weight one half ("logistic"), or of a cycle ("cyclical").
+    """
+
+    schedule: Literal["linear", "logistic", "cosine", "cyclical"]
+    steps: Count | None = None
+    epochs: Positive | None = None
+    start: Rate | None = None
+    slope: Positive | None = None
+    ramp: Rate | None = None
+
+    @model_validator(mode="after")
+    def _keys_go_together(self) -> KLWeightSection:
+        """One length, and no option of another schedule."""
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give either steps or epochs, the length of the schedule")
+        for schedule, option in SCHEDULE_OPTIONS.items():
+            if schedule != self.schedule and getattr(self, option) is not None:
+                raise ValueError(f"{option} goes with the schedule {schedule!r} alone")
+        if self.ramp == 0:
+            raise ValueError("ramp must be above 0")
+        return self
+
+    def build(self, steps_per_epoch: int) -> Schedule:
+        """Make the function from the step to the weight."""
+        steps = self.steps or max(1, round((self.epochs or 0) * steps_per_epoch))
+        values = {option: getattr(self, option) for option in SCHEDULE_OPTIONS.values()}
+        options = {option: value for option, value in values.items() if value is not None}
+        return getattr(schedules, self.schedule)(steps, **options)
+
+
+class TrainingSection(Section):
+    """`[training]`: the optimizer, the batches and the loss; see `fit`, `Batches` and `Elbo.loss`.
+
+    Attributes:
+        learning_rate_schedule: the rate stays as it is; or falls to zero over the epochs evenly
+            ("linear") or along half a cosine wave ("cosine"); or is halved whenever the bound on
+            the validation set has not improved for two epochs ("plateau").
+        accumulation_steps: batches that make a step.
+        patience: training ends after so many epochs in a row without a better bound there.
+        weights: those that are measured and kept, of the last epoch or of the one with the best
+            bound there.
+    """
+
+    epochs: Count
+    batch_size: Count | None = None
+    token_budget: Count | None = None
+    optimizer: Literal["adam", "sgd"] = "adam"
+    learning_rate: Positive
+    learning_rate_schedule: Literal["constant", "linear", "cosine", "plateau"] = "constant"
+    max_grad_norm: Positive | None = None
+    accumulation_steps: Count = 1
+    patience: Count | None = None
+    precision: Precision = "fp32"
+    weights: Literal["last", "best"] = "last"
+    kl_weight: Annotated[
+        Annotated[NotNegative, A_NUMBER] | Annotated[KLWeightSection, A_SCHEDULE],
+        NUMBER_OR_SCHEDULE,
+    ] = 1.0
+    free_bits: NotNegative = 0.0
+    free_bits_per: FreeBitsPer = "dimension"
+
+    @model_validator(mode="after")
+    def _one_size_of_batches(self) -> TrainingSection:
+        """As `Batches` wants it."""
+        if (self.batch_size is None) == (self.token_budget is None):
+            raise ValueError("give either batch_size or token_budget")
+        return self
+
+    def batches(self, texts: EncodedTexts, seed: int) -> Batches:
+        """Make this process's share of the training batches."""
+        rank, world_size = rank_and_world_size()
+        return Batches(
+            texts,
+            batch_size=self.batch_size,
+            token_budget=self.token_budget,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+        )
+
+    def build(
+        self,
+        model: nn.Module,
+        train: TrainingBatches,
+        *,
+        epochs: int | None = None,
+        steps_before: int = 0,
+    ) -> dict[str, Any]:
+        """Make the optimizer, its schedule and the loss, as the arguments of `fit`.
+
+        Args:
+            model: its parameters are updated.
+            train: the batches, which tell how long an epoch is.
+            epochs: passes over them, where not those of the section.
+            steps_before: of a first phase; a schedule of the KL weight goes on after them.
+        """
+        schedule = self.learning_rate_schedule
+        return {
+            "epochs": epochs or self.epochs,
+            "optimizer": self.build_optimizer(model.parameters()),
+            "scheduler": None if schedule == "constant" else schedule,
+            "kl_weight": self.build_kl_weight(train, steps_before),
+            "free_bits": self.free_bits,
+            "free_bits_per": self.free_bits_per,
+            "max_grad_norm": self.max_grad_norm,
+            "accumulation_steps": self.accumulation_steps,
+            "patience": self.patience,
+            "precision": self.precision,
+        }
+
+    def build_optimizer(self, parameters: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
+        """Make the optimizer of some parameters."""
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(parameters, lr=self.learning_rate)
+        return torch.optim.Adam(parameters, lr=self.learning_rate)
+
+    def build_kl_weight(self, train: TrainingBatches, steps_before: int = 0) -> float | Schedule:
+        """Make the KL weight, after some steps of its schedule."""
+        if isinstance(self.kl_weight, float):
+            return self.kl_weight
+        schedule = self.kl_weight.build(math.ceil(len(train) / self.accumulation_steps))
+        return lambda step: schedule(steps_before + step)
+
+
+class AggressiveSection(Section):
+    """`[training.aggressive]`: a first phase with `fit_aggressively`, whose arguments these are.
+
+    Each of its steps takes one batch, whatever `accumulation_steps`.
+    """
+
+    window: Count = 10
+    max_encoder_steps: Count = 100
+    round_steps: Count
+    max_rounds: Count
+
+
+class TextTrainingSection(TrainingSection):
+    """`[training]` of a text experiment: a `TrainingSection`, and what may come before."""
+
+    aggressive: AggressiveSection | None = None
+
+    def build_aggressive(self, model: Any, train: TrainingBatches) -> dict[str, Any]:
+        """Make the arguments of `fit_aggressively`."""
+        if self.aggressive is None:
+            raise ValueError("there is no [training.aggressive]")
+        return {
+            "encoder_optimizer": self.build_optimizer(model.encoder.parameters()),
+            "decoder_optimizer": self.build_optimizer(model.decoder.parameters()),
+            "kl_weight": self.build_kl_weight(train),
+            "max_grad_norm": self.max_grad_norm,
+            "precision": self.precision,
+            **self.aggressive.model_dump(),
+        }
+
+
+class InitialisationSection(Section):
+    """`[initialisation]`: the encoder starts from a language model trained for so many epochs."""
+
+    epochs: Count

@@ -1,0 +1,370 @@
+"""Doing what an experiment file describes: reading it, its runs, and the record of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, nullcontext
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from pydantic import ValidationError
+from torch import nn
+from tqdm import tqdm
+
+from tutvae.experiments.classification import ClassificationExperiment
+from tutvae.experiments.images import ImageExperiment
+from tutvae.experiments.records import provenance, read_result, write_result
+from tutvae.experiments.sections import Context, Experiment, Run, difference, faults
+from tutvae.experiments.text import TextExperiment
+from tutvae.training.checkpoints import write_or_explain
+from tutvae.training.engine import rank_and_world_size
+from tutvae.training.loop import is_watched
+from tutvae.training.run_folder import RunFolder, locked
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+# What the top-level key `kind` may say; the first is meant where it is not there.
+KINDS: dict[str, type[Experiment]] = {
+    "image": ImageExperiment,
+    "text": TextExperiment,
+    "classification": ClassificationExperiment,
+}
+# What a sweep's record tells of each run: its names, and where it was done.
+OF_A_LABEL = ("variant", "model", "method", "labels", "seed")
+OF_A_RUN = ("commit", "hardware")
+ADVICE = (
+    "nothing was done. Give this run another name (--set name=...), keep its record in another "
+    "folder (--results), or move that file away"
+)
+WATCH = "ends with the parent process"
+SECONDS_BETWEEN_LOOKS = 0.5
+
+
+def load_experiment(path: str | Path, settings: Sequence[str] = ()) -> Experiment:
+    """Read and check an experiment file.
+
+    Args:
+        path: the TOML file.
+        settings: changes to it, each `section.key=value` with a TOML value.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not TOML, or a key is unknown, missing or of an impossible value;
+            the message names each key and what is allowed.
+    """
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid TOML: {error}") from error
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply for an experiment") from None
+    for setting in settings:
+        _apply(setting, table)
+    try:
+        return validate_experiment(table)
+    except ValueError as error:
+        raise ValueError(f"{path} does not describe an experiment:\n{error}") from None
+
+
+def validate_experiment(table: dict[str, Any]) -> Experiment:
+    """Check a parsed experiment file, or the `configuration` of a record.
+
+    Raises:
+        ValueError: it does not describe an experiment; the message has a line for each fault.
+    """
+    kind = table.get("kind", next(iter(KINDS)))
+    if kind not in list(KINDS):
+        raise ValueError(f"kind: Input should be {' or '.join(map(repr, KINDS))}, not {kind!r}")
+    try:
+        experiment = KINDS[kind].model_validate(table)
+        experiment.runs()
+    except ValidationError as error:
+        raise ValueError("\n".join(faults(error, table, KINDS[kind]))) from None
+    except RecursionError:
+        raise ValueError("the file: it is nested too deeply") from None
+    return experiment
+
+
+def _apply(setting: str, table: dict[str, Any]) -> None:
+    """Set one `section.key=value` in a parsed file."""
+    keys, equals, value = setting.partition("=")
+    if not equals:
+        raise ValueError(f"a setting reads section.key=value, not {setting!r}")
+    *sections, key = keys.strip().split(".")
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise ValueError(f"{setting!r} sets a key in {section!r}, which is not a section")
+    try:
+        table[key] = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        table[key] = value.strip()
+    except RecursionError:
+        raise ValueError(f"the setting of {keys.strip()} is nested too deeply") from None
+
+
+def run_experiment(
+    experiment: Experiment,
+    command: str,
+    *,
+    folder: str | Path | None = None,
+    results: str | Path | None = None,
+    jobs: int = 1,
+    progress: bool | None = None,
+) -> tuple[nn.Module | None, dict[str, Any]]:
+    """Build, fit and evaluate what an experiment describes.
+
+    With a folder it may be interrupted at any moment: the same call goes on from the last
+    checkpoint, and from the runs that are finished. Under torchrun, each process takes its share
+    of the batches, and the first one alone writes.
+
+    Args:
+        experiment: the description.
+        command: what the user typed to start it, for the record.
+        folder: the run folder of a single run, or the folder of a sweep, which needs one and
+            keeps its runs there in `VARIANT-SEED` or `VARIANT-METHOD-LABELS-SEED`. Without it
+            nothing is kept.
+        results: where `NAME.json` is written after every finished run. Runs of a sweep that stand
+            there are not done again, even where their folders are not at hand.
+        jobs: runs of a sweep at a time. If more than one, each has a process and a thread.
+        progress: show bars; by default only where somebody watches.
+
+    Returns:
+        The trained model, on the CPU (None for a sweep, and in all processes but the first), and
+        the record.
+
+    Raises:
+        BlockingIOError: another process works in the folder.
+        FileNotFoundError: the corpus is not at hand.
+        FloatingPointError: training diverged; the message names the run of a sweep.
+        ValueError: the experiment is a sweep and there is no folder, or a folder or the record
+            is that of another configuration or other data.
+
+    Chapter 2.
+    """
+    rank, world_size = rank_and_world_size()
+    if folder is None and (experiment.is_sweep or world_size > 1):
+        raise ValueError("a sweep needs a folder that keeps its finished runs")
+    if jobs > 1 and world_size > 1:
+        raise ValueError("under torchrun all processes share one run: leave out --jobs")
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory()) if folder is None else folder)
+        if rank == 0:  # before hours of training
+            stack.enter_context(locked(folder))
+        data = experiment.load()
+        path = None if results is None else Path(results) / f"{experiment.name}.json"
+        runs = _Progress(experiment, command, folder, path, experiment.facts(data))
+        runs.finish(data, jobs, progress)
+        if experiment.is_sweep or rank > 0:
+            return None, runs.record()
+        return experiment.load_trained(RunFolder(folder))[0], runs.record()
+
+
+class _Progress:
+    """The runs of an experiment, and those that are finished: by its record or by their folders.
+
+    Attributes:
+        runs: those that the file describes.
+        shared: those of models that several of them start from.
+        folders: by the labels of all of them.
+        done: by their labels, what the record tells of the finished ones.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        command: str,
+        folder: Path,
+        path: Path | None,
+        facts: dict[str, Any],
+    ) -> None:
+        self.experiment, self.facts, self.path = experiment, facts, path
+        self.is_first = rank_and_world_size()[0] == 0
+        self.head = {"name": experiment.name, "command": command, **provenance()}
+        self.shared, self.runs = _all_runs(experiment)
+        self.folders = {
+            run.label: RunFolder(folder / run.label if experiment.is_sweep else folder)
+            for run in [*self.shared, *self.runs]
+        }
+        self.done = {} if path is None or not path.exists() else self._recorded(path)
+        for run in [*self.shared, *self.runs]:
+            if run.label not in self.done:
+                self._look_into_folder(run)
+
+    def record(self) -> dict[str, Any]:
+        """The record of what is finished so far, in the order in which one reads it."""
+        record = {**self.head, "configuration": self.experiment.configuration(), **self.facts}
+        if not self.experiment.is_sweep:
+            return record | self.done[self.runs[0].label]
+        groups = {"shared": self.shared, "runs": self.runs}
+        if self.experiment.kind != "classification":
+            del groups["shared"]
+        return record | {
+            key: [{**run.about, **self.done[run.label]} for run in runs if run.label in self.done]
+            for key, runs in groups.items()
+        }
+
+    def finish(self, data: Any, jobs: int, progress: bool | None) -> None:
+        """Do every run that is not done yet; after each, write the record."""
+        todo = [run for run in self.runs if run.label not in self.done]
+        needed = {start.label for run in todo for start in run.starts.values()}
+        absent = {label for label in needed if not self.folders[label].weights.exists()}
+        first = [run for run in self.shared if run.label not in self.done or run.label in absent]
+        shown = self.is_first and is_watched(progress) and self.experiment.is_sweep
+        do = partial(self._do, data, progress if self.is_first and jobs == 1 else False)
+        for group, missing in ((self.shared, first), (self.runs, todo)):
+            count = len(group) - len(missing)
+            self._tell(f"[{count}/{len(group)}] finished before" if count else "")
+            outcomes = map(do, missing) if jobs == 1 else _in_parallel(do, missing, jobs)
+            with tqdm(total=len(group), initial=count, unit="run", disable=not shown) as bar:
+                for run, record in outcomes:
+                    self._add(run, record)
+                    count += 1
+                    bar.update()
+                    figures = run.experiment.figures(record)
+                    self._tell(f"[{count}/{len(group)}] {run.label}: {figures}")
+        if self.path is not None and not self.path.exists():
+            self._write()
+
+    def _do(self, data: Any, progress: bool | None, run: Run) -> tuple[Run, dict[str, Any]]:
+        """Do one run, or go on with it, and keep its record in its folder."""
+        folder, of_sweep = self.folders[run.label], self.experiment.is_sweep
+        head = self.head | provenance()
+        starts = {name: self.folders[start.label] for name, start in run.starts.items()}
+        context = Context(folder, self._identity(run), starts, progress)
+        # The sweep itself is locked, but not against a run that outlives it.
+        with locked(folder.path) if of_sweep and self.is_first else nullcontext():
+            if self.is_first:
+                folder.open(context.identity)
+            try:
+                outcome = run.experiment.train(data, context)
+            except FloatingPointError as error:
+                where = f"{run.label}: " if of_sweep else ""
+                raise FloatingPointError(f"{where}{error}") from error
+            configuration = run.experiment.configuration()
+            record = {**head, "configuration": configuration, **self.facts, **outcome}
+            if self.is_first:
+                write_or_explain(folder.record, json.dumps(record, allow_nan=False).encode())
+                folder.remove_checkpoints()
+        return run, record
+
+    def _add(self, run: Run, record: dict[str, Any]) -> None:
+        """Take a finished run's record into the record of all."""
+        if self.experiment.is_sweep:
+            common = {*self.head, "configuration", *self.facts}
+            outcome = {key: value for key, value in record.items() if key not in common}
+            record = {key: record[key] for key in OF_A_RUN} | outcome
+        self.done[run.label] = record
+        if self.path is not None:
+            self._write()
+
+    def _write(self) -> None:
+        """Write what is finished to the results file, once there is a run to tell of."""
+        if self.is_first and self.path and any(run.label in self.done for run in self.runs):
+            write_result(self.record(), self.path.parent)
+
+    def _tell(self, line: str) -> None:
+        """Say on standard error how far a sweep is."""
+        if line and self.is_first and self.experiment.is_sweep:
+            tqdm.write(line, file=sys.stderr)
+
+    def _identity(self, run: Run) -> dict[str, Any]:
+        """What a run is: its description, and the hash of the data it is given."""
+        return {**run.experiment.configuration(), "data_sha256": self.facts["data_sha256"]}
+
+    def _look_into_folder(self, run: Run) -> None:
+        """Note a run that its folder says is finished; refuse a folder of another one."""
+        folder = self.folders[run.label]
+        if self.is_first and (folder.configuration.exists() or folder.record.exists()):
+            folder.open(self._identity(run))
+        if not folder.record.exists():
+            return
+        try:
+            record = json.loads(folder.record.read_text(encoding="utf-8"))
+            self._add(run, record)
+            run.experiment.figures(record)
+        except (ValueError, AttributeError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{folder.record} is no record of a run ({type(error).__name__}): remove "
+                f"{folder.path} to do the run anew"
+            ) from error
+        if self.is_first:
+            folder.remove_checkpoints()  # a kill may have come between
+
+    def _recorded(self, path: Path) -> dict[str, dict[str, Any]]:
+        """What a results file tells of finished runs; refuse one of another configuration."""
+        record = read_result(path)
+        try:
+            old = validate_experiment(record["configuration"])
+            data = {"data_sha256": record["data_sha256"]}
+        except (ValueError, AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is the record of something else: {ADVICE}") from error
+        new, own = self.experiment, {"data_sha256": self.facts["data_sha256"]}
+        if not (old.is_sweep and new.is_sweep and old.kind == new.kind):
+            _check_same(path, "", old.configuration() | data, new.configuration() | own)
+            return {}
+        was, now = ({r.label: r for part in _all_runs(x) for r in part} for x in (old, new))
+        done = {}
+        for entry in [*record.get("shared", []), *record["runs"]]:
+            label = "-".join(str(entry[key]) for key in OF_A_LABEL if key in entry)
+            if label not in now:
+                raise ValueError(f"{path} tells of a run {label} that is not described: {ADVICE}")
+            one, other = was[label].experiment, now[label].experiment
+            _check_same(
+                path, f"the run {label}: ", one.configuration() | data, other.configuration() | own
+            )
+            of_run = {key: record[key] for key in OF_A_RUN}
+            outcome = {key: x for key, x in entry.items() if key not in OF_A_LABEL}
+            done[label] = of_run | outcome
+        if set(done) == set(now):
+            self.head = {key: record[key] for key in self.head}
+        return done
+
+
+def _all_runs(experiment: Experiment) -> tuple[list[Run], list[Run]]:
+    """The runs that others start from, each once, and the runs of an experiment."""
+    runs = experiment.runs()
+    shared = {start.label: start for run in runs for start in run.starts.values()}
+    return list(shared.values()), runs
+
+
+def _check_same(path: Path, where: str, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Raise ValueError where a results file is that of another configuration."""
+    if found := difference(old, new):
+        raise ValueError(f"{path} is the record of another configuration: {where}{found}. {ADVICE}")
+
+
+def _in_parallel(
+    do: Callable[[Run], tuple[Run, dict[str, Any]]], runs: Sequence[Run], jobs: int
+) -> Iterator[tuple[Run, dict[str, Any]]]:
+    """Do runs in several processes, with one thread each; yield them as they are finished."""
+    from joblib import Parallel, delayed, parallel_config
+
+    with parallel_config(backend="loky", inner_max_num_threads=1):
+        parallel = Parallel(n_jobs=jobs, return_as="generator_unordered")
+        yield from parallel(delayed(_do_beside)(os.getpid(), do, run) for run in runs)
+
+
+def _do_beside(
+    parent: int, do: Callable[[Run], tuple[Run, dict[str, Any]]], run: Run
+) -> tuple[Run, dict[str, Any]]:
+    """Do a run in a process that ends when its parent does, however that happens."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        os._exit(1)
+
+    if all(thread.name != WATCH for thread in threading.enumerate()):
+        threading.Thread(target=watch, name=WATCH, daemon=True).start()
+    return do(run)

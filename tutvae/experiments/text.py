@@ -1,0 +1,317 @@
+"""Experiments with `kind = "text"`: a language model or a text VAE, or many of them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import model_validator
+from tqdm import tqdm
+
+from tutvae.data.batches.buckets import draw_batches
+from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
+from tutvae.data.tokenization import Tokenizer
+from tutvae.evaluation.diagnostics import probe, sample_codes
+from tutvae.evaluation.report import Report, encode, evaluate
+from tutvae.experiments.data import AnyCorpus, EncodedCorpus, ReviewsSection
+from tutvae.experiments.models import (
+    AnyDecoder,
+    EncoderSection,
+    InitialisationSection,
+    ModelSection,
+    TextTrainingSection,
+)
+from tutvae.experiments.records import significant
+from tutvae.experiments.sections import Context, Count, Run, Section, Seed, Seeds, Sweep, Variants
+from tutvae.models.text_vae import LanguageModel, TextVAE, initialise_encoder
+from tutvae.reviews.grammar import Reviews
+from tutvae.training.aggressive import fit_aggressively
+from tutvae.training.checkpoints import load_weights, save_weights, write_or_explain
+from tutvae.training.engine import rank_and_world_size
+from tutvae.training.loop import History, fit, is_watched
+from tutvae.training.run_folder import RunFolder
+
+PROBED_FACTORS = ("category", "stars", "person", "tense")
+# Tokens that are measured at a time, and how many logits of their samples are held at once.
+EVALUATION_TOKENS = 2_048
+EVALUATION_LOGITS = 2**26
+CURVE_DIGITS = 5
+REPORT_DIGITS = 7
+
+
+class EvaluationSection(Section):
+    """`[evaluation]`: what is measured after training.
+
+    Posterior samples of the importance-weighted NLL, and those on the validation set where they
+    are others; at most so many documents of a split, spread evenly over it; the precision of the
+    heavy operations; with `factors`, what the code holds of the hidden factors of the reviews.
+    """
+
+    importance_samples: Count
+    valid_importance_samples: Count | None = None
+    max_examples: Count | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+    factors: bool = False
+
+    def samples_of(self, split: str) -> int:
+        """Posterior samples on one of the splits."""
+        on_valid = self.valid_importance_samples if split == "valid" else None
+        return on_valid or self.importance_samples
+
+
+class TextExperiment(Sweep):
+    """An experiment file with `kind = "text"`. Chapter 7.
+
+    With `seeds` or `[variants.NAME]` it is a sweep: every variant is run with every seed. A
+    variant's table is merged into the rest of the file; where it names another `kind` or
+    `schedule`, it replaces that table.
+    """
+
+    common: ClassVar[set[str]] = Sweep.common | {"seed", "seeds"}
+    kind: Literal["text"]
+    seed: Seed | None = None
+    seeds: Seeds | None = None
+    corpus: AnyCorpus
+    encoder: EncoderSection | None = None
+    decoder: AnyDecoder
+    model: ModelSection
+    training: TextTrainingSection
+    initialisation: InitialisationSection | None = None
+    evaluation: EvaluationSection
+    variants: Variants | None = None
+
+    @model_validator(mode="after")
+    def _sections_go_together(self) -> TextExperiment:
+        """A code needs an encoder; seeds are told once; factors are the reviews' alone."""
+        if self.seed is not None and self.seeds is not None:
+            raise ValueError("give either seed or seeds")
+        if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds must differ from each other")
+        if self.model.latent_size > 0 and self.encoder is None:
+            raise ValueError("a model with a code (latent_size above 0) needs an [encoder]")
+        if self.model.latent_size == 0 and self.initialisation is not None:
+            raise ValueError("initialisation is of an encoder, and latent_size 0 has none")
+        if self.model.latent_size == 0 and self.training.aggressive is not None:
+            raise ValueError("training.aggressive is of an encoder, and latent_size 0 has none")
+        if self.evaluation.factors and not isinstance(self.corpus, ReviewsSection):
+            raise ValueError("evaluation.factors goes with the corpus 'reviews' alone")
+        return self
+
+    @property
+    def is_sweep(self) -> bool:
+        """Whether the file describes several runs."""
+        return self.seeds is not None or self.variants is not None
+
+    def alone(self, variant: str) -> list[Run]:
+        """The runs of a variant, one a seed; a file without seeds and variants is its own."""
+        if not self.is_sweep and variant == "all":
+            return [Run(variant, self.seed or 0, self, {}, {})]
+        seeds = self.seeds or (self.seed or 0,)
+        return [Run(variant, seed, self.only(seeds=None, seed=seed), {}, {}) for seed in seeds]
+
+    def load(self, tokenizer: Tokenizer | None = None) -> EncodedCorpus:
+        """Load the corpus; see `CorpusSection.build`."""
+        return self.corpus.build(tokenizer)
+
+    def facts(self, data: EncodedCorpus) -> dict[str, Any]:
+        """The hash of the corpus, and its entropy in nats where that is known."""
+        facts: dict[str, Any] = {"data_sha256": data.sha256}
+        if isinstance(self.corpus, ReviewsSection):
+            entropy = self.corpus.grammar().entropy()
+            facts["entropy"] = significant(entropy._asdict(), REPORT_DIGITS)
+        return facts
+
+    def build(self, tokenizer: Tokenizer) -> LanguageModel | TextVAE:
+        """Make the model, from torch's present random state."""
+        latent_size = self.model.latent_size
+        decoder = self.decoder.build(tokenizer, latent_size)
+        if self.encoder is None or latent_size == 0:
+            return LanguageModel(decoder)
+        return TextVAE(self.encoder.build(tokenizer, latent_size), decoder)
+
+    def load_trained(self, folder: RunFolder) -> tuple[LanguageModel | TextVAE, Tokenizer]:
+        """Build the model of a finished run, on the CPU, with its tokenizer.
+
+        Raises:
+            FileNotFoundError: weights or tokenizer are not there.
+            ValueError: they are damaged, or those of another model.
+        """
+        tokenizer = Tokenizer.load(folder.tokenizer)
+        model = self.build(tokenizer)
+        load_weights(model, folder.weights)
+        return model, tokenizer
+
+    def train(self, data: EncodedCorpus, context: Context) -> dict[str, Any]:
+        """Build, fit and evaluate the model, or go on where an interrupted run stopped.
+
+        Raises:
+            FloatingPointError: training diverged.
+
+        Source: Yang et al. (2017), section 4. Chapter 7.
+        """
+        torch.manual_seed(self.seed or 0)
+        model = self.build(data.tokenizer)
+        outcome: dict[str, Any] = {}
+        steps_before = 0
+        if isinstance(model, TextVAE) and self.initialisation is not None:
+            outcome["initialisation_seconds"] = round(self._initialise(model, data, context), 1)
+        if isinstance(model, TextVAE) and self.training.aggressive is not None:
+            outcome["aggressive"] = self._first_phase(model, data, context.folder)
+            steps_before = outcome["aggressive"]["decoder_steps"]
+        train = self.training.batches(data.train, self.seed or 0)
+        history = fit(
+            model,
+            train,
+            valid=_in_order(data.valid),
+            **self.training.build(model, train, steps_before=steps_before),
+            **context.of_fit(),
+        )
+        outcome |= _about_training(model, history, data)
+        outcome |= self._keep(model, data, history, context.folder)
+        outcome["reports"] = {
+            split: significant(
+                self.measure(model, data, split, progress=context.progress).to_dict(), REPORT_DIGITS
+            )
+            for split in ("valid", "test")
+        }
+        if isinstance(model, TextVAE) and self.evaluation.factors:
+            outcome["probes"] = _probe_factors(model, data)
+        return outcome
+
+    def measure(
+        self,
+        model: LanguageModel | TextVAE,
+        data: EncodedCorpus,
+        split: str,
+        *,
+        importance_samples: int | None = None,
+        progress: bool | None = None,
+    ) -> Report:
+        """Measure a model on a split, as `[evaluation]` says.
+
+        Args:
+            model: on any device.
+            data: the corpus.
+            split: "valid" or "test".
+            importance_samples: S, where it is not that of the experiment.
+            progress: show a bar; by default only where somebody watches.
+
+        Source: Burda et al. (2016), section 5. Chapter 7.
+        """
+        batches = list(_spread_batches(getattr(data, split), self.evaluation.max_examples))
+        logits = EVALUATION_TOKENS * model.decoder.vocabulary_size
+        hidden = not is_watched(progress)
+        bar = tqdm(batches, "measuring", unit="batch", leave=False, disable=hidden)
+        device = next(model.parameters()).device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.evaluation.precision == "bf16"):
+            return evaluate(
+                model,
+                bar,
+                importance_samples=importance_samples or self.evaluation.samples_of(split),
+                chunk_size=max(1, EVALUATION_LOGITS // logits),
+            )
+
+    def _initialise(self, model: TextVAE, data: EncodedCorpus, context: Context) -> float:
+        """Start the encoder from a language model of the same documents; tell the seconds."""
+        if self.encoder is None or self.initialisation is None:
+            raise ValueError("initialisation is of an encoder, and there is none")
+        dropout = getattr(self.decoder, "dropout", 0.0)
+        language_model = self.encoder.language_model(data.tokenizer, dropout)
+        train = self.training.batches(data.train, self.seed or 0)
+        history = fit(
+            language_model,
+            train,
+            valid=_in_order(data.valid),
+            **self.training.build(language_model, train, epochs=self.initialisation.epochs),
+            **context.of_fit(context.folder.initialisation),
+        )
+        initialise_encoder(model, language_model)
+        return history.seconds
+
+    def _first_phase(
+        self, model: TextVAE, data: EncodedCorpus, folder: RunFolder
+    ) -> dict[str, Any]:
+        """Train aggressively, unless `fit` goes on from later; return what that achieved."""
+        if folder.last.exists():
+            found: dict[str, Any] = json.loads(folder.aggressive.read_text(encoding="utf-8"))
+            return found
+        start = time.perf_counter()
+        train = self.training.batches(data.train, self.seed or 0)
+        options = self.training.build_aggressive(model, train)
+        rounds = fit_aggressively(model, train, valid=_in_order(data.valid), **options)
+        information = [done.mutual_information for done in rounds]
+        phase = {
+            "seconds": round(time.perf_counter() - start, 1),
+            "decoder_steps": sum(done.decoder_steps for done in rounds),
+            "encoder_steps": sum(done.encoder_steps for done in rounds),
+            "mutual_information": significant(information, CURVE_DIGITS),
+        }
+        write_or_explain(folder.aggressive, json.dumps(phase, allow_nan=False).encode())
+        return phase
+
+    def _keep(
+        self,
+        model: LanguageModel | TextVAE,
+        data: EncodedCorpus,
+        history: History,
+        folder: RunFolder,
+    ) -> dict[str, Any]:
+        """Keep tokenizer and weights; tell which epoch's, where these are the best ones."""
+        chosen: dict[str, Any] = {}
+        if self.training.weights == "best":
+            load_weights(model, folder.best)
+            chosen["best_epoch"] = history.best["epoch"]
+        if rank_and_world_size()[0] == 0:
+            data.tokenizer.save(folder.tokenizer)
+            save_weights(model, folder.weights)
+        return chosen
+
+
+def _about_training(
+    model: LanguageModel | TextVAE, history: History, data: EncodedCorpus
+) -> dict[str, Any]:
+    """How long training took, of what, and how it went."""
+    tokens = int(data.train.lengths.sum()) - len(data.train)
+    about: dict[str, Any] = {
+        "train_seconds": round(history.seconds, 1),
+        "tokens_per_second": round(tokens * len(history) / history.seconds),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+    if hasattr(model.decoder, "receptive_field"):
+        about["receptive_field"] = model.decoder.receptive_field
+    about["curves"] = {
+        column: significant(history[column], CURVE_DIGITS) for column in history.records[0]
+    }
+    return about
+
+
+def _in_order(texts: EncodedTexts) -> Batches:
+    """What is measured after every epoch."""
+    return Batches(texts, token_budget=EVALUATION_TOKENS, shuffle=False)
+
+
+def _spread_batches(texts: EncodedTexts, count: int | None = None) -> Iterator[TextBatch]:
+    """Yield at most `count` documents, spread evenly over a split, which may come sorted."""
+    used = min(len(texts), count or len(texts))
+    positions = np.arange(used) * len(texts) // used
+    for (rows,) in draw_batches(texts.lengths[positions], EVALUATION_TOKENS, by_tokens=True):
+        yield texts.batch(positions[rows])
+
+
+def _probe_factors(model: TextVAE, data: EncodedCorpus) -> dict[str, dict[str, float]]:
+    """What sampled codes of the test reviews tell of their hidden factors."""
+    splits = (data.train, data.test)
+    codes = [sample_codes(encode(model, _spread_batches(split))) for split in splits]
+    train, test = data.texts.train, data.texts.test
+    if not (isinstance(train, Reviews) and isinstance(test, Reviews)):
+        raise TypeError("only generated reviews have factors to probe")
+    found = {
+        factor: probe(codes[0], train.factors[factor], codes[1], test.factors[factor])
+        for factor in PROBED_FACTORS
+    }
+    return {factor: significant(asdict(result), CURVE_DIGITS) for factor, result in found.items()}
