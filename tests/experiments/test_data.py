@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -95,6 +96,28 @@ class TestNamed:
             assert len(getattr(encoded, split)) == size
         words = {word for text in encoded.texts.train.texts for word in text.split()}
         assert set(encoded.tokenizer.tokens[4:]) == words
+
+    def test_what_a_loader_may_be_told_is_a_key(
+        self, monkeypatch: pytest.MonkeyPatch, corpora: dict[str, Corpus[Texts]]
+    ) -> None:
+        """A corpus is one entry in the registry, and trained on by its name."""
+
+        def mine(
+            train: Any, folder: str | Path | None = None, *, held_out: int = 1
+        ) -> Corpus[Texts]:
+            assert (train, folder, held_out) == ("a.txt", "here", 3)
+            return corpora["ptb"]
+
+        monkeypatch.setitem(CORPORA, "mine", CORPORA["ptb"]._replace(load=mine))
+        section = named(name="mine", train="a.txt", folder="here", held_out=3, train_size=2)
+        assert section.build().texts.train.texts == corpora["ptb"].train.texts[:2]
+        assert pickle.loads(pickle.dumps(section)) == section
+        with pytest.raises(ValueError, match="Field required"):
+            named(name="mine")
+
+    def test_images_are_none_of_texts(self) -> None:
+        with pytest.raises(ValueError, match=r"name should be .reviews. or .*, not .mnist."):
+            named(name="mnist")
 
     def test_the_published_yahoo(self, corpora: dict[str, Corpus[Texts]]) -> None:
         assert named(name="yahoo").build().texts.train == corpora["yahoo"].train

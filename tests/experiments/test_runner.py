@@ -703,10 +703,8 @@ class TestSeveralProcesses:
         self, reviews_toml: Path, tmp_path: Path
     ) -> None:
         """The first process alone writes and prints."""
-        program = tmp_path / "train.py"
-        program.write_text("from tutvae.cli.main import app\n\napp()\n")
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        torchrun += ["--nproc-per-node", "2", str(program)]
+        torchrun += ["--nproc-per-node", "2", "-m", "tutvae"]
         folders = ["--results", str(tmp_path), "--runs", str(tmp_path / "runs")]
         settings = ["--set", "training.epochs=2", "--set", "training.weights=best"]
         arguments = ["train", str(reviews_toml), *folders, *settings]

@@ -27,6 +27,7 @@ from tutvae.experiments.sections import (
     Run,
     Section,
     Seeds,
+    Share,
     Sweep,
     Variants,
 )
@@ -57,7 +58,7 @@ class TemperatureSection(Section):
     """`semi_supervised.temperature` as a schedule: see `temperature_decay`."""
 
     rate: Positive
-    floor: Rate = 0.5
+    floor: Share = 0.5
 
     def build(self) -> Schedule:
         """Make the function from the step to the temperature."""

@@ -25,6 +25,7 @@ from tutvae.experiments.sections import (
     Positive,
     Rate,
     Section,
+    Share,
     section_like,
 )
 from tutvae.models import DECODERS, Decoder, LanguageModel, LSTMDecoder, LSTMEncoder, tie_weights
@@ -149,7 +150,7 @@ class KLWeightSection(Section):
     epochs: Positive | None = None
     start: Rate | None = None
     slope: Positive | None = None
-    ramp: Rate | None = None
+    ramp: Share | None = None
 
     @model_validator(mode="after")
     def _keys_go_together(self) -> KLWeightSection:
@@ -159,8 +160,6 @@ class KLWeightSection(Section):
         for schedule, option in SCHEDULE_OPTIONS.items():
             if schedule != self.schedule and getattr(self, option) is not None:
                 raise ValueError(f"{option} goes with the schedule {schedule!r} alone")
-        if self.ramp == 0:
-            raise ValueError("ramp must be above 0")
         return self
 
     def build(self, steps_per_epoch: int) -> Schedule:

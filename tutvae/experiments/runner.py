@@ -197,6 +197,7 @@ class _Progress:
             for run in [*self.shared, *self.runs]
         }
         self.done = {} if path is None or not path.exists() else self._recorded(path)
+        self.written = set(self.done)
         for run in [*self.shared, *self.runs]:
             if run.label not in self.done:
                 self._look_into_folder(run)
@@ -220,6 +221,9 @@ class _Progress:
         needed = {start.label for run in todo for start in run.starts.values()}
         absent = {label for label in needed if not self.folders[label].weights.exists()}
         first = [run for run in self.shared if run.label not in self.done or run.label in absent]
+        if todo and jobs > 1:
+            self.head["hardware"]["threads"] = 1
+        self._write()
         shown = self.is_first and is_watched(progress) and self.experiment.is_sweep
         do = partial(self._do, data, progress if self.is_first and jobs == 1 else False)
         for group, missing in ((self.shared, first), (self.runs, todo)):
@@ -228,13 +232,12 @@ class _Progress:
             outcomes = map(do, missing) if jobs == 1 else _in_parallel(do, missing, jobs)
             with tqdm(total=len(group), initial=count, unit="run", disable=not shown) as bar:
                 for run, record in outcomes:
-                    self._add(run, record)
+                    self.done[run.label] = self._entry(record)
+                    self._write()
                     count += 1
                     bar.update()
                     figures = run.experiment.figures(record)
                     self._tell(f"[{count}/{len(group)}] {run.label}: {figures}")
-        if self.path is not None and not self.path.exists():
-            self._write()
 
     def _do(self, data: Any, progress: bool | None, run: Run) -> tuple[Run, dict[str, Any]]:
         """Do one run, or go on with it, and keep its record in its folder."""
@@ -258,20 +261,20 @@ class _Progress:
                 folder.remove_checkpoints()
         return run, record
 
-    def _add(self, run: Run, record: dict[str, Any]) -> None:
-        """Take a finished run's record into the record of all."""
-        if self.experiment.is_sweep:
-            common = {*self.head, "configuration", *self.facts}
-            outcome = {key: value for key, value in record.items() if key not in common}
-            record = {key: record[key] for key in OF_A_RUN} | outcome
-        self.done[run.label] = record
-        if self.path is not None:
-            self._write()
+    def _entry(self, record: dict[str, Any]) -> dict[str, Any]:
+        """What the record of all takes from the record of a run."""
+        if not self.experiment.is_sweep:
+            return record
+        common = {*self.head, "configuration", *self.facts}
+        outcome = {key: value for key, value in record.items() if key not in common}
+        return {key: record[key] for key in OF_A_RUN} | outcome
 
     def _write(self) -> None:
-        """Write what is finished to the results file, once there is a run to tell of."""
-        if self.is_first and self.path and any(run.label in self.done for run in self.runs):
+        """Write what is new to the results file, once there is a run to tell of."""
+        new = set(self.done) - self.written
+        if self.path and self.is_first and new and any(run.label in self.done for run in self.runs):
             write_result(self.record(), self.path.parent)
+            self.written |= new
 
     def _tell(self, line: str) -> None:
         """Say on standard error how far a sweep is."""
@@ -291,8 +294,8 @@ class _Progress:
             return
         try:
             record = json.loads(folder.record.read_text(encoding="utf-8"))
-            self._add(run, record)
             run.experiment.figures(record)
+            self.done[run.label] = self._entry(record)
         except (ValueError, AttributeError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{folder.record} is no record of a run ({type(error).__name__}): remove "

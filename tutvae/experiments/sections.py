@@ -42,6 +42,7 @@ CountOrZero = Annotated[int, Field(ge=0, lt=2**31)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Positive = Annotated[float, Field(gt=0, le=FP32_MAX)]
 NotNegative = Annotated[float, Field(ge=0, le=FP32_MAX)]
+Share = Annotated[float, Field(gt=0, le=1)]
 Rate = Annotated[float, Field(ge=0, le=1)]
 # It names files, so it is no path.
 Name = Annotated[str, Field(pattern=r"^[\w-]+$")]
