@@ -309,7 +309,7 @@ class TestAggressivePhase:
         killed(3)
         with pytest.raises(KilledError):
             run_experiment(load_experiment(reviews_toml, settings), "now", folder=tmp_path)
-        assert (tmp_path / "all-0" / "aggressive.json").exists()
+        assert (tmp_path / "all-0" / "aggressive.safetensors").exists()
         killed(None)
         other = load_experiment(reviews_toml, [*settings, "training.aggressive.round_steps=2"])
         _, record = run_experiment(other, "now", folder=tmp_path)

@@ -16,7 +16,8 @@ from tutvae.bounds import Elbo
 from tutvae.data.batches.images import ImageBatches
 from tutvae.data.corpora import digits
 from tutvae.models import VAE
-from tutvae.training.loop import LOOKED_AT_TOGETHER, History, _LossWatch, fit, pick_device
+from tutvae.training.loop import History, fit, pick_device
+from tutvae.training.step import LOOKED_AT_TOGETHER, LossWatch
 
 D, Z = 7, 3
 
@@ -170,6 +171,36 @@ def test_training_mode_comes_back_after_validation() -> None:
     assert model.modes == [*[(True, True)] * 3, (False, False)] * 2
 
 
+def test_a_model_is_told_the_step_of_the_schedule() -> None:
+    """Once a step, before its batches, however many those are."""
+    told: list[Any] = []
+
+    class Follower(VAE):
+        def at_step(self, step: int) -> None:
+            told.append(step)
+
+        def forward(self, x: Tensor) -> Elbo:
+            told.append("batch")
+            return super().forward(x)
+
+    asked: list[int] = []
+
+    def schedule(step: int) -> float:
+        asked.append(step)
+        return 1.0
+
+    fit(
+        Follower(D, Z, (5,)),
+        batches(3),
+        epochs=2,
+        accumulation_steps=2,
+        kl_weight=schedule,
+        device="cpu",
+    )
+    assert told == [0, "batch", "batch", 1, "batch", 2, "batch", "batch", 3, "batch"]
+    assert sorted(set(asked)) == [0, 1, 2, 3]
+
+
 class TestHistory:
     def test_columns(self) -> None:
         history = fit(vae(), batches(), epochs=2, valid=batches(1), device="cpu")
@@ -288,6 +319,11 @@ class TestEarlyStopping:
         with pytest.raises(ValueError, match="no epoch"):
             _ = History().best
 
+    def test_an_epoch_without_a_bound_is_never_the_best(self) -> None:
+        bounds = [math.nan, 3.0, 2.0, math.nan]
+        history = History({"train_kl": 0.0, "train_reconstruction": bound} for bound in bounds)
+        assert history.best is history.records[2]
+
 
 class TestAccumulation:
     def test_batches_of_a_step_stand_for_one(self) -> None:
@@ -315,10 +351,11 @@ class TestAccumulation:
         for ours, theirs in zip(history.records, expected.records, strict=True):
             assert ours == pytest.approx(theirs)
 
+    @pytest.mark.parametrize("value", [0, -1, 1.5, math.nan])
     @pytest.mark.parametrize("option", ["accumulation_steps", "patience"])
-    def test_less_than_one(self, option: str) -> None:
-        with pytest.raises(ValueError, match=f"{option} must be at least 1"):
-            fitted(**{option: 0})
+    def test_numbers_that_count_nothing(self, option: str, value: float) -> None:
+        with pytest.raises(ValueError, match=f"{option} must be at least 1 and whole, not"):
+            fitted(**{option: value})
 
 
 class TestTensorBoard:
@@ -377,7 +414,7 @@ class TestBadInput:
         """Or when somebody asks; then each bad one still has its own step."""
         optimizer = torch.optim.SGD(vae().parameters(), lr=0.02)
         engine: Any = SimpleNamespace(device=torch.device("cuda"))
-        losses = _LossWatch(optimizer, engine)
+        losses = LossWatch(optimizer, engine)
         for step in range(LOOKED_AT_TOGETHER - 1):
             losses.watch(torch.tensor(math.nan if step in (7, 9) else 1.0), step)
         with pytest.raises(FloatingPointError, match=r"is nan at step 7, .* rate 0\.02"):
@@ -386,6 +423,33 @@ class TestBadInput:
         with pytest.raises(FloatingPointError, match="is inf at step 60"):
             losses.check()
         losses.check()
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    def test_a_validation_bound_that_is_not_finite(self, value: float, tmp_path: Path) -> None:
+        """It is neither recorded nor the best."""
+        bad = batches(1)
+        bad[0][1, 3] = value
+        message = r"valid_reconstruction is (nan|-inf) after epoch 1, at step 3"
+        with pytest.raises(FloatingPointError, match=message):
+            fit(vae(), batches(), epochs=3, valid=bad, device="cpu", run_folder=tmp_path)
+        assert not (tmp_path / "metrics.jsonl").exists()
+        assert not (tmp_path / "best.safetensors").exists()
+
+    @pytest.mark.parametrize("epochs", [-1, 2.5, math.nan, "3"])
+    def test_epochs_that_are_no_number_of_epochs(self, epochs: Any) -> None:
+        with pytest.raises(ValueError, match="epochs must be at least 0 and whole, not"):
+            fit(vae(), batches(), epochs=epochs, device="cpu")
+
+    @pytest.mark.parametrize("name", ["linear", "cosine"])
+    def test_a_schedule_over_no_epochs(self, name: Any) -> None:
+        with pytest.raises(ValueError, match=f"'{name}' lowers the rate over all epochs"):
+            fit(vae(), batches(), epochs=0, scheduler=name, device="cpu")
+
+    @pytest.mark.parametrize("value", [-0.1, math.nan, math.inf])
+    @pytest.mark.parametrize("option", ["kl_weight", "free_bits"])
+    def test_costs_that_are_no_costs(self, option: str, value: float) -> None:
+        with pytest.raises(ValueError, match=f"{option} must be a number of at least 0, not"):
+            fitted(**{option: value})
 
     def test_no_batch(self) -> None:
         with pytest.raises(ValueError, match="no batch"):

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock, Timeout
+from torch import nn
 
+from tutvae.training.checkpoints import save_weights
 from tutvae.training.run_folder import RunFolder, locked
 
 
@@ -21,6 +23,30 @@ class TestOpen:
         RunFolder(tmp_path).open({"seed": 3})
         with pytest.raises(ValueError, match=r"holds another run: its (seed|rate) is"):
             RunFolder(tmp_path).open(other)
+
+    def test_weights_that_do_not_say_whose_they_are(self, tmp_path: Path) -> None:
+        """Beside a configuration they are its run's; without one they might be anybody's."""
+        folder = RunFolder(tmp_path)
+        folder.open({"seed": 3})
+        save_weights(nn.Linear(2, 3), folder.weights)
+        folder.open({"seed": 3})
+        folder.configuration.unlink()
+        with pytest.raises(ValueError, match=r"no configuration.json that says which: put that"):
+            folder.open({"seed": 3})
+
+    def test_weights_of_another_run(self, tmp_path: Path) -> None:
+        folder = RunFolder(tmp_path)
+        folder.open({"seed": 3})
+        save_weights(nn.Linear(2, 3), folder.weights, configuration={"seed": 3})
+        folder.open({"seed": 3})
+        folder.configuration.unlink()
+        with pytest.raises(ValueError, match=r"weights.safetensors holds another run: its seed"):
+            folder.open({"seed": 4})
+
+    def test_a_record_without_a_configuration(self, tmp_path: Path) -> None:
+        RunFolder(tmp_path).record.touch()
+        with pytest.raises(ValueError, match=r"no configuration.json that says which"):
+            RunFolder(tmp_path).open({"seed": 3})
 
     def test_it_sweeps_up_after_a_kill(self, tmp_path: Path) -> None:
         for name in (".last.safetensors.x1", ".best.safetensors.y", ".metrics.jsonl.z", ".mine"):
@@ -80,6 +106,17 @@ class TestLocking:
         with other, pytest.raises(BlockingIOError, match=r"writing to .*one: wait"), locked(folder):
             pytest.fail("two at a time")
         with locked(folder):
+            pass
+
+    def test_who_holds_it_may_take_it_again(self, tmp_path: Path) -> None:
+        """And lets go of it once, at the end."""
+        other = FileLock(tmp_path / ".lock", timeout=0)
+        with locked(tmp_path):
+            with locked(tmp_path / "x" / ".."):
+                pass
+            with pytest.raises(Timeout):
+                other.acquire()
+        with other:
             pass
 
     def test_an_error_lets_go(self, tmp_path: Path) -> None:

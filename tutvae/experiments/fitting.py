@@ -75,6 +75,9 @@ def fit_aggressively_as_described(
     aggressive: AggressiveSection,
     train: TrainingBatches,
     valid: Iterable[TextBatch],
+    *,
+    run_folder: Path | None = None,
+    configuration: Mapping[str, Any] | None = None,
 ) -> list[AggressiveRound]:
     """Do the phase that comes before `fit_as_described`.
 
@@ -85,6 +88,8 @@ def fit_aggressively_as_described(
         aggressive: the phase.
         train: the batches.
         valid: batches to measure the mutual information on.
+        run_folder: keeps the finished phase.
+        configuration: what the run is; see `fit`.
     """
     return fit_aggressively(
         model,
@@ -95,6 +100,8 @@ def fit_aggressively_as_described(
         kl_weight=_kl_weight(training, len(train)),
         max_grad_norm=training.max_grad_norm,
         precision=training.precision,
+        run_folder=run_folder,
+        configuration=configuration,
         **aggressive.model_dump(),
     )
 

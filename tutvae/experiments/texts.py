@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,7 +22,7 @@ from tutvae.experiments.text_models import build_model, language_model_like
 from tutvae.experiments.text_sections import TextExperiment
 from tutvae.models.text_vae import LanguageModel, TextVAE, initialise_encoder
 from tutvae.training.aggressive import AggressiveRound
-from tutvae.training.checkpoints import load_weights, save_weights, write_or_explain
+from tutvae.training.checkpoints import load_weights, save_weights
 from tutvae.training.loop import History
 from tutvae.training.run_folder import RunFolder
 
@@ -129,32 +127,22 @@ def _initialise(
 def _aggressive_phase(
     model: TextVAE, experiment: TextExperiment, corpus: EncodedCorpus, folder: Path | None
 ) -> dict[str, Any]:
-    """Do the phase before `fit`, unless `fit` goes on from later; return what it achieved."""
-    if folder is None:
-        return _fit_aggressively(model, experiment, corpus)
-    kept = RunFolder(folder)
-    kept.open(experiment.identity(corpus.sha256))
-    if kept.last.exists():
-        found: dict[str, Any] = json.loads(kept.aggressive.read_text(encoding="utf-8"))
-        return found
-    phase = _fit_aggressively(model, experiment, corpus)
-    write_or_explain(kept.aggressive, json.dumps(phase, allow_nan=False).encode())
-    return phase
-
-
-def _fit_aggressively(
-    model: TextVAE, experiment: TextExperiment, corpus: EncodedCorpus
-) -> dict[str, Any]:
     """Do the phase that `[training.aggressive]` describes; return what it took and achieved."""
-    start = time.perf_counter()
     training = experiment.training
     rounds: list[AggressiveRound] = []
     if training.aggressive is not None:
-        train, valid = _training_batches(experiment, corpus), _validation_batches(corpus)
-        rounds = fit_aggressively_as_described(model, training, training.aggressive, train, valid)
+        rounds = fit_aggressively_as_described(
+            model,
+            training,
+            training.aggressive,
+            _training_batches(experiment, corpus),
+            _validation_batches(corpus),
+            run_folder=folder,
+            configuration=experiment.identity(corpus.sha256),
+        )
     information = [done.mutual_information for done in rounds]
     return {
-        "seconds": round(time.perf_counter() - start, 1),
+        "seconds": round(sum(done.seconds for done in rounds), 1),
         "decoder_steps": sum(done.decoder_steps for done in rounds),
         "encoder_steps": sum(done.encoder_steps for done in rounds),
         "mutual_information": significant(information, CURVE_DIGITS),
@@ -213,7 +201,7 @@ def _keep(
         load_weights(model, kept.best)
         chosen["best_epoch"] = history.best["epoch"]
     corpus.tokenizer.save(kept.tokenizer)
-    save_weights(model, kept.weights)
+    save_weights(model, kept.weights, configuration=experiment.identity(corpus.sha256))
     return chosen
 
 
