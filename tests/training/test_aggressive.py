@@ -131,7 +131,7 @@ class TestStopping:
             ([5], 1, 1),
         ],
     )
-    def test_the_encoder_s_when_a_window_s_mean_no_longer_falls(
+    def test_encoder_updates_stop_when_a_window_s_mean_no_longer_falls(
         self, losses: list[float], limit: int, steps: int
     ) -> None:
         turn: Any = Scripted(losses)
@@ -142,7 +142,7 @@ class TestStopping:
         ("information", "rounds"),
         [([0.5, 0.7, 0.9, 0.8, 1.5], 4), ([0.5, 0.5, 0.6], 2), ([0.1, 0.2, 0.3, 0.4, 0.5], 5)],
     )
-    def test_the_phase_s_when_the_information_no_longer_rises(
+    def test_the_phase_stops_when_the_information_no_longer_rises(
         self, monkeypatch: pytest.MonkeyPatch, information: list[float], rounds: int
     ) -> None:
         values: Iterator[float] = iter(information)
@@ -236,14 +236,14 @@ class TestRunFolder:
         assert (rounds, records) == (expected[0], expected[2])
         assert torch.equal(trained, expected[1])
 
-    def test_of_another_run(self, tmp_path: Path) -> None:
+    def test_a_phase_of_another_run_is_refused(self, tmp_path: Path) -> None:
         self.both(tmp_path, batches())
         for name in ("configuration.json", "last.safetensors", "best.safetensors"):
             (tmp_path / name).unlink()
             with pytest.raises(ValueError, match="another run: its seed is 1, now it is 2"):
                 phase(vae(), run_folder=tmp_path, configuration={"seed": 2})
 
-    def test_damaged(self, tmp_path: Path) -> None:
+    def test_a_damaged_phase_is_refused(self, tmp_path: Path) -> None:
         self.both(tmp_path, batches())
         path = tmp_path / "aggressive.safetensors"
         tensors, about = load_tensors(path)
@@ -259,16 +259,16 @@ class TestErrors:
             phase(vae(), max_grad_norm=norm)
 
     @pytest.mark.parametrize("weight", [-1.0, math.nan])
-    def test_a_weight_that_is_none(self, weight: float) -> None:
+    def test_a_kl_weight_that_is_no_weight(self, weight: float) -> None:
         with pytest.raises(ValueError, match="kl_weight must be a number of at least 0"):
             phase(vae(), kl_weight=weight)
 
     @pytest.mark.parametrize("name", ["window", "max_encoder_steps", "round_steps", "max_rounds"])
-    def test_numbers_below_one(self, name: str) -> None:
+    def test_numbers_below_one_are_refused(self, name: str) -> None:
         with pytest.raises(ValueError, match=f"{name} must be at least 1"):
             phase(vae(), **{name: 0})
 
-    def test_no_batch(self) -> None:
+    def test_no_batch_is_an_error(self) -> None:
         with pytest.raises(ValueError, match="nothing to train on"):
             phase(vae(), train=[])
 
@@ -276,7 +276,7 @@ class TestErrors:
         with pytest.raises(FloatingPointError, match="at step 0"):
             phase(vae(), train=[torch.full((2, D), math.nan)])
 
-    def test_several_processes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_several_processes_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Two:
             processes = 2
 

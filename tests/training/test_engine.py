@@ -217,12 +217,14 @@ class TestTwoProcesses:
 
 
 class TestRank:
-    def test_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_process_alone_is_the_first_of_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("RANK", raising=False)
         monkeypatch.delenv("WORLD_SIZE", raising=False)
         assert rank_and_world_size() == (0, 1)
 
-    def test_as_torchrun_tells_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_rank_and_world_size_are_those_of_torchrun(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("RANK", "2")
         monkeypatch.setenv("WORLD_SIZE", "5")
         assert rank_and_world_size() == (2, 5)
@@ -291,7 +293,7 @@ class TestPrecision:
         assert model.posterior(rows()).loc.dtype == torch.float32
         assert "forward" not in vars(model)
 
-    def test_one_after_another_in_one_process(self) -> None:
+    def test_precisions_change_from_one_run_to_the_next(self) -> None:
         for precision in ("bf16", "fp32", "bf16"):
             history = fit(vae(), [rows()], epochs=1, device="cpu", precision=precision)
             assert math.isfinite(history["train_kl"][0])
@@ -299,13 +301,13 @@ class TestPrecision:
     @pytest.mark.parametrize(
         ("precision", "message"), [("fp16", "needs a GPU"), ("half", "must be one of")]
     )
-    def test_impossible(self, precision: Any, message: str) -> None:
+    def test_an_impossible_precision_is_refused(self, precision: Any, message: str) -> None:
         with pytest.raises(ValueError, match=message):
             Engine(vae(), "cpu", precision)
 
 
 class TestShares:
-    def test_they_are_the_batches_parts_of_the_examples(self) -> None:
+    def test_a_share_is_the_batch_s_part_of_the_examples(self) -> None:
         engine = Engine(vae(), "cpu")
         batches = [rows(1), rows(4), rows(3)]
         shares = list(engine.shares(batches))

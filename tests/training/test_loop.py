@@ -265,7 +265,7 @@ class TestLearningRate:
         ("name", "rates"),
         [("linear", [0.4, 0.3, 0.2, 0.1]), ("cosine", [0.4, 0.341421, 0.2, 0.058579])],
     )
-    def test_lowered_to_zero(self, name: Any, rates: list[float]) -> None:
+    def test_linear_and_cosine_lower_the_rate_to_zero(self, name: Any, rates: list[float]) -> None:
         model = vae()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.4)
         options: dict[str, Any] = {"optimizer": optimizer, "scheduler": name, "device": "cpu"}
@@ -273,7 +273,7 @@ class TestLearningRate:
         assert history["learning_rate"] == pytest.approx(rates, rel=1e-5)
         assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-9)
 
-    def test_halved_after_two_epochs_without_a_better_bound(self) -> None:
+    def test_plateau_halves_the_rate_after_two_epochs_without_a_better_bound(self) -> None:
         model = vae()
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)  # nothing improves
         options: dict[str, Any] = {"optimizer": optimizer, "scheduler": "plateau"}
@@ -305,7 +305,7 @@ class TestEarlyStopping:
         columns = history["valid_reconstruction"], history["valid_kl"]
         return [sum(terms) for terms in zip(*columns, strict=True)]
 
-    def test_it_stops_when_the_best_is_so_long_ago(self) -> None:
+    def test_training_stops_when_the_best_epoch_is_so_long_ago(self) -> None:
         endless = self.valid_bounds(None)
         stopped = self.valid_bounds(2)
         ages = [n - endless.index(min(endless[: n + 1])) for n in range(14)]
@@ -359,7 +359,9 @@ class TestAccumulation:
 
 
 class TestTensorBoard:
-    def test_it_gets_the_metrics(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_tensorboard_gets_the_metrics(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
         """Those of epochs that are done again replace the earlier ones."""
         written: list[tuple[Any, ...]] = []
 
@@ -384,12 +386,14 @@ class TestTensorBoard:
         ]
         assert written == [("tensorboard", 1), *rows[0], ("tensorboard", 2), *rows[1]]
 
-    def test_not_installed(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_tensorboard_that_is_not_installed(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
         monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
         with pytest.raises(ImportError, match="pip install tensorboard"):
             fitted(run_folder=tmp_path, tensorboard=True)
 
-    def test_it_needs_a_folder(self) -> None:
+    def test_tensorboard_needs_a_folder(self) -> None:
         with pytest.raises(ValueError, match="give run_folder"):
             fitted(tensorboard=True)
 
@@ -479,7 +483,7 @@ class TestProgress:
 
         return run
 
-    def test_nothing_where_nobody_watches(self, bar: Callable[..., str]) -> None:
+    def test_no_bar_where_nobody_watches(self, bar: Callable[..., str]) -> None:
         assert bar() == ""
 
     def test_a_bar_on_a_terminal(

@@ -84,11 +84,11 @@ class TestClearing:
                 "weights.safetensors",
             ]
 
-    def test_everything(self, folder: RunFolder) -> None:
+    def test_clearing_leaves_only_what_is_not_the_run_s(self, folder: RunFolder) -> None:
         folder.clear()
         assert [path.name for path in folder.path.iterdir()] == ["mine"]
 
-    def test_of_another_run(self, folder: RunFolder) -> None:
+    def test_a_cleared_folder_is_of_no_run(self, folder: RunFolder) -> None:
         assert folder.is_of_another({"seed": 4})
         assert not folder.is_of_another({"seed": 3})
         folder.clear()
@@ -96,7 +96,7 @@ class TestClearing:
 
 
 class TestLocking:
-    def test_one_at_a_time(self, tmp_path: Path) -> None:
+    def test_one_run_at_a_time_holds_the_lock(self, tmp_path: Path) -> None:
         """Another handle on the file is as good as another process."""
         folder = tmp_path / "runs" / "one"
         with locked(folder):
@@ -119,7 +119,7 @@ class TestLocking:
         with other:
             pass
 
-    def test_an_error_lets_go(self, tmp_path: Path) -> None:
+    def test_an_error_lets_go_of_the_lock(self, tmp_path: Path) -> None:
         """Even while its traceback is kept, as a notebook does."""
         with pytest.raises(KeyError) as caught, locked(tmp_path):
             raise KeyError
@@ -127,7 +127,7 @@ class TestLocking:
         with FileLock(tmp_path / ".lock", timeout=0):
             pass
 
-    def test_a_folder_that_cannot_be(self, tmp_path: Path) -> None:
+    def test_a_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         with (
             pytest.raises(OSError, match=r"file/run could not be written"),

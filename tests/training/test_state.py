@@ -104,7 +104,7 @@ def same(one: tuple[Tensor, History], other: tuple[Tensor, History]) -> bool:
 
 
 class TestKilled:
-    def test_at_random_moments(self, tmp_path: Path) -> None:
+    def test_kills_at_random_moments_change_nothing(self, tmp_path: Path) -> None:
         """SIGKILL at least ten times, several of them while a file is being written."""
         script = Path(__file__).with_name("killed_runs.py")
         done = subprocess.run(
@@ -122,7 +122,7 @@ class TestKilled:
 
     @pytest.mark.parametrize("feed", [images, loader, plain_list])
     @pytest.mark.parametrize("accumulation_steps", [1, 3])
-    def test_at_any_step(
+    def test_a_kill_at_any_step_changes_nothing(
         self, tmp_path: Path, feed: Callable[[], Any], accumulation_steps: int
     ) -> None:
         options: dict[str, Any] = {"feed": feed, "accumulation_steps": accumulation_steps}
@@ -136,7 +136,7 @@ class TestKilled:
 
     @pytest.mark.parametrize("feed", [images, loader, plain_list])
     @pytest.mark.parametrize("accumulation_steps", [1, 3])
-    def test_between_the_last_step_of_an_epoch_and_its_end(
+    def test_a_kill_between_the_last_step_of_an_epoch_and_its_end(
         self, tmp_path: Path, feed: Callable[[], Any], accumulation_steps: int
     ) -> None:
         """Then no batch is left, and still the epoch is to be recorded."""
@@ -414,7 +414,7 @@ class TestWhatCannotGoOn:
 
 class TestTheDisk:
     @pytest.mark.parametrize("call", ["fsync", "replace"])
-    def test_full_in_the_middle_of_a_run(
+    def test_a_disk_that_is_full_in_the_middle_of_a_run(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
     ) -> None:
         whole = run(None)
@@ -450,7 +450,7 @@ class TestTheDisk:
         assert load_tensors(tmp_path / "last.safetensors")[1]["step"] == STEPS
         assert same(run(tmp_path), run(None))
 
-    def test_a_folder_that_cannot_be(self, tmp_path: Path) -> None:
+    def test_a_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("in the way")
         with pytest.raises(OSError, match=r"file/run could not be written"):
             run(tmp_path / "file" / "run")

@@ -20,16 +20,7 @@ from tutvae.data.batches.text import TextBatch
 from tutvae.evaluation.diagnostics import mutual_information
 from tutvae.evaluation.report import aggregated, encode
 from tutvae.models.protocols import LatentVariableModel
-from tutvae.training.checkpoints import (
-    load_tensors,
-    model_tensors,
-    model_weights,
-    not_ours,
-    random_state,
-    save_tensors,
-    set_random_state,
-    set_weights,
-)
+from tutvae.training import checkpoints
 from tutvae.training.engine import Engine, Precision
 from tutvae.training.loop import pick_device
 from tutvae.training.run_folder import RunFolder, locked
@@ -128,7 +119,7 @@ def fit_aggressively(
         if folder is not None and folder.aggressive.exists():
             return _finished_before(folder.aggressive, network)
         feed: Any = train if can_resume(train) else None
-        place = feed.state_dict() if feed else None
+        place = feed.state_dict() if feed is not None else None
         batches = _without_end(train)
         encoder = _Turn(engine, "decoder", encoder_optimizer, batches, max_grad_norm)
         decoder = _Turn(engine, "encoder", decoder_optimizer, batches, max_grad_norm)
@@ -144,42 +135,34 @@ def fit_aggressively(
             information = mutual_information(aggregated(encode(model, valid)))
             seconds = time.perf_counter() - began
             rounds.append(AggressiveRound(round_steps, encoder_steps, information, seconds))
-        if feed:
+        if feed is not None:
             feed.load_state_dict(place)
         if folder is not None:
             about = {"configuration": own, "rounds": list(map(asdict, rounds))}
-            about["random"] = random_state()
-            save_tensors(folder.aggressive, model_tensors(network), about)
+            about["random"] = checkpoints.random_state()
+            checkpoints.save_tensors(folder.aggressive, checkpoints.model_tensors(network), about)
     return rounds
 
 
 def _finished_before(path: Path, model: nn.Module) -> list[AggressiveRound]:
     """Return to the end of a phase that was finished before."""
-    tensors, about = load_tensors(path)
-    set_weights(model, model_weights(tensors), str(path))
+    tensors, about = checkpoints.load_tensors(path)
+    checkpoints.set_weights(model, checkpoints.model_weights(tensors), str(path))
     try:
-        set_random_state(about["random"])
+        checkpoints.set_random_state(about["random"])
         return [AggressiveRound(**done) for done in about["rounds"]]
     except (KeyError, TypeError) as error:
-        raise not_ours(path, repr(error)) from error
+        raise checkpoints.not_ours(path, repr(error)) from error
 
 
 class _Turn:
     """Updates one half of a model while the other stays as it is."""
 
     def __init__(
-        self,
-        engine: Engine,
-        frozen: str,
-        optimizer: Optimizer,
-        batches: Iterator[Any],
-        max_grad_norm: float | None,
+        self, engine: Engine, frozen: str, optimizer: Optimizer, batches: Iterator[Any], norm: Any
     ) -> None:
-        self.engine = engine
+        self.engine, self.optimizer, self.batches, self.norm = engine, optimizer, batches, norm
         self.frozen: nn.Module = getattr(engine.model, frozen)
-        self.optimizer = optimizer
-        self.batches = batches
-        self.max_grad_norm = max_grad_norm
         self.losses = LossWatch(optimizer, engine, f" of the half other than the {frozen}")
         self.steps = 0
 
@@ -188,13 +171,10 @@ class _Turn:
         batch = next(self.batches)
         self.frozen.requires_grad_(False)  # its gradients would cost time
         try:
+            objective = methodcaller("loss", kl_weight)
+            watch = partial(self.losses.watch, step=self.steps)
             loss, _ = training_step(
-                self.engine,
-                self.optimizer,
-                [batch],
-                methodcaller("loss", kl_weight),
-                partial(self.losses.watch, step=self.steps),
-                self.max_grad_norm,
+                self.engine, self.optimizer, [batch], objective, watch, self.norm
             )
         finally:
             self.frozen.requires_grad_(True)

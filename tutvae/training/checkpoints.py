@@ -31,13 +31,11 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], about: Any = N
         about: numbers, strings, None, lists and mappings of them.
 
     Raises:
-        OSError: the folder cannot be written to, or the disk is full; what was there before
-            stays.
+        OSError: it cannot be written; what was there before stays.
         TypeError: `about` holds something else, or a value is no tensor.
     """
     metadata = {ABOUT: json.dumps(_to_json(about))}
-    content = safetensors.torch.save(_independent(tensors), metadata)
-    write_or_explain(Path(path), content)
+    write_or_explain(Path(path), safetensors.torch.save(_independent(tensors), metadata))
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], Any]:
@@ -56,9 +54,9 @@ def configuration_of(path: str | Path) -> dict[str, Any] | None:
     try:
         with _opened(path) as file:
             metadata = file.metadata() or {}
-        if ABOUT in metadata:
-            return _about(path, metadata)["configuration"]
-        return json.loads(metadata["configuration"])
+        about = _about(path, metadata) if ABOUT in metadata else metadata
+        found = about["configuration"]
+        return dict(json.loads(found) if isinstance(found, str) else found)
     except (KeyError, TypeError, ValueError):
         return None  # whoever reads all of it is told what is wrong
 
@@ -79,8 +77,7 @@ def save_weights(
         configuration: of the run that the weights are of; see `RunFolder.open`.
 
     Raises:
-        OSError: the folder cannot be written to, or the disk is full; what was there before
-            stays.
+        OSError: it cannot be written; what was there before stays.
 
     Source: chapter 10.
     """
@@ -157,9 +154,9 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor]
     rest: dict[int, dict[str, Any]] = {}
     for index, values in state["state"].items():
         rest[index] = {k: v for k, v in values.items() if not isinstance(v, Tensor)}
-        found = {k: v for k, v in values.items() if isinstance(v, Tensor)}
-        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in found.items()}
-    return tensors, {"state": rest, "param_groups": state["param_groups"]}
+        found = values.keys() - rest[index].keys()
+        tensors |= {f"optimizer.{index}.{name}": values[name] for name in found}
+    return tensors, state | {"state": rest}
 
 
 def set_optimizer_state(
@@ -171,9 +168,8 @@ def set_optimizer_state(
         ValueError: the state is that of other parameters or another kind of optimizer.
     """
     for name, tensor in tensors.items():
-        kind, _, place = name.partition(".")
-        if kind == "optimizer":
-            index, _, entry = place.partition(".")
+        if name.startswith("optimizer."):
+            _, index, entry = name.split(".", 2)
             rest["state"][int(index)][entry] = tensor
     known = [set(group) for group in optimizer.state_dict()["param_groups"]]
     if known != [set(group) for group in rest["param_groups"]]:
@@ -194,27 +190,27 @@ def hyperparameters(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
 
 def random_state() -> dict[str, Any]:
     """All of this process's random states, ready for JSON: torch's, numpy's and Python's."""
-    states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state()
-    if torch.backends.mps.is_available():
-        states["mps"] = torch.mps.get_rng_state()
-    packed: dict[str, Any] = {name: state.tolist() for name, state in states.items()}
+    states: dict[str, Any] = {name: x.get_rng_state().tolist() for name, x in _devices().items()}
     kind, keys, *rest = np.random.get_state()
-    return packed | {"numpy": [kind, np.asarray(keys).tolist(), *rest], "python": random.getstate()}
+    return states | {"numpy": [kind, np.asarray(keys).tolist(), *rest], "python": random.getstate()}
 
 
 def set_random_state(state: Mapping[str, Any]) -> None:
     """Restore what `random_state` returned."""
-    torch.set_rng_state(torch.tensor(state["cpu"], dtype=torch.uint8))
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(torch.tensor(state["cuda"], dtype=torch.uint8))
-    if "mps" in state and torch.backends.mps.is_available():
-        torch.mps.set_rng_state(torch.tensor(state["mps"], dtype=torch.uint8))
+    for name, device in _devices().items():
+        if name in state:
+            device.set_rng_state(torch.tensor(state[name], dtype=torch.uint8))
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
+
+
+def _devices() -> dict[str, Any]:
+    """What has a random state in torch."""
+    there = {"cpu": True, "cuda": torch.cuda.is_available()}
+    there["mps"] = torch.backends.mps.is_available()
+    return {name: getattr(torch, name) if name != "cpu" else torch for name in there if there[name]}
 
 
 def write_or_explain(path: Path, content: bytes) -> None:

@@ -1,17 +1,8 @@
-r"""Where training computes: device, precision, and one process or several.
+"""Where training computes: device, precision, and one process or several.
 
-A script that calls `fit` runs as it is on several devices. Each process takes its share of the
-data, by `rank_and_world_size`, and builds the same model; `fit` does the rest. For four GPUs (or,
-to try it, two processes on a CPU)::
-
-    torchrun --nproc-per-node 4 train.py
-
-On several machines the same command runs on each. With Slurm, and a disk that all of them see::
-
-    #SBATCH --nodes=2 --ntasks-per-node=1 --gpus-per-node=4
-    first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-    srun torchrun --nnodes "$SLURM_NNODES" --nproc-per-node 4 --rdzv-id "$SLURM_JOB_ID" \
-        --rdzv-backend c10d --rdzv-endpoint "$first:29500" train.py
+A script that calls `fit` runs as it is on several devices: each process takes its share of the
+data, by `rank_and_world_size`, and builds the same model. Start it, for four GPUs, by
+`torchrun --nproc-per-node 4 train.py`; the page "Large corpora, several devices" has more.
 """
 
 from __future__ import annotations

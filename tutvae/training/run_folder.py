@@ -1,11 +1,11 @@
 """The folder of a training run.
 
 While `fit` trains, it holds `configuration.json`, `metrics.jsonl` (a line an epoch),
-`last.safetensors` (weights, optimiser, schedule, random states, position in the epoch) and
-`best.safetensors` (weights alone). A run of an experiment file adds `aggressive.json` (if it has
-such a phase, what that achieved), `weights.safetensors` (those that are measured), for texts
-`tokenizer.json`, and at its end `record.json`; then the checkpoints and `aggressive.json` are no
-longer needed, and removed. Each file is written beside and renamed, so each is whole at any moment.
+`last.safetensors` (weights, optimizer, schedule, random states, position in the epoch) and
+`best.safetensors` (weights alone); after `fit_aggressively`, `aggressive.safetensors`. A run of an
+experiment file adds `weights.safetensors` (those that are measured), for texts `tokenizer.json`,
+and at its end `record.json`; then the checkpoints are removed. Each file is written beside and
+renamed, so each is whole at any moment. All but the last three say of which configuration they are.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class RunFolder:
         tokenizer: of a model of texts.
         record: what the finished run achieved.
         initialisation: the run folder of a model that this run's model starts from.
-        aggressive: what aggressive training achieved, which is over before the first checkpoint.
+        aggressive: what `fit_aggressively` achieved, and the weights then.
 
     Source: chapter 10.
     """
@@ -90,10 +90,8 @@ class RunFolder:
         wanted = _as_json(configuration)
         if self.configuration.exists():
             _check_same(self.path, self.read_configuration(), wanted)
-        files = [
-            file for file in (self.last, self.best, self.aggressive, self.weights) if file.exists()
-        ]
-        owners = {file: configuration_of(file) for file in files}
+        files = (self.last, self.best, self.aggressive, self.weights)
+        owners = {file: configuration_of(file) for file in files if file.exists()}
         for file, owner in owners.items():
             if owner is not None:
                 _check_same(file, owner, wanted)
@@ -114,14 +112,9 @@ class RunFolder:
             ValueError: the file is damaged.
         """
         try:
-            found = json.loads(self.configuration.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{self.configuration} is no JSON ({error}): put it back") from error
-        if not isinstance(found, dict):
-            raise ValueError(
-                f"{self.configuration} is no configuration, a JSON object: put it back"
-            )
-        return found
+            return dict(json.loads(self.configuration.read_text(encoding="utf-8")))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{self.configuration} is no JSON object: put it back") from error
 
     def is_of_another(self, configuration: Mapping[str, Any]) -> bool:
         """Whether the folder holds a run of another configuration."""

@@ -28,13 +28,7 @@ def training_step(
 ) -> tuple[Tensor, list[dict[str, Tensor]]]:
     """Take one step of an optimizer on the union of some batches.
 
-    Args:
-        engine: runs the model.
-        optimizer: of the model's parameters, or of some of them.
-        batches: those of this step, on any device.
-        loss: makes a batch's bound its loss, a mean over the examples.
-        watch: sees the loss of each batch before it counts; stops training by an error.
-        max_grad_norm: a longer gradient is scaled down to this norm.
+    `loss` makes a batch's bound its mean loss; `watch` sees that before it counts, and may raise.
 
     Returns:
         The step's loss, and for each batch the terms of its bound, `[B]` each.
