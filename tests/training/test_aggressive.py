@@ -20,6 +20,7 @@ from tutvae.training.aggressive import AggressiveRound, fit_aggressively
 from tutvae.training.checkpoints import load_tensors, save_tensors
 from tutvae.training.engine import Engine
 from tutvae.training.loop import fit
+from tutvae.training.step import Stepper
 
 D, Z = 7, 3
 
@@ -179,7 +180,7 @@ def test_the_encoder_s_loss_is_told_a_predicted_token() -> None:
     torch.manual_seed(3)
     expected = model(batch).loss(0.5).item() * 23 / batch.predicted_tokens
     optimizer = torch.optim.SGD(model.encoder.parameters(), lr=0.1)
-    turn = module._Turn(Engine(model, "cpu"), "decoder", optimizer, iter([batch]), None)
+    turn = module._Turn(model.decoder, Stepper(Engine(model, "cpu"), optimizer), iter([batch]))
     torch.manual_seed(3)
     assert turn.step(0.5) == pytest.approx(expected, rel=1e-6)
 

@@ -17,7 +17,7 @@ from tutvae.data.batches.images import ImageBatches
 from tutvae.data.corpora import digits
 from tutvae.models import VAE
 from tutvae.training.loop import History, fit, pick_device
-from tutvae.training.step import LOOKED_AT_TOGETHER, LossWatch
+from tutvae.training.step import LOOKED_AT_TOGETHER, Stepper
 
 D, Z = 7, 3
 
@@ -418,7 +418,7 @@ class TestBadInput:
         """Or when somebody asks; then each bad one still has its own step."""
         optimizer = torch.optim.SGD(vae().parameters(), lr=0.02)
         engine: Any = SimpleNamespace(device=torch.device("cuda"))
-        losses = LossWatch(optimizer, engine)
+        losses = Stepper(engine, optimizer)
         for step in range(LOOKED_AT_TOGETHER - 1):
             losses.watch(torch.tensor(math.nan if step in (7, 9) else 1.0), step)
         with pytest.raises(FloatingPointError, match=r"is nan at step 7, .* rate 0\.02"):

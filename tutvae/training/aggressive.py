@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
-from functools import partial
-from operator import methodcaller
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,7 +23,7 @@ from tutvae.training.engine import Engine, Precision
 from tutvae.training.loop import pick_device
 from tutvae.training.run_folder import RunFolder, locked
 from tutvae.training.state import can_resume
-from tutvae.training.step import LossWatch, check_loss_options, check_whole, training_step
+from tutvae.training.step import Stepper, check_loss_options, check_whole
 
 
 @dataclass(frozen=True)
@@ -121,8 +119,13 @@ def fit_aggressively(
         feed: Any = train if can_resume(train) else None
         place = feed.state_dict() if feed is not None else None
         batches = _without_end(train)
-        encoder = _Turn(engine, "decoder", encoder_optimizer, batches, max_grad_norm)
-        decoder = _Turn(engine, "encoder", decoder_optimizer, batches, max_grad_norm)
+        encoder, decoder = (
+            _Turn(getattr(model, frozen), Stepper(engine, optimizer, max_grad_norm), batches)
+            for frozen, optimizer in (
+                ("decoder", encoder_optimizer),
+                ("encoder", decoder_optimizer),
+            )
+        )
         rounds: list[AggressiveRound] = []
         while len(rounds) < max_rounds and _still_rising(rounds):
             model.train()
@@ -158,12 +161,10 @@ def _finished_before(path: Path, model: nn.Module) -> list[AggressiveRound]:
 class _Turn:
     """Updates one half of a model while the other stays as it is."""
 
-    def __init__(
-        self, engine: Engine, frozen: str, optimizer: Optimizer, batches: Iterator[Any], norm: Any
-    ) -> None:
-        self.engine, self.optimizer, self.batches, self.norm = engine, optimizer, batches, norm
-        self.frozen: nn.Module = getattr(engine.model, frozen)
-        self.losses = LossWatch(optimizer, engine, f" of the half other than the {frozen}")
+    def __init__(self, frozen: nn.Module, stepper: Stepper, batches: Iterator[Any]) -> None:
+        self.frozen = frozen
+        self.stepper = stepper
+        self.batches = batches
         self.steps = 0
 
     def step(self, kl_weight: float) -> float:
@@ -171,14 +172,10 @@ class _Turn:
         batch = next(self.batches)
         self.frozen.requires_grad_(False)  # its gradients would cost time
         try:
-            objective = methodcaller("loss", kl_weight)
-            watch = partial(self.losses.watch, step=self.steps)
-            loss, _ = training_step(
-                self.engine, self.optimizer, [batch], objective, watch, self.norm
-            )
+            loss, _ = self.stepper.step([batch], self.steps, kl_weight)
         finally:
             self.frozen.requires_grad_(True)
-        self.losses.check()
+        self.stepper.check()
         self.steps += 1
         tokens = batch.predicted_tokens if isinstance(batch, TextBatch) else len(batch)
         return loss.item() * len(batch) / tokens

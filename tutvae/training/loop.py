@@ -6,8 +6,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from functools import partial
-from operator import length_hint, methodcaller
+from operator import length_hint
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -28,7 +27,7 @@ from tutvae.models.protocols import TrainableModel
 from tutvae.training.engine import Engine, Precision
 from tutvae.training.run_folder import RunFolder, locked
 from tutvae.training.state import TrainingState, best_record, bound_of
-from tutvae.training.step import LossWatch, check_loss_options, check_whole, training_step
+from tutvae.training.step import Stepper, check_loss_options, check_whole
 
 SchedulerName = Literal["plateau", "linear", "cosine"]
 
@@ -182,7 +181,7 @@ def fit(
     schedule = kl_weight if callable(kl_weight) else lambda step: kl_weight
     folder = None if run_folder is None else RunFolder(run_folder, tensorboard=tensorboard)
     state = TrainingState(network, optimizer, scheduler, train, engine, folder, checkpoint_minutes)
-    losses = LossWatch(optimizer, engine)
+    stepper = Stepper(engine, optimizer, max_grad_norm)
     with locked(folder.path) if folder and engine.rank == 0 else nullcontext():
         state.resume(configuration)
         bar = _bar(state, epochs, is_watched(progress) and engine.rank == 0)
@@ -191,15 +190,14 @@ def fit(
             for batches in state.steps(accumulation_steps):
                 if hasattr(model, "at_step"):
                     model.at_step(state.step)
-                loss = methodcaller("loss", schedule(state.step), free_bits, free_bits_per)
-                watch = partial(losses.watch, step=state.step)
-                _, terms = training_step(engine, optimizer, batches, loss, watch, max_grad_norm)
+                loss_options = schedule(state.step), free_bits, free_bits_per
+                _, terms = stepper.step(batches, state.step, *loss_options)
                 state.add_step(terms)
                 bar.update(len(batches))
                 if state.save_is_due:
-                    losses.check()
+                    stepper.check()
                     state.save()
-            losses.check()
+            stepper.check()
             record = _record(state, schedule)
             if valid is not None:
                 record |= _measure(model, valid, engine)

@@ -4,62 +4,56 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from tutvae.bounds import Elbo
 from tutvae.training.engine import Engine
 
 # Losses on a GPU that are looked at together, because each look waits for it.
 LOOKED_AT_TOGETHER = 50
 
 
-def training_step(
-    engine: Engine,
-    optimizer: Optimizer,
-    batches: Sequence[Any],
-    loss: Callable[[Elbo], Tensor],
-    watch: Callable[[Tensor], None],
-    max_grad_norm: float | None = None,
-) -> tuple[Tensor, list[dict[str, Tensor]]]:
-    """Take one step of an optimizer on the union of some batches.
-
-    `loss` makes a batch's bound its mean loss; `watch` sees that before it counts, and may raise.
-
-    Returns:
-        The step's loss, and for each batch the terms of its bound, `[B]` each.
-    """
-    optimizer.zero_grad()
-    engine.model.zero_grad()  # what another optimizer left would count in the norm
-    total = torch.zeros((), device=engine.device)
-    terms = []
-    for batch, share in engine.shares(batches):
-        elbo = engine.forward(batch)
-        part = share * loss(elbo)
-        watch(part)
-        engine.backward(part)
-        total += part.detach()
-        terms.append({name: x.detach() for name, x in elbo.terms.items()})
-    engine.update(optimizer, max_grad_norm)
-    return total, terms
-
-
-class LossWatch:
-    """Stops training at a loss that is NaN or infinite.
+class Stepper:
+    """Takes an optimizer's steps; stops training at a loss that is NaN or infinite.
 
     On the CPU that is before the loss reaches the weights. On a GPU it is up to
     `LOOKED_AT_TOGETHER` batches later, but before any checkpoint.
     """
 
-    def __init__(self, optimizer: Optimizer, engine: Engine, where: str = "") -> None:
+    def __init__(
+        self, engine: Engine, optimizer: Optimizer, max_grad_norm: float | None = None
+    ) -> None:
+        self.engine = engine
         self.optimizer = optimizer
-        self.where = where
+        self.max_grad_norm = max_grad_norm
         self.together = 1 if engine.device.type == "cpu" else LOOKED_AT_TOGETHER
         self.losses: list[tuple[int, Tensor]] = []
+
+    def step(
+        self, batches: Sequence[Any], number: int, *loss_options: Any
+    ) -> tuple[Tensor, list[dict[str, Tensor]]]:
+        """Take one step on the union of some batches; `loss_options` are those of `Elbo.loss`.
+
+        Returns:
+            The step's loss, and for each batch the terms of its bound, `[B]` each.
+        """
+        self.optimizer.zero_grad()
+        self.engine.model.zero_grad()  # what another optimizer left would count in the norm
+        total = torch.zeros((), device=self.engine.device)
+        terms = []
+        for batch, share in self.engine.shares(batches):
+            elbo = self.engine.forward(batch)
+            loss = share * elbo.loss(*loss_options)
+            self.watch(loss, number)
+            self.engine.backward(loss)
+            total += loss.detach()
+            terms.append({name: x.detach() for name, x in elbo.terms.items()})
+        self.engine.update(self.optimizer, self.max_grad_norm)
+        return total, terms
 
     def watch(self, loss: Tensor, step: int) -> None:
         """Take a loss into account, and look at the latest if it is time."""
@@ -75,7 +69,7 @@ class LossWatch:
             if not math.isfinite(value):
                 rate = self.optimizer.param_groups[0]["lr"]
                 raise FloatingPointError(
-                    f"the loss is {value} at step {step}{self.where}, with learning rate "
+                    f"the loss is {value} at step {step}, with learning rate "
                     f"{rate:g}: look for NaN in the data, or try a smaller learning rate, "
                     'max_grad_norm (5, say) or, if it was "fp16", precision "bf16" or "fp32"'
                 )
