@@ -173,7 +173,7 @@ class TestKilled:
             ),
         ],
     )
-    def test_optimisers_and_schedules(
+    def test_optimizers_and_schedules(
         self, tmp_path: Path, optimizer: Callable[..., Any], scheduler: Callable[..., Any]
     ) -> None:
         options = {"optimizer": optimizer, "scheduler": scheduler}
@@ -281,6 +281,11 @@ class TestWhatCannotGoOn:
         with pytest.raises(ValueError, match=message):
             run(tmp_path, optimizer=lambda p: Adam(p, lr=0.02), scheduler=scheduler)
 
+    def test_a_scheduler_where_there_was_none(self, tmp_path: Path) -> None:
+        run(tmp_path, epochs=1)
+        with pytest.raises(ValueError, match="of a run without a scheduler: go on without one"):
+            run(tmp_path, scheduler=lambda o: lr_scheduler.CosineAnnealingLR(o, 3))
+
     def test_the_same_optimizer_after_its_rate_was_lowered(self, tmp_path: Path) -> None:
         """As in a notebook, whose cell is run again with more epochs."""
         model = vae()
@@ -304,7 +309,7 @@ class TestWhatCannotGoOn:
         with pytest.raises(ValueError, match=r"another model.*\(11, 7\) there and \(11, 9\)"):
             fit(VAE(9, Z, (11, 6)), [], epochs=4, device="cpu", run_folder=tmp_path)
 
-    def test_another_optimiser(self, tmp_path: Path) -> None:
+    def test_another_optimizer(self, tmp_path: Path) -> None:
         run(tmp_path)
         with pytest.raises(ValueError, match="another optimizer"):
             run(tmp_path, optimizer=SGD)

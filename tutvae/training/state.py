@@ -174,7 +174,7 @@ class TrainingState:
 
         Raises:
             OSError: the folder cannot be made or written to.
-            ValueError: the checkpoint is of another configuration, model, optimiser, data or
+            ValueError: the checkpoint is of another configuration, model, optimizer, data or
                 number of processes.
         """
         if self.folder is None:
@@ -200,10 +200,12 @@ class TrainingState:
         if {name: list(x.shape) for name, x in tensors.items()} != about["shapes"]:
             raise checkpoints.not_ours(path, "its tensors are not those that were saved")
         self._check_hyperparameters(path, about)
+        if self.scheduler and about["scheduler"] is None:
+            raise ValueError(f"{path} is of a run without a scheduler: go on without one")
         checkpoints.set_optimizer_state(self.optimizer, tensors, about["optimizer"])
         if self.scheduler:
             self.scheduler.load_state_dict(about["scheduler"])
-        if self.engine.scaler:
+        if self.engine.scaler and about["scaler"]:
             self.engine.scaler.load_state_dict(about["scaler"])
         self._configuration = about["configuration"]
         self.records, self.step = about["records"], about["step"]
