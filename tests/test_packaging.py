@@ -19,7 +19,6 @@ PYTHONS = [(3, 10), (3, 11), (3, 12), (3, 13)]
 
 # What a Colab machine holds already. Installing the package must change none of it.
 COLAB = {
-    "accelerate": "1.10.1",
     "annotated-types": "0.7.0",
     "datasets": "4.0.0",
     "filelock": "3.19.1",
@@ -41,7 +40,7 @@ COLAB = {
     "tqdm": "4.67.1",
     "typer": "0.19.2",
 }
-HEAVY = ("accelerate", "datasets", "matplotlib", "pandas", "scipy", "seaborn", "sklearn")
+HEAVY = ("datasets", "matplotlib", "pandas", "scipy", "seaborn", "sklearn")
 
 
 def run(*command: object, **options: Any) -> subprocess.CompletedProcess[str]:

@@ -296,7 +296,7 @@ class TestResults:
 
 
 class TestInfo:
-    FACTS: ClassVar = {"tutvae", "python", "torch", "numpy", "accelerate", "tokenizers", "device"}
+    FACTS: ClassVar = {"tutvae", "python", "torch", "numpy", "tokenizers", "device"}
     MACHINE: ClassVar = {"accelerator", "processor", "cores", "threads"}
 
     def test_json(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import accelerate  # noqa: F401  # once, before the forks
 import torch
 
 from tutvae.data.batches.text import Batches, EncodedTexts

@@ -2,19 +2,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from tutvae.data.batches.images import ImageBatches
 from tutvae.data.batches.text import Batches
+from tutvae.data.corpus import Images
 from tutvae.data.tokenization import Tokenizer
 from tutvae.models import VAE, TextVAE
 from tutvae.reviews.grammar import ReviewGrammar
 from tutvae.training import aggressive as module
 from tutvae.training.aggressive import AggressiveRound, fit_aggressively
+from tutvae.training.checkpoints import load_tensors, save_tensors
 from tutvae.training.engine import Engine
+from tutvae.training.loop import fit
+from tutvae.training.step import Stepper
 
 D, Z = 7, 3
 
@@ -126,7 +132,7 @@ class TestStopping:
             ([5], 1, 1),
         ],
     )
-    def test_the_encoder_s_when_a_window_s_mean_no_longer_falls(
+    def test_encoder_updates_stop_when_a_window_s_mean_no_longer_falls(
         self, losses: list[float], limit: int, steps: int
     ) -> None:
         turn: Any = Scripted(losses)
@@ -137,7 +143,7 @@ class TestStopping:
         ("information", "rounds"),
         [([0.5, 0.7, 0.9, 0.8, 1.5], 4), ([0.5, 0.5, 0.6], 2), ([0.1, 0.2, 0.3, 0.4, 0.5], 5)],
     )
-    def test_the_phase_s_when_the_information_no_longer_rises(
+    def test_the_phase_stops_when_the_information_no_longer_rises(
         self, monkeypatch: pytest.MonkeyPatch, information: list[float], rounds: int
     ) -> None:
         values: Iterator[float] = iter(information)
@@ -174,18 +180,96 @@ def test_the_encoder_s_loss_is_told_a_predicted_token() -> None:
     torch.manual_seed(3)
     expected = model(batch).loss(0.5).item() * 23 / batch.predicted_tokens
     optimizer = torch.optim.SGD(model.encoder.parameters(), lr=0.1)
-    turn = module._Turn(Engine(model, "cpu"), "decoder", optimizer, iter([batch]), None)
+    turn = module._Turn(model.decoder, Stepper(Engine(model, "cpu"), optimizer), iter([batch]))
     torch.manual_seed(3)
     assert turn.step(0.5) == pytest.approx(expected, rel=1e-6)
 
 
+class TestRunFolder:
+    ROUNDS: dict[str, Any] = {"round_steps": 3, "max_rounds": 2}  # noqa: RUF012
+
+    @staticmethod
+    def both(folder: Path | None, train: Any, **arguments: Any) -> tuple[Any, Tensor, Any]:
+        """The phase, and training after it; the rounds, the weights and the records."""
+        model = vae()
+        kept: dict[str, Any] = {"run_folder": folder, "configuration": {"seed": 1}}
+        rounds = phase(model, train, **kept, **TestRunFolder.ROUNDS | arguments)
+        history = fit(model, train, epochs=2, device="cpu", **kept)
+        return rounds, weights(model), history.records
+
+    @staticmethod
+    def images() -> ImageBatches:
+        pixels = torch.cat(batches())
+        corpus = Images(pixels, torch.zeros(len(pixels), dtype=torch.int64), 1, D)
+        return ImageBatches(corpus, 4, shuffle=True, seed=5)
+
+    @pytest.mark.parametrize("feed", [batches, images])
+    def test_a_finished_phase_is_not_done_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, feed: Any
+    ) -> None:
+        """And what follows is the same as without an interruption."""
+        expected = self.both(None, feed())
+        model = vae()
+        options = {"run_folder": tmp_path, "configuration": {"seed": 1}}
+        phase(model, feed(), **options, **self.ROUNDS)
+        torch.rand(5)
+        monkeypatch.setattr(module._Turn, "step", None)
+        for _ in range(2):  # from the end of the phase, and of all
+            rounds, trained, records = self.both(tmp_path, feed())
+            assert rounds == expected[0]
+            assert torch.equal(trained, expected[1])
+            assert records == expected[2]
+        assert all(done.seconds > 0 for done in rounds)
+
+    def test_a_phase_that_broke_off_is_done_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        expected = self.both(None, batches())
+
+        def weight(step: int) -> float:
+            if step == 4:
+                raise KeyboardInterrupt
+            return 1.0
+
+        with pytest.raises(KeyboardInterrupt):
+            self.both(tmp_path, batches(), kl_weight=weight)
+        rounds, trained, records = self.both(tmp_path, batches())
+        assert (rounds, records) == (expected[0], expected[2])
+        assert torch.equal(trained, expected[1])
+
+    def test_a_phase_of_another_run_is_refused(self, tmp_path: Path) -> None:
+        self.both(tmp_path, batches())
+        for name in ("configuration.json", "last.safetensors", "best.safetensors"):
+            (tmp_path / name).unlink()
+            with pytest.raises(ValueError, match="another run: its seed is 1, now it is 2"):
+                phase(vae(), run_folder=tmp_path, configuration={"seed": 2})
+
+    def test_a_damaged_phase_is_refused(self, tmp_path: Path) -> None:
+        self.both(tmp_path, batches())
+        path = tmp_path / "aggressive.safetensors"
+        tensors, about = load_tensors(path)
+        save_tensors(path, tensors, {"configuration": about["configuration"]})
+        with pytest.raises(ValueError, match=r"aggressive.safetensors is no whole checkpoint"):
+            self.both(tmp_path, batches())
+
+
 class TestErrors:
+    @pytest.mark.parametrize("norm", [0.0, -1.0, math.nan])
+    def test_a_norm_that_is_not_positive(self, norm: float) -> None:
+        with pytest.raises(ValueError, match="max_grad_norm must be positive"):
+            phase(vae(), max_grad_norm=norm)
+
+    @pytest.mark.parametrize("weight", [-1.0, math.nan])
+    def test_a_kl_weight_that_is_no_weight(self, weight: float) -> None:
+        with pytest.raises(ValueError, match="kl_weight must be a number of at least 0"):
+            phase(vae(), kl_weight=weight)
+
     @pytest.mark.parametrize("name", ["window", "max_encoder_steps", "round_steps", "max_rounds"])
-    def test_numbers_below_one(self, name: str) -> None:
-        with pytest.raises(ValueError, match="at least 1, not"):
+    def test_numbers_below_one_are_refused(self, name: str) -> None:
+        with pytest.raises(ValueError, match=f"{name} must be at least 1"):
             phase(vae(), **{name: 0})
 
-    def test_no_batch(self) -> None:
+    def test_no_batch_is_an_error(self) -> None:
         with pytest.raises(ValueError, match="nothing to train on"):
             phase(vae(), train=[])
 
@@ -193,7 +277,7 @@ class TestErrors:
         with pytest.raises(FloatingPointError, match="at step 0"):
             phase(vae(), train=[torch.full((2, D), math.nan)])
 
-    def test_several_processes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_several_processes_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Two:
             processes = 2
 

@@ -55,7 +55,7 @@ class TestTensors:
         for name, tensor in tensors.items():
             torch.testing.assert_close(loaded[name], tensor.detach(), rtol=0, atol=0)
 
-    def test_no_file(self, tmp_path: Path) -> None:
+    def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
             load_tensors(tmp_path / "none.safetensors")
 
@@ -73,7 +73,7 @@ class TestTensors:
 
 
 class TestWeights:
-    def test_a_missing_and_an_unexpected_one(self, tmp_path: Path) -> None:
+    def test_a_missing_and_an_unexpected_weight(self, tmp_path: Path) -> None:
         weights = {f"model.{k}": x for k, x in nn.Linear(3, 2).state_dict().items()}
         save_tensors(tmp_path / "best.safetensors", weights)
         with pytest.raises(ValueError, match=r"'bias', \(2,\) there and absent in the model"):
@@ -81,7 +81,7 @@ class TestWeights:
         with pytest.raises(ValueError, match=r"4 tensors differ.*'0.weight', absent there"):
             load_weights(nn.Sequential(nn.Linear(3, 2)), tmp_path / "best.safetensors")
 
-    def test_they_come_back_by_themselves(self, tmp_path: Path) -> None:
+    def test_weights_come_back(self, tmp_path: Path) -> None:
         """Also from half the precision; the model keeps its own."""
         model = nn.Linear(3, 2)
         path = tmp_path / "weights.safetensors"
@@ -94,7 +94,7 @@ class TestWeights:
         assert other.weight.dtype == torch.float32
         assert not torch.equal(other.weight, model.weight)
 
-    def test_tied_ones(self, tmp_path: Path) -> None:
+    def test_tied_weights_are_written_once(self, tmp_path: Path) -> None:
         model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
         model[1].weight = model[0].weight
         save_weights(model, tmp_path / "x.safetensors")
@@ -107,7 +107,7 @@ class TestWeights:
         assert torch.equal(other[1].weight, model[0].weight)
         assert other[1].weight is other[0].weight
 
-    def test_tied_ones_that_a_file_holds_twice(self, tmp_path: Path) -> None:
+    def test_tied_weights_that_a_file_holds_twice(self, tmp_path: Path) -> None:
         weight, bias = torch.randn(3, 3), torch.randn(3)
         names = ("0.weight", "1.weight"), ("0.bias", "1.bias")
         twice = {
@@ -119,7 +119,7 @@ class TestWeights:
         load_weights(model, tmp_path / "x.safetensors")
         assert torch.equal(model[0].weight, weight)
 
-    def test_half_the_precision(self, tmp_path: Path) -> None:
+    def test_weights_of_half_the_precision(self, tmp_path: Path) -> None:
         model = nn.BatchNorm1d(3)
         nn.init.normal_(model.weight)
         save_weights(model, tmp_path / "x.safetensors", half=True)
@@ -128,7 +128,7 @@ class TestWeights:
         assert kept["num_batches_tracked"].dtype == torch.int64
         assert torch.equal(kept["weight"].float(), model.weight.half().float())
 
-    def test_which_of_a_folder(self, tmp_path: Path) -> None:
+    def test_the_weights_of_a_folder_are_the_best_there_are(self, tmp_path: Path) -> None:
         """Those of the finished run before the best, and the best before the last."""
         model = nn.Linear(3, 2)
         for value, name in enumerate(("last", "best", "weights")):
@@ -142,7 +142,7 @@ class TestWeights:
             load_weights(other, tmp_path)
             assert other.bias.tolist() == [value, value]
 
-    def test_a_folder_without_any(self, tmp_path: Path) -> None:
+    def test_a_folder_without_weights(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match=r"no checkpoint .*last\.safetensors"):
             load_weights(nn.Linear(3, 2), tmp_path)
 

@@ -16,7 +16,10 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from tutvae.bounds import Elbo
+from tutvae.data.batches.images import ImageBatches
+from tutvae.data.batches.labelled import MixedBatches
 from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
+from tutvae.data.corpus import Images
 from tutvae.models import VAE, LSTMDecoder, LSTMEncoder, TextVAE
 from tutvae.training.engine import Engine, rank_and_world_size
 from tutvae.training.loop import History, fit
@@ -95,6 +98,19 @@ def run(
     )
 
 
+class Listed(list[TextBatch]):
+    """Batches of one's own, which say that they are one of two shares."""
+
+    world_size = 2
+
+
+def unshared() -> list[Any]:
+    """Batches that are the same in every process."""
+    images = Images(torch.zeros(8, D), torch.zeros(8, dtype=torch.int64), 1, D)
+    mixed = MixedBatches(None, documents(), token_budget=30)
+    return [mixed, ImageBatches(images, 4, shuffle=True), [documents().batch()]]
+
+
 def weights(vae: MeanVAE) -> list[float]:
     return torch.cat([p.detach().flatten() for p in vae.parameters()]).tolist()
 
@@ -113,7 +129,7 @@ def main(folder: Path) -> None:
     resumed = mean_vae()
     again = run(resumed, feed(rank, world_size), all_of_it, folder / "run")
     refused = []
-    for shares in (feed(0, 1), [documents().batch()] * (1 + rank)):
+    for shares in (feed(0, 1), Listed([documents().batch()] * (1 + rank)), *unshared()):
         try:
             run(mean_vae(), shares, None)
         except ValueError as error:
@@ -186,21 +202,80 @@ class TestTwoProcesses:
 
     def test_shares_that_are_not_equal_are_refused(self, pair: list[dict[str, Any]]) -> None:
         for process in pair:
-            whole, unequal = process["refused"]
+            whole, unequal, *_ = process["refused"]
             assert "2 processes, for 1 shares" in whole
             assert "have [1, 2] batches" in unequal
 
+    def test_batches_that_every_process_has_alike_are_refused(
+        self, pair: list[dict[str, Any]]
+    ) -> None:
+        """Those with labels, images and plain lists know nothing of shares."""
+        for process in pair:
+            alike = process["refused"][2:]
+            assert len(alike) == 3
+            assert all("2 processes, for 1 shares" in message for message in alike)
+
 
 class TestRank:
-    def test_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_process_alone_is_the_first_of_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("RANK", raising=False)
         monkeypatch.delenv("WORLD_SIZE", raising=False)
         assert rank_and_world_size() == (0, 1)
 
-    def test_as_torchrun_tells_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_rank_and_world_size_are_those_of_torchrun(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("RANK", "2")
         monkeypatch.setenv("WORLD_SIZE", "5")
         assert rank_and_world_size() == (2, 5)
+
+    def test_processes_that_cannot_be_found(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A variable that something left behind is an error at once: nobody would ever come."""
+        for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        with pytest.raises(ValueError, match=r"RANK, MASTER_ADDR, MASTER_PORT is not set: start"):
+            Engine(vae(), "cpu")
+
+
+def test_what_a_user_set_up_with_accelerate_is_left_alone(tmp_path: Path) -> None:
+    """`fit` has no business with it: the package is not even imported."""
+    code = (
+        "import sys, torch\n"
+        "from tutvae.models import VAE\n"
+        "from tutvae.training.loop import fit\n"
+        "fit(VAE(3, 2, (4,)), [torch.ones(2, 3)], epochs=1, device='cpu', precision='bf16')\n"
+        "sys.exit('accelerate' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path).returncode == 0
+
+
+class TestUpdate:
+    def test_a_scaled_loss_makes_the_same_step(self) -> None:
+        """As in fp16, where the gradient is scaled back before it is clipped."""
+        results = []
+        for scale in (None, 1024.0):
+            model = vae()
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            engine = Engine(model, "cpu")
+            if scale is not None:
+                engine.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+            torch.manual_seed(0)
+            engine.backward(engine.forward(rows()).loss())
+            engine.update(optimizer, max_grad_norm=0.5)
+            results.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+        torch.testing.assert_close(*results)
+        assert not torch.equal(results[0], torch.cat([p.flatten() for p in vae().parameters()]))
+
+    def test_a_gradient_that_overflows_makes_no_step(self) -> None:
+        model = vae()
+        engine = Engine(model, "cpu")
+        engine.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        engine.backward(engine.forward(rows()).loss() * 1e38)
+        engine.update(optimizer)
+        assert all(map(torch.equal, model.parameters(), vae().parameters()))
+        assert engine.scaler.get_scale() == 512
 
 
 class TestPrecision:
@@ -218,7 +293,7 @@ class TestPrecision:
         assert model.posterior(rows()).loc.dtype == torch.float32
         assert "forward" not in vars(model)
 
-    def test_one_after_another_in_one_process(self) -> None:
+    def test_precisions_change_from_one_run_to_the_next(self) -> None:
         for precision in ("bf16", "fp32", "bf16"):
             history = fit(vae(), [rows()], epochs=1, device="cpu", precision=precision)
             assert math.isfinite(history["train_kl"][0])
@@ -226,13 +301,13 @@ class TestPrecision:
     @pytest.mark.parametrize(
         ("precision", "message"), [("fp16", "needs a GPU"), ("half", "must be one of")]
     )
-    def test_impossible(self, precision: Any, message: str) -> None:
+    def test_an_impossible_precision_is_refused(self, precision: Any, message: str) -> None:
         with pytest.raises(ValueError, match=message):
             Engine(vae(), "cpu", precision)
 
 
 class TestShares:
-    def test_they_are_the_batches_parts_of_the_examples(self) -> None:
+    def test_a_share_is_the_batch_s_part_of_the_examples(self) -> None:
         engine = Engine(vae(), "cpu")
         batches = [rows(1), rows(4), rows(3)]
         shares = list(engine.shares(batches))

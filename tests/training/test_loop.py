@@ -16,7 +16,8 @@ from tutvae.bounds import Elbo
 from tutvae.data.batches.images import ImageBatches
 from tutvae.data.corpora import digits
 from tutvae.models import VAE
-from tutvae.training.loop import LOOKED_AT_TOGETHER, History, _LossWatch, fit, pick_device
+from tutvae.training.loop import History, fit, pick_device
+from tutvae.training.step import LOOKED_AT_TOGETHER, Stepper
 
 D, Z = 7, 3
 
@@ -170,6 +171,36 @@ def test_training_mode_comes_back_after_validation() -> None:
     assert model.modes == [*[(True, True)] * 3, (False, False)] * 2
 
 
+def test_a_model_is_told_the_step_of_the_schedule() -> None:
+    """Once a step, before its batches, however many those are."""
+    told: list[Any] = []
+
+    class Follower(VAE):
+        def at_step(self, step: int) -> None:
+            told.append(step)
+
+        def forward(self, x: Tensor) -> Elbo:
+            told.append("batch")
+            return super().forward(x)
+
+    asked: list[int] = []
+
+    def schedule(step: int) -> float:
+        asked.append(step)
+        return 1.0
+
+    fit(
+        Follower(D, Z, (5,)),
+        batches(3),
+        epochs=2,
+        accumulation_steps=2,
+        kl_weight=schedule,
+        device="cpu",
+    )
+    assert told == [0, "batch", "batch", 1, "batch", 2, "batch", "batch", 3, "batch"]
+    assert sorted(set(asked)) == [0, 1, 2, 3]
+
+
 class TestHistory:
     def test_columns(self) -> None:
         history = fit(vae(), batches(), epochs=2, valid=batches(1), device="cpu")
@@ -234,7 +265,7 @@ class TestLearningRate:
         ("name", "rates"),
         [("linear", [0.4, 0.3, 0.2, 0.1]), ("cosine", [0.4, 0.341421, 0.2, 0.058579])],
     )
-    def test_lowered_to_zero(self, name: Any, rates: list[float]) -> None:
+    def test_linear_and_cosine_lower_the_rate_to_zero(self, name: Any, rates: list[float]) -> None:
         model = vae()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.4)
         options: dict[str, Any] = {"optimizer": optimizer, "scheduler": name, "device": "cpu"}
@@ -242,7 +273,7 @@ class TestLearningRate:
         assert history["learning_rate"] == pytest.approx(rates, rel=1e-5)
         assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-9)
 
-    def test_halved_after_two_epochs_without_a_better_bound(self) -> None:
+    def test_plateau_halves_the_rate_after_two_epochs_without_a_better_bound(self) -> None:
         model = vae()
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)  # nothing improves
         options: dict[str, Any] = {"optimizer": optimizer, "scheduler": "plateau"}
@@ -274,7 +305,7 @@ class TestEarlyStopping:
         columns = history["valid_reconstruction"], history["valid_kl"]
         return [sum(terms) for terms in zip(*columns, strict=True)]
 
-    def test_it_stops_when_the_best_is_so_long_ago(self) -> None:
+    def test_training_stops_when_the_best_epoch_is_so_long_ago(self) -> None:
         endless = self.valid_bounds(None)
         stopped = self.valid_bounds(2)
         ages = [n - endless.index(min(endless[: n + 1])) for n in range(14)]
@@ -287,6 +318,11 @@ class TestEarlyStopping:
         assert history.best is history.records[totals.index(min(totals))]
         with pytest.raises(ValueError, match="no epoch"):
             _ = History().best
+
+    def test_an_epoch_without_a_bound_is_never_the_best(self) -> None:
+        bounds = [math.nan, 3.0, 2.0, math.nan]
+        history = History({"train_kl": 0.0, "train_reconstruction": bound} for bound in bounds)
+        assert history.best is history.records[2]
 
 
 class TestAccumulation:
@@ -315,14 +351,17 @@ class TestAccumulation:
         for ours, theirs in zip(history.records, expected.records, strict=True):
             assert ours == pytest.approx(theirs)
 
+    @pytest.mark.parametrize("value", [0, -1, 1.5, math.nan])
     @pytest.mark.parametrize("option", ["accumulation_steps", "patience"])
-    def test_less_than_one(self, option: str) -> None:
-        with pytest.raises(ValueError, match=f"{option} must be at least 1"):
-            fitted(**{option: 0})
+    def test_numbers_that_count_nothing(self, option: str, value: float) -> None:
+        with pytest.raises(ValueError, match=f"{option} must be at least 1 and whole, not"):
+            fitted(**{option: value})
 
 
 class TestTensorBoard:
-    def test_it_gets_the_metrics(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_tensorboard_gets_the_metrics(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
         """Those of epochs that are done again replace the earlier ones."""
         written: list[tuple[Any, ...]] = []
 
@@ -347,12 +386,14 @@ class TestTensorBoard:
         ]
         assert written == [("tensorboard", 1), *rows[0], ("tensorboard", 2), *rows[1]]
 
-    def test_not_installed(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_tensorboard_that_is_not_installed(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
         monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
         with pytest.raises(ImportError, match="pip install tensorboard"):
             fitted(run_folder=tmp_path, tensorboard=True)
 
-    def test_it_needs_a_folder(self) -> None:
+    def test_tensorboard_needs_a_folder(self) -> None:
         with pytest.raises(ValueError, match="give run_folder"):
             fitted(tensorboard=True)
 
@@ -377,7 +418,7 @@ class TestBadInput:
         """Or when somebody asks; then each bad one still has its own step."""
         optimizer = torch.optim.SGD(vae().parameters(), lr=0.02)
         engine: Any = SimpleNamespace(device=torch.device("cuda"))
-        losses = _LossWatch(optimizer, engine)
+        losses = Stepper(engine, optimizer)
         for step in range(LOOKED_AT_TOGETHER - 1):
             losses.watch(torch.tensor(math.nan if step in (7, 9) else 1.0), step)
         with pytest.raises(FloatingPointError, match=r"is nan at step 7, .* rate 0\.02"):
@@ -386,6 +427,33 @@ class TestBadInput:
         with pytest.raises(FloatingPointError, match="is inf at step 60"):
             losses.check()
         losses.check()
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    def test_a_validation_bound_that_is_not_finite(self, value: float, tmp_path: Path) -> None:
+        """It is neither recorded nor the best."""
+        bad = batches(1)
+        bad[0][1, 3] = value
+        message = r"valid_reconstruction is (nan|-inf) after epoch 1, at step 3"
+        with pytest.raises(FloatingPointError, match=message):
+            fit(vae(), batches(), epochs=3, valid=bad, device="cpu", run_folder=tmp_path)
+        assert not (tmp_path / "metrics.jsonl").exists()
+        assert not (tmp_path / "best.safetensors").exists()
+
+    @pytest.mark.parametrize("epochs", [-1, 2.5, math.nan, "3"])
+    def test_epochs_that_are_no_number_of_epochs(self, epochs: Any) -> None:
+        with pytest.raises(ValueError, match="epochs must be at least 0 and whole, not"):
+            fit(vae(), batches(), epochs=epochs, device="cpu")
+
+    @pytest.mark.parametrize("name", ["linear", "cosine"])
+    def test_a_schedule_over_no_epochs(self, name: Any) -> None:
+        with pytest.raises(ValueError, match=f"'{name}' lowers the rate over all epochs"):
+            fit(vae(), batches(), epochs=0, scheduler=name, device="cpu")
+
+    @pytest.mark.parametrize("value", [-0.1, math.nan, math.inf])
+    @pytest.mark.parametrize("option", ["kl_weight", "free_bits"])
+    def test_costs_that_are_no_costs(self, option: str, value: float) -> None:
+        with pytest.raises(ValueError, match=f"{option} must be a number of at least 0, not"):
+            fitted(**{option: value})
 
     def test_no_batch(self) -> None:
         with pytest.raises(ValueError, match="no batch"):
@@ -415,7 +483,7 @@ class TestProgress:
 
         return run
 
-    def test_nothing_where_nobody_watches(self, bar: Callable[..., str]) -> None:
+    def test_no_bar_where_nobody_watches(self, bar: Callable[..., str]) -> None:
         assert bar() == ""
 
     def test_a_bar_on_a_terminal(

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock, Timeout
+from torch import nn
 
+from tutvae.training.checkpoints import save_weights
 from tutvae.training.run_folder import RunFolder, locked
 
 
@@ -21,6 +23,30 @@ class TestOpen:
         RunFolder(tmp_path).open({"seed": 3})
         with pytest.raises(ValueError, match=r"holds another run: its (seed|rate) is"):
             RunFolder(tmp_path).open(other)
+
+    def test_weights_that_do_not_say_whose_they_are(self, tmp_path: Path) -> None:
+        """Beside a configuration they are its run's; without one they might be anybody's."""
+        folder = RunFolder(tmp_path)
+        folder.open({"seed": 3})
+        save_weights(nn.Linear(2, 3), folder.weights)
+        folder.open({"seed": 3})
+        folder.configuration.unlink()
+        with pytest.raises(ValueError, match=r"no configuration.json that says which: put that"):
+            folder.open({"seed": 3})
+
+    def test_weights_of_another_run(self, tmp_path: Path) -> None:
+        folder = RunFolder(tmp_path)
+        folder.open({"seed": 3})
+        save_weights(nn.Linear(2, 3), folder.weights, configuration={"seed": 3})
+        folder.open({"seed": 3})
+        folder.configuration.unlink()
+        with pytest.raises(ValueError, match=r"weights.safetensors holds another run: its seed"):
+            folder.open({"seed": 4})
+
+    def test_a_record_without_a_configuration(self, tmp_path: Path) -> None:
+        RunFolder(tmp_path).record.touch()
+        with pytest.raises(ValueError, match=r"no configuration.json that says which"):
+            RunFolder(tmp_path).open({"seed": 3})
 
     def test_it_sweeps_up_after_a_kill(self, tmp_path: Path) -> None:
         for name in (".last.safetensors.x1", ".best.safetensors.y", ".metrics.jsonl.z", ".mine"):
@@ -58,11 +84,11 @@ class TestClearing:
                 "weights.safetensors",
             ]
 
-    def test_everything(self, folder: RunFolder) -> None:
+    def test_clearing_leaves_only_what_is_not_the_run_s(self, folder: RunFolder) -> None:
         folder.clear()
         assert [path.name for path in folder.path.iterdir()] == ["mine"]
 
-    def test_of_another_run(self, folder: RunFolder) -> None:
+    def test_a_cleared_folder_is_of_no_run(self, folder: RunFolder) -> None:
         assert folder.is_of_another({"seed": 4})
         assert not folder.is_of_another({"seed": 3})
         folder.clear()
@@ -70,7 +96,7 @@ class TestClearing:
 
 
 class TestLocking:
-    def test_one_at_a_time(self, tmp_path: Path) -> None:
+    def test_one_run_at_a_time_holds_the_lock(self, tmp_path: Path) -> None:
         """Another handle on the file is as good as another process."""
         folder = tmp_path / "runs" / "one"
         with locked(folder):
@@ -82,7 +108,18 @@ class TestLocking:
         with locked(folder):
             pass
 
-    def test_an_error_lets_go(self, tmp_path: Path) -> None:
+    def test_who_holds_it_may_take_it_again(self, tmp_path: Path) -> None:
+        """And lets go of it once, at the end."""
+        other = FileLock(tmp_path / ".lock", timeout=0)
+        with locked(tmp_path):
+            with locked(tmp_path / "x" / ".."):
+                pass
+            with pytest.raises(Timeout):
+                other.acquire()
+        with other:
+            pass
+
+    def test_an_error_lets_go_of_the_lock(self, tmp_path: Path) -> None:
         """Even while its traceback is kept, as a notebook does."""
         with pytest.raises(KeyError) as caught, locked(tmp_path):
             raise KeyError
@@ -90,7 +127,7 @@ class TestLocking:
         with FileLock(tmp_path / ".lock", timeout=0):
             pass
 
-    def test_a_folder_that_cannot_be(self, tmp_path: Path) -> None:
+    def test_a_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         with (
             pytest.raises(OSError, match=r"file/run could not be written"),

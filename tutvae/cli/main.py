@@ -15,7 +15,7 @@ import typer
 from tutvae.cli import runs as of_runs
 from tutvae.cli.console import AsJson, Debug, note, readable_errors, show
 
-SHOWN_VERSIONS = ("torch", "numpy", "accelerate", "tokenizers")
+SHOWN_VERSIONS = ("torch", "numpy", "tokenizers")
 
 app = typer.Typer(
     help="Variational autoencoders for text: train recorded experiments and use their models.",

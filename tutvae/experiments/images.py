@@ -129,7 +129,7 @@ class ImageExperiment(Experiment):
             **self.training.build(model),
             **context.of_fit(),
         )
-        save_weights(model, context.folder.weights)
+        save_weights(model, context.folder.weights, configuration=context.identity)
         return {
             "train_seconds": round(history.seconds, 1),
             "examples_per_second": round(len(data.train) * len(history) / history.seconds),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any, ClassVar, Literal
@@ -31,7 +29,7 @@ from tutvae.experiments.sections import Context, Count, Run, Section, Seed, Seed
 from tutvae.models.text_vae import LanguageModel, TextVAE, initialise_encoder
 from tutvae.reviews.grammar import Reviews
 from tutvae.training.aggressive import fit_aggressively
-from tutvae.training.checkpoints import load_weights, save_weights, write_or_explain
+from tutvae.training.checkpoints import load_weights, save_weights
 from tutvae.training.engine import rank_and_world_size
 from tutvae.training.loop import History, fit, is_watched
 from tutvae.training.run_folder import RunFolder
@@ -161,7 +159,7 @@ class TextExperiment(Sweep):
         if isinstance(model, TextVAE) and self.initialisation is not None:
             outcome["initialisation_seconds"] = round(self._initialise(model, data, context), 1)
         if isinstance(model, TextVAE) and self.training.aggressive is not None:
-            outcome["aggressive"] = self._first_phase(model, data, context.folder)
+            outcome["aggressive"] = self._first_phase(model, data, context)
             steps_before = outcome["aggressive"]["decoder_steps"]
         train = self.training.batches(data.train, self.seed or 0)
         history = fit(
@@ -172,7 +170,7 @@ class TextExperiment(Sweep):
             **context.of_fit(),
         )
         outcome |= _about_training(model, history, data)
-        outcome |= self._keep(model, data, history, context.folder)
+        outcome |= self._keep(model, data, history, context)
         outcome["reports"] = {
             split: significant(
                 self.measure(model, data, split, progress=context.progress).to_dict(), REPORT_DIGITS
@@ -233,42 +231,40 @@ class TextExperiment(Sweep):
         initialise_encoder(model, language_model)
         return history.seconds
 
-    def _first_phase(
-        self, model: TextVAE, data: EncodedCorpus, folder: RunFolder
-    ) -> dict[str, Any]:
-        """Train aggressively, unless `fit` goes on from later; return what that achieved."""
-        if folder.last.exists():
-            found: dict[str, Any] = json.loads(folder.aggressive.read_text(encoding="utf-8"))
-            return found
-        start = time.perf_counter()
+    def _first_phase(self, model: TextVAE, data: EncodedCorpus, context: Context) -> dict[str, Any]:
+        """Train aggressively, unless that is done; return what it achieved."""
         train = self.training.batches(data.train, self.seed or 0)
-        options = self.training.build_aggressive(model, train)
-        rounds = fit_aggressively(model, train, valid=_in_order(data.valid), **options)
+        rounds = fit_aggressively(
+            model,
+            train,
+            valid=_in_order(data.valid),
+            run_folder=context.folder.path,
+            configuration=context.identity,
+            **self.training.build_aggressive(model, train),
+        )
         information = [done.mutual_information for done in rounds]
-        phase = {
-            "seconds": round(time.perf_counter() - start, 1),
+        return {
+            "seconds": round(sum(done.seconds for done in rounds), 1),
             "decoder_steps": sum(done.decoder_steps for done in rounds),
             "encoder_steps": sum(done.encoder_steps for done in rounds),
             "mutual_information": significant(information, CURVE_DIGITS),
         }
-        write_or_explain(folder.aggressive, json.dumps(phase, allow_nan=False).encode())
-        return phase
 
     def _keep(
         self,
         model: LanguageModel | TextVAE,
         data: EncodedCorpus,
         history: History,
-        folder: RunFolder,
+        context: Context,
     ) -> dict[str, Any]:
         """Keep tokenizer and weights; tell which epoch's, where these are the best ones."""
         chosen: dict[str, Any] = {}
         if self.training.weights == "best":
-            load_weights(model, folder.best)
+            load_weights(model, context.folder.best)
             chosen["best_epoch"] = history.best["epoch"]
         if rank_and_world_size()[0] == 0:
-            data.tokenizer.save(folder.tokenizer)
-            save_weights(model, folder.weights)
+            data.tokenizer.save(context.folder.tokenizer)
+            save_weights(model, context.folder.weights, configuration=context.identity)
         return chosen
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -15,8 +18,12 @@ from tutvae.data.batches.text import TextBatch
 from tutvae.evaluation.diagnostics import mutual_information
 from tutvae.evaluation.report import aggregated, encode
 from tutvae.models.protocols import LatentVariableModel
+from tutvae.training import checkpoints
 from tutvae.training.engine import Engine, Precision
 from tutvae.training.loop import pick_device
+from tutvae.training.run_folder import RunFolder, locked
+from tutvae.training.state import can_resume
+from tutvae.training.step import Stepper, check_loss_options, check_whole
 
 
 @dataclass(frozen=True)
@@ -27,11 +34,13 @@ class AggressiveRound:
         decoder_steps: updates of the decoder.
         encoder_steps: updates of the encoder.
         mutual_information: between validation examples and codes afterwards, in nats.
+        seconds: the time that it took.
     """
 
     decoder_steps: int
     encoder_steps: int
     mutual_information: float
+    seconds: float = field(default=0.0, compare=False)
 
 
 def fit_aggressively(
@@ -49,6 +58,8 @@ def fit_aggressively(
     max_grad_norm: float | None = None,
     precision: Precision = "fp32",
     device: torch.device | str | None = None,
+    run_folder: str | Path | None = None,
+    configuration: Mapping[str, Any] | None = None,
 ) -> list[AggressiveRound]:
     """Train until the code holds what it can, before `fit` trains encoder and decoder together.
 
@@ -57,13 +68,14 @@ def fit_aggressively(
     alone is updated until its loss stops falling, and only then, once, the decoder. That ends
     when the mutual information between validation examples and codes stops rising.
 
-    The same random state gives the same phase. It keeps no checkpoints: a run that is killed
-    meanwhile does it again.
+    The same random state gives the same phase. With a `run_folder` a finished phase is not done
+    again: the same call returns to its end. A phase that is killed meanwhile begins anew.
 
     Args:
         model: with an `encoder` and a `decoder`, such as `TextVAE` or `VAE`. It is moved to
             `device`.
-        train: the batches, iterated over anew as often as needed.
+        train: the batches, iterated over anew as often as needed; those that know their place
+            in an epoch are in the end where they were before.
         valid: batches to measure the mutual information on, of at most 2,048 of their examples.
         encoder_optimizer: updates the encoder's parameters.
         decoder_optimizer: updates the decoder's.
@@ -76,82 +88,94 @@ def fit_aggressively(
         max_grad_norm: see `fit`.
         precision: see `fit`.
         device: the fastest at hand by default.
+        run_folder: keeps the finished phase; the same folder that `fit` is given.
+        configuration: the same that `fit` is given.
 
     Returns:
         What happened, an entry a measurement; only the last one may not have risen.
 
     Raises:
+        BlockingIOError: another process trains in the run folder.
         FloatingPointError: the loss became NaN or infinite.
-        ValueError: a number of steps or rounds is below 1, there is no batch, or several
-            processes are at work.
+        OSError: the run folder cannot be written to.
+        ValueError: an option is impossible, there is no batch, several processes are at work, or
+            the run folder is that of another run.
 
     Source: He et al. (2019), algorithm 1.
     """
-    steps = (window, max_encoder_steps, round_steps, max_rounds)
-    if min(steps) < 1:
-        raise ValueError(
-            "window, max_encoder_steps, round_steps and max_rounds must be at least 1, "
-            f"not {', '.join(map(str, steps))}"
-        )
+    limits = {"max_encoder_steps": max_encoder_steps, "max_rounds": max_rounds}
+    check_whole(1, window=window, round_steps=round_steps, **limits)
+    check_loss_options(max_grad_norm, kl_weight)
     schedule = kl_weight if callable(kl_weight) else lambda step: kl_weight
-    engine = Engine(cast(nn.Module, model), pick_device() if device is None else device, precision)
+    network = cast(nn.Module, model)
+    engine = Engine(network, pick_device() if device is None else device, precision)
     if engine.processes > 1:
         raise ValueError("aggressive training runs in one process: start it without torchrun")
-    batches = _without_end(train)
-    encoder = _Turn(engine, "decoder", encoder_optimizer, batches, max_grad_norm)
-    decoder = _Turn(engine, "encoder", decoder_optimizer, batches, max_grad_norm)
-    rounds: list[AggressiveRound] = []
-    while len(rounds) < max_rounds and _still_rising(rounds):
-        encoder_steps = 0
-        model.train()
-        for _ in range(round_steps):
-            weight = schedule(decoder.steps)
-            encoder_steps += _train_until_flat(encoder, weight, window, max_encoder_steps)
-            decoder.step(weight)
-        information = mutual_information(aggregated(encode(model, valid)))
-        rounds.append(AggressiveRound(round_steps, encoder_steps, information))
+    folder = None if run_folder is None else RunFolder(run_folder)
+    with nullcontext() if folder is None else locked(folder.path):
+        own = {} if folder is None else folder.open(configuration)
+        if folder is not None and folder.aggressive.exists():
+            return _finished_before(folder.aggressive, network)
+        feed: Any = train if can_resume(train) else None
+        place = feed.state_dict() if feed is not None else None
+        batches = _without_end(train)
+        encoder, decoder = (
+            _Turn(getattr(model, frozen), Stepper(engine, optimizer, max_grad_norm), batches)
+            for frozen, optimizer in (
+                ("decoder", encoder_optimizer),
+                ("encoder", decoder_optimizer),
+            )
+        )
+        rounds: list[AggressiveRound] = []
+        while len(rounds) < max_rounds and _still_rising(rounds):
+            model.train()
+            began = time.perf_counter()
+            encoder_steps = 0
+            for _ in range(round_steps):
+                weight = schedule(decoder.steps)
+                encoder_steps += _train_until_flat(encoder, weight, window, max_encoder_steps)
+                decoder.step(weight)
+            information = mutual_information(aggregated(encode(model, valid)))
+            seconds = time.perf_counter() - began
+            rounds.append(AggressiveRound(round_steps, encoder_steps, information, seconds))
+        if feed is not None:
+            feed.load_state_dict(place)
+        if folder is not None:
+            about = {"configuration": own, "rounds": list(map(asdict, rounds))}
+            about["random"] = checkpoints.random_state()
+            checkpoints.save_tensors(folder.aggressive, checkpoints.model_tensors(network), about)
     return rounds
+
+
+def _finished_before(path: Path, model: nn.Module) -> list[AggressiveRound]:
+    """Return to the end of a phase that was finished before."""
+    tensors, about = checkpoints.load_tensors(path)
+    checkpoints.set_weights(model, checkpoints.model_weights(tensors), str(path))
+    try:
+        checkpoints.set_random_state(about["random"])
+        return [AggressiveRound(**done) for done in about["rounds"]]
+    except (KeyError, TypeError) as error:
+        raise checkpoints.not_ours(path, repr(error)) from error
 
 
 class _Turn:
     """Updates one half of a model while the other stays as it is."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        frozen: str,
-        optimizer: Optimizer,
-        batches: Iterator[Any],
-        max_grad_norm: float | None,
-    ) -> None:
-        self.engine = engine
-        self.frozen: nn.Module = getattr(engine.model, frozen)
-        self.stepper = engine.prepare(optimizer)
+    def __init__(self, frozen: nn.Module, stepper: Stepper, batches: Iterator[Any]) -> None:
+        self.frozen = frozen
+        self.stepper = stepper
         self.batches = batches
-        self.max_grad_norm = max_grad_norm
         self.steps = 0
 
     def step(self, kl_weight: float) -> float:
         """Take one step on the next batch; return its loss in nats a predicted token."""
-        (batch, _), *_ = self.engine.shares([next(self.batches)])
-        # The other half's gradients would cost time, and those of its last turn would count in
-        # the norm.
-        self.engine.model.zero_grad()
-        self.frozen.requires_grad_(False)
+        batch = next(self.batches)
+        self.frozen.requires_grad_(False)  # its gradients would cost time
         try:
-            loss = self.engine.forward(batch).loss(kl_weight)
-            if not math.isfinite(loss.item()):
-                raise FloatingPointError(
-                    f"the loss is {loss.item()} in aggressive training, at step {self.steps} of "
-                    f"the half other than the {type(self.frozen).__name__}: try a smaller "
-                    "learning rate or max_grad_norm"
-                )
-            self.engine.backward(loss)
+            loss, _ = self.stepper.step([batch], self.steps, kl_weight)
         finally:
             self.frozen.requires_grad_(True)
-        if self.max_grad_norm is not None:
-            self.engine.clip(self.max_grad_norm)
-        self.stepper.step()
+        self.stepper.check()
         self.steps += 1
         tokens = batch.predicted_tokens if isinstance(batch, TextBatch) else len(batch)
         return loss.item() * len(batch) / tokens

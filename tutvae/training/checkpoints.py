@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from torch import Tensor, nn
 from tutvae.data.readers.files import write_beside
 
 LAST, BEST = "last.safetensors", "best.safetensors"  # in a run folder
-WEIGHTS = "weights.safetensors"  # there, too: a model's state dict and nothing else
-ABOUT = "tutvae"  # the entry of a safetensors file's metadata
+WEIGHTS = "weights.safetensors"  # there, too: a model's state dict alone
+ABOUT = "tutvae"  # the entry of a checkpoint's metadata
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], about: Any = None) -> None:
@@ -30,12 +31,11 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], about: Any = N
         about: numbers, strings, None, lists and mappings of them.
 
     Raises:
-        OSError: the folder cannot be written to, or the disk is full; what was there before
-            stays.
+        OSError: it cannot be written; what was there before stays.
         TypeError: `about` holds something else, or a value is no tensor.
     """
-    content = safetensors.torch.save(_apart(tensors), {ABOUT: json.dumps(_packed(about))})
-    write_or_explain(Path(path), content)
+    metadata = {ABOUT: json.dumps(_to_json(about))}
+    write_or_explain(Path(path), safetensors.torch.save(_independent(tensors), metadata))
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], Any]:
@@ -45,32 +45,49 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], Any]:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged or was not written by `save_tensors`.
     """
-    tensors, metadata = _read(path)
-    if ABOUT not in metadata:
-        raise ValueError(f"{path} is no whole checkpoint of this package: it holds tensors alone")
-    return tensors, _unpacked(json.loads(metadata[ABOUT]))
+    with _opened(path) as file:
+        return _tensors(file), _about(path, file.metadata())
 
 
-def save_weights(model: nn.Module, path: str | Path, *, half: bool = False) -> None:
-    """Write a model's state dict, and nothing else, into a safetensors file.
+def configuration_of(path: str | Path) -> dict[str, Any] | None:
+    """Read which run a checkpoint, or a file of weights, is of; None if it does not say."""
+    try:
+        with _opened(path) as file:
+            metadata = file.metadata() or {}
+        about = _about(path, metadata) if ABOUT in metadata else metadata
+        found = about["configuration"]
+        return dict(json.loads(found) if isinstance(found, str) else found)
+    except (KeyError, TypeError, ValueError):
+        return None  # whoever reads all of it is told what is wrong
+
+
+def save_weights(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    half: bool = False,
+    configuration: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a model's state dict into a safetensors file.
 
     Args:
         model: on any device. Tied weights are written once.
         path: the file. It is replaced in one move, once the new one is whole.
         half: write 16 bits a weight (fp16).
+        configuration: of the run that the weights are of; see `RunFolder.open`.
 
     Raises:
-        OSError: the folder cannot be written to, or the disk is full; what was there before
-            stays.
+        OSError: it cannot be written; what was there before stays.
 
     Source: chapter 10.
     """
     state = model.state_dict()
     first = _first_names(state)
-    tensors = _apart({name: x for name, x in state.items() if first[name] == name})
+    tensors = _independent({name: x for name, x in state.items() if first[name] == name})
     if half:
         tensors = {n: x.half() if x.is_floating_point() else x for n, x in tensors.items()}
-    write_or_explain(Path(path), safetensors.torch.save(tensors))
+    metadata = None if configuration is None else {"configuration": json.dumps(dict(configuration))}
+    write_or_explain(Path(path), safetensors.torch.save(tensors, metadata))
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
@@ -92,8 +109,14 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     if path.is_dir():
         there = [path / name for name in (WEIGHTS, BEST, LAST) if (path / name).exists()]
         path = there[0] if there else path / LAST
-    tensors, metadata = _read(path)
-    set_weights(model, model_weights(tensors) if ABOUT in metadata else tensors, str(path))
+    with _opened(path) as file:
+        tensors, is_checkpoint = _tensors(file), ABOUT in (file.metadata() or {})
+    set_weights(model, model_weights(tensors) if is_checkpoint else tensors, str(path))
+
+
+def model_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """A model's state dict as the tensors of a checkpoint."""
+    return {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
 
 
 def model_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -125,61 +148,69 @@ def set_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> 
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], Any]:
-    """Take an optimiser's state apart: tensors by name, and the rest for JSON."""
+    """Divide an optimizer's state into tensors by name, and the rest for JSON."""
     state = optimizer.state_dict()
     tensors: dict[str, Tensor] = {}
     rest: dict[int, dict[str, Any]] = {}
     for index, values in state["state"].items():
         rest[index] = {k: v for k, v in values.items() if not isinstance(v, Tensor)}
-        found = {k: v for k, v in values.items() if isinstance(v, Tensor)}
-        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in found.items()}
-    return tensors, {"state": rest, "param_groups": state["param_groups"]}
+        found = values.keys() - rest[index].keys()
+        tensors |= {f"optimizer.{index}.{name}": values[name] for name in found}
+    return tensors, state | {"state": rest}
 
 
 def set_optimizer_state(
     optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], rest: Any
 ) -> None:
-    """Put together what `optimizer_state` took apart.
+    """Restore what `optimizer_state` returned.
 
     Raises:
-        ValueError: the state is that of other parameters or another kind of optimiser.
+        ValueError: the state is that of other parameters or another kind of optimizer.
     """
     for name, tensor in tensors.items():
-        kind, _, place = name.partition(".")
-        if kind == "optimizer":
-            index, _, entry = place.partition(".")
+        if name.startswith("optimizer."):
+            _, index, entry = name.split(".", 2)
             rest["state"][int(index)][entry] = tensor
     known = [set(group) for group in optimizer.state_dict()["param_groups"]]
     if known != [set(group) for group in rest["param_groups"]]:
         raise ValueError(
-            "the checkpoint is of another optimiser: resume with the one the run was started with"
+            "the checkpoint is of another optimizer: resume with the one the run was started with"
         )
     optimizer.load_state_dict(rest)
 
 
+def hyperparameters(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """What was chosen for each group of an optimizer's parameters, ready for JSON."""
+    other = ("params", "initial_lr", "foreach", "fused", "capturable", "differentiable")
+    return [
+        {k: list(v) if isinstance(v, tuple) else v for k, v in group.items() if k not in other}
+        for group in optimizer.param_groups
+    ]
+
+
 def random_state() -> dict[str, Any]:
     """All of this process's random states, ready for JSON: torch's, numpy's and Python's."""
-    states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state()
-    if torch.backends.mps.is_available():
-        states["mps"] = torch.mps.get_rng_state()
-    packed: dict[str, Any] = {name: state.tolist() for name, state in states.items()}
+    states: dict[str, Any] = {name: x.get_rng_state().tolist() for name, x in _devices().items()}
     kind, keys, *rest = np.random.get_state()
-    return packed | {"numpy": [kind, np.asarray(keys).tolist(), *rest], "python": random.getstate()}
+    return states | {"numpy": [kind, np.asarray(keys).tolist(), *rest], "python": random.getstate()}
 
 
 def set_random_state(state: Mapping[str, Any]) -> None:
-    """Return to the random states that `random_state` told."""
-    torch.set_rng_state(torch.tensor(state["cpu"], dtype=torch.uint8))
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(torch.tensor(state["cuda"], dtype=torch.uint8))
-    if "mps" in state and torch.backends.mps.is_available():
-        torch.mps.set_rng_state(torch.tensor(state["mps"], dtype=torch.uint8))
+    """Restore what `random_state` returned."""
+    for name, device in _devices().items():
+        if name in state:
+            device.set_rng_state(torch.tensor(state[name], dtype=torch.uint8))
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
+
+
+def _devices() -> dict[str, Any]:
+    """What has a random state in torch."""
+    there = {"cpu": True, "cuda": torch.cuda.is_available()}
+    there["mps"] = torch.backends.mps.is_available()
+    return {name: getattr(torch, name) if name != "cpu" else torch for name in there if there[name]}
 
 
 def write_or_explain(path: Path, content: bytes) -> None:
@@ -198,16 +229,37 @@ def not_written(path: Path, error: OSError) -> OSError:
     )
 
 
-def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata of a safetensors file."""
+def not_ours(path: str | Path, why: str) -> ValueError:
+    """The one error for a checkpoint from which nothing can go on."""
+    return ValueError(
+        f"{path} is no whole checkpoint of this package ({why}): choose another folder, or remove "
+        "the file to begin anew"
+    )
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
+    """A safetensors file."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, file.metadata() or {}
+            yield file
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is no whole checkpoint of this package ({error})") from error
+        raise not_ours(path, str(error)) from error
+
+
+def _tensors(file: Any) -> dict[str, Tensor]:
+    """All the tensors of an open file."""
+    return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def _about(path: str | Path, metadata: Mapping[str, str] | None) -> Any:
+    """What `save_tensors` was told about the tensors of a file."""
+    try:
+        return _from_json(json.loads((metadata or {})[ABOUT]))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise not_ours(path, f"its metadata is not ours: {error!r}") from error
 
 
 def _first_names(state: Mapping[str, Tensor]) -> dict[str, str]:
@@ -218,23 +270,23 @@ def _first_names(state: Mapping[str, Tensor]) -> dict[str, str]:
     }
 
 
-def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _independent(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies on the CPU: tied weights share their memory, which the format forbids."""
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
 
 
-def _packed(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     """Make mappings whose keys are no strings fit for JSON."""
     if isinstance(value, Mapping):
-        items = [[key, _packed(entry)] for key, entry in value.items()]
+        items = [[key, _to_json(entry)] for key, entry in value.items()]
         plain = all(isinstance(key, str) for key in value)
         return dict(items) if plain else {"__items__": items}
-    return [_packed(entry) for entry in value] if isinstance(value, (list, tuple)) else value
+    return [_to_json(entry) for entry in value] if isinstance(value, (list, tuple)) else value
 
 
-def _unpacked(value: Any) -> Any:
-    """Undo `_packed`; tuples stay lists."""
+def _from_json(value: Any) -> Any:
+    """Undo `_to_json`; tuples stay lists."""
     if isinstance(value, dict):
         items = value["__items__"] if "__items__" in value else value.items()
-        return {key: _unpacked(entry) for key, entry in items}
-    return [_unpacked(entry) for entry in value] if isinstance(value, list) else value
+        return {key: _from_json(entry) for key, entry in items}
+    return [_from_json(entry) for entry in value] if isinstance(value, list) else value

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from operator import length_hint
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import (
     CosineAnnealingLR,
@@ -24,13 +25,11 @@ from tutvae.bounds import FreeBitsPer
 from tutvae.evaluation.report import mean_terms
 from tutvae.models.protocols import TrainableModel
 from tutvae.training.engine import Engine, Precision
-from tutvae.training.run_folder import RunFolder
+from tutvae.training.run_folder import RunFolder, locked
 from tutvae.training.state import TrainingState, best_record, bound_of
+from tutvae.training.step import Stepper, check_loss_options, check_whole
 
 SchedulerName = Literal["plateau", "linear", "cosine"]
-
-# Losses on a GPU that are looked at together, because each look waits for it.
-LOOKED_AT_TOGETHER = 50
 
 
 class History:
@@ -91,7 +90,7 @@ def pick_device() -> torch.device:
 
 
 def is_watched(progress: bool | None = None) -> bool:
-    """Whether to show a progress bar: as told, else if standard error is a terminal."""
+    """Whether to show a progress bar: if asked for, or else if standard error is a terminal."""
     return sys.stderr.isatty() if progress is None else progress
 
 
@@ -135,7 +134,8 @@ def fit(
         scheduler: changes the optimizer's learning rate after every epoch. "linear" and
             "cosine" lower it to zero over all epochs; "plateau" halves it after two epochs in a
             row without a better bound.
-        kl_weight: factor of the KL term, or a function from the step (0, 1, ...) to it.
+        kl_weight: factor of the KL term, or a function from the step (0, 1, ...) to it. A model
+            with a method `at_step` is told the same step before its batches.
         free_bits: nats of KL that come at no cost; see `Elbo.loss`.
         free_bits_per: whose KL that is: each "dimension", the "total", or each "example".
         max_grad_norm: a longer gradient is scaled down to this norm, which keeps recurrent
@@ -156,15 +156,23 @@ def fit(
         The terms of the bound after every epoch.
 
     Raises:
-        FloatingPointError: the loss became NaN or infinite; the message names the step.
+        BlockingIOError: another process trains in the run folder.
+        FloatingPointError: the loss, or a bound on the validation set, became NaN or infinite;
+            the message names the step.
         OSError: the run folder cannot be written to, or the disk is full; its last checkpoint
             is whole.
         ValueError: `train` holds no batch, an option is impossible, or the run folder is that
-            of another run.
+            of another run, or of one with another optimizer or learning rate.
 
     Source: Kingma & Welling (2014), algorithm 1. Chapter 1 writes the loop out.
     """
-    _check_options(max_grad_norm, accumulation_steps, patience, tensorboard and not run_folder)
+    check_whole(0, epochs=epochs)
+    check_whole(1, accumulation_steps=accumulation_steps)
+    if patience is not None:
+        check_whole(1, patience=patience)
+    check_loss_options(max_grad_norm, kl_weight, free_bits)
+    if tensorboard and run_folder is None:
+        raise ValueError("tensorboard=True writes into the run folder: give run_folder as well")
     network = cast(nn.Module, model)
     engine = Engine(network, pick_device() if device is None else device, precision)
     optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=1e-3)
@@ -173,70 +181,32 @@ def fit(
     schedule = kl_weight if callable(kl_weight) else lambda step: kl_weight
     folder = None if run_folder is None else RunFolder(run_folder, tensorboard=tensorboard)
     state = TrainingState(network, optimizer, scheduler, train, engine, folder, checkpoint_minutes)
-    state.resume(configuration)
-    stepper = engine.prepare(optimizer)
-    losses = _LossWatch(optimizer, engine)
-    bar = _bar(state, epochs, is_watched(progress) and engine.rank == 0)
-    while len(state.records) < epochs and not _out_of_patience(state.records, patience):
-        model.train()
-        for batches in state.steps(accumulation_steps):
-            weight = schedule(state.step)
-            optimizer.zero_grad()
-            for batch, share in engine.shares(batches):
-                elbo = engine.forward(batch)
-                loss = share * elbo.loss(weight, free_bits, free_bits_per)
-                losses.watch(loss, state.step)
-                engine.backward(loss)
-                state.add_terms(elbo.terms)
-            if max_grad_norm is not None:
-                engine.clip(max_grad_norm)
-            stepper.step()
-            state.step += 1
-            bar.update(len(batches))
-            if state.save_is_due:
-                losses.check()
-                state.save()
-        losses.check()
-        record = _record(state, schedule)
-        if valid is not None:
-            record |= _measure(model, valid, engine)
-        _step_scheduler(scheduler, record)
-        state.end_epoch(record)
-        bar.set_postfix({name: f"{record[name]:.2f}" for name in record if name.endswith("kl")})
-    bar.close()
+    stepper = Stepper(engine, optimizer, max_grad_norm)
+    with locked(folder.path) if folder and engine.rank == 0 else nullcontext():
+        state.resume(configuration)
+        bar = _bar(state, epochs, is_watched(progress) and engine.rank == 0)
+        while len(state.records) < epochs and not _out_of_patience(state.records, patience):
+            model.train()
+            for batches in state.steps(accumulation_steps):
+                if hasattr(model, "at_step"):
+                    model.at_step(state.step)
+                loss_options = schedule(state.step), free_bits, free_bits_per
+                _, terms = stepper.step(batches, state.step, *loss_options)
+                state.add_step(terms)
+                bar.update(len(batches))
+                if state.save_is_due:
+                    stepper.check()
+                    state.save()
+            stepper.check()
+            record = _record(state, schedule)
+            if valid is not None:
+                record |= _measure(model, valid, engine)
+            _check_finite(record)
+            _step_scheduler(scheduler, record)
+            state.end_epoch(record)
+            bar.set_postfix({k: f"{x:.2f}" for k, x in record.items() if k.endswith("kl")})
+        bar.close()
     return History(state.records, state.seconds)
-
-
-class _LossWatch:
-    """Stops training at a loss that is NaN or infinite.
-
-    On the CPU that is before the loss reaches the weights. On a GPU it is up to
-    `LOOKED_AT_TOGETHER` batches later, but before any checkpoint.
-    """
-
-    def __init__(self, optimizer: Optimizer, engine: Engine) -> None:
-        self.optimizer = optimizer
-        self.together = 1 if engine.device.type == "cpu" else LOOKED_AT_TOGETHER
-        self.losses: list[tuple[int, Tensor]] = []
-
-    def watch(self, loss: Tensor, step: int) -> None:
-        """Take a loss into account, and look at the latest if it is time."""
-        self.losses.append((step, loss.detach()))
-        if len(self.losses) >= self.together:
-            self.check()
-
-    def check(self) -> None:
-        """Look at all losses that were not looked at yet."""
-        seen, self.losses = self.losses, []
-        values = torch.stack([loss for _, loss in seen]).tolist() if seen else []
-        for (step, _), value in zip(seen, values, strict=True):
-            if not math.isfinite(value):
-                rate = self.optimizer.param_groups[0]["lr"]
-                raise FloatingPointError(
-                    f"the loss is {value} at step {step}, with learning rate {rate:g}: look for "
-                    "NaN in the data, or try a smaller learning rate, max_grad_norm (5, say) or, "
-                    'if it was "fp16", precision "bf16" or "fp32"'
-                )
 
 
 def _record(state: TrainingState, schedule: Callable[[int], float]) -> dict[str, float]:
@@ -276,11 +246,23 @@ def _named_scheduler(name: str, optimizer: Optimizer, epochs: int) -> LRSchedule
     """Build one of the learning-rate schedules that have a name."""
     if name == "plateau":
         return ReduceLROnPlateau(optimizer, factor=0.5, patience=1)
+    if epochs < 1:
+        raise ValueError(f"scheduler {name!r} lowers the rate over all epochs: there are none")
     if name == "linear":
         return LambdaLR(optimizer, lambda epoch: 1 - epoch / epochs)
     if name == "cosine":
         return CosineAnnealingLR(optimizer, T_max=epochs)
     raise ValueError(f"scheduler must be one of {get_args(SchedulerName)}, not {name!r}")
+
+
+def _check_finite(record: dict[str, float]) -> None:
+    """Raise FloatingPointError where an epoch's bound is not finite, before it is recorded."""
+    for name, value in record.items():
+        if name.startswith(("train_", "valid_")) and not math.isfinite(value):
+            raise FloatingPointError(
+                f"{name} is {value} after epoch {record['epoch']}, at step {record['step']}: look "
+                "for NaN in the data, or try a smaller learning rate or max_grad_norm (5, say)"
+            )
 
 
 def _step_scheduler(scheduler: LRScheduler | None, record: dict[str, float]) -> None:
@@ -296,23 +278,6 @@ def _out_of_patience(records: list[dict[str, float]], patience: int | None) -> b
     if patience is None or not records:
         return False
     return records[-1]["epoch"] - best_record(records)["epoch"] >= patience
-
-
-def _check_options(
-    max_grad_norm: float | None,
-    accumulation_steps: int,
-    patience: int | None,
-    homeless_tensorboard: bool,
-) -> None:
-    """Raise ValueError for an option that makes no sense."""
-    if max_grad_norm is not None and not max_grad_norm > 0:
-        raise ValueError(f"max_grad_norm must be positive, not {max_grad_norm}")
-    if accumulation_steps < 1:
-        raise ValueError(f"accumulation_steps must be at least 1, not {accumulation_steps}")
-    if patience is not None and patience < 1:
-        raise ValueError(f"patience must be at least 1 epoch, not {patience}")
-    if homeless_tensorboard:
-        raise ValueError("tensorboard=True writes into the run folder: give run_folder as well")
 
 
 def _bar(state: TrainingState, epochs: int, shown: bool) -> tqdm:

@@ -1,11 +1,11 @@
 """The folder of a training run.
 
 While `fit` trains, it holds `configuration.json`, `metrics.jsonl` (a line an epoch),
-`last.safetensors` (weights, optimiser, schedule, random states, position in the epoch) and
-`best.safetensors` (weights alone). A run of an experiment file adds `aggressive.json` (if it has
-such a phase, what that achieved), `weights.safetensors` (those that are measured), for texts
-`tokenizer.json`, and at its end `record.json`; then the checkpoints and `aggressive.json` are no
-longer needed, and removed. Each file is written beside and renamed, so each is whole at any moment.
+`last.safetensors` (weights, optimizer, schedule, random states, position in the epoch) and
+`best.safetensors` (weights alone); after `fit_aggressively`, `aggressive.safetensors`. A run of an
+experiment file adds `weights.safetensors` (those that are measured), for texts `tokenizer.json`,
+and at its end `record.json`; then the checkpoints are removed. Each file is written beside and
+renamed, so each is whole at any moment. All but the last three say of which configuration they are.
 """
 
 from __future__ import annotations
@@ -17,7 +17,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tutvae.training.checkpoints import BEST, LAST, WEIGHTS, not_written, write_or_explain
+from filelock import FileLock, Timeout
+
+from tutvae.training.checkpoints import (
+    BEST,
+    LAST,
+    WEIGHTS,
+    configuration_of,
+    not_written,
+    write_or_explain,
+)
 
 
 class RunFolder:
@@ -36,7 +45,7 @@ class RunFolder:
         tokenizer: of a model of texts.
         record: what the finished run achieved.
         initialisation: the run folder of a model that this run's model starts from.
-        aggressive: what aggressive training achieved, which is over before the first checkpoint.
+        aggressive: what `fit_aggressively` achieved, and the weights then.
 
     Source: chapter 10.
     """
@@ -51,20 +60,23 @@ class RunFolder:
         self.tokenizer = self.path / "tokenizer.json"
         self.record = self.path / "record.json"
         self.initialisation = self.path / "initialisation"
-        self.aggressive = self.path / "aggressive.json"
+        self.aggressive = self.path / "aggressive.safetensors"
         self._tensorboard = tensorboard
         self._writer: Any = None
 
-    def open(self, configuration: Mapping[str, Any] | None = None) -> None:
+    def open(self, configuration: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Make the folder, sweep away what a killed run left half written, and note what it is.
 
         Args:
             configuration: what the run is, ready for JSON; a run that goes on must have the same.
 
+        Returns:
+            The configuration as JSON gives it back, which checkpoints are to carry.
+
         Raises:
             ImportError: TensorBoard is wanted and not installed.
             OSError: the folder cannot be made or written to.
-            ValueError: the folder holds a run of another configuration.
+            ValueError: the folder, or a checkpoint in it, is of another configuration or damaged.
         """
         if self._tensorboard:
             _summary_writer()
@@ -75,24 +87,38 @@ class RunFolder:
                     partial.unlink()
         except OSError as error:
             raise not_written(self.path, error) from error
-        wanted = json.loads(json.dumps(dict(configuration or {})))
+        wanted = _as_json(configuration)
         if self.configuration.exists():
             _check_same(self.path, self.read_configuration(), wanted)
-        else:
+        files = (self.last, self.best, self.aggressive, self.weights)
+        owners = {file: configuration_of(file) for file in files if file.exists()}
+        for file, owner in owners.items():
+            if owner is not None:
+                _check_same(file, owner, wanted)
+        if not self.configuration.exists():
+            if None in owners.values() or (self.record.exists() and not owners):
+                raise ValueError(
+                    f"{self.path} holds a run, and no {self.configuration.name} that says which: "
+                    "put that back, choose another folder, or remove this one to begin anew"
+                )
             write_or_explain(self.configuration, (json.dumps(wanted, indent=2) + "\n").encode())
+        return wanted
 
     def read_configuration(self) -> dict[str, Any]:
         """What the run is.
 
         Raises:
             FileNotFoundError: the folder was never opened for a run.
+            ValueError: the file is damaged.
         """
-        return json.loads(self.configuration.read_text(encoding="utf-8"))
+        try:
+            return dict(json.loads(self.configuration.read_text(encoding="utf-8")))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{self.configuration} is no JSON object: put it back") from error
 
     def is_of_another(self, configuration: Mapping[str, Any]) -> bool:
         """Whether the folder holds a run of another configuration."""
-        wanted = json.loads(json.dumps(dict(configuration)))
-        return self.configuration.exists() and self.read_configuration() != wanted
+        return self.configuration.exists() and self.read_configuration() != _as_json(configuration)
 
     def remove_checkpoints(self) -> None:
         """Remove what only an unfinished run needs."""
@@ -131,21 +157,21 @@ class RunFolder:
 def locked(folder: str | Path) -> Iterator[None]:
     """Keep every other run out of a folder that a run writes to.
 
-    The operating system lets go of the folder when the process ends, however it ends.
+    The thread that holds the lock may take it again. The operating system lets go of the folder
+    when the process ends, however it ends.
 
     Args:
         folder: made if it does not exist.
 
     Raises:
-        BlockingIOError: the folder is locked already.
+        BlockingIOError: another process or thread holds the lock.
         OSError: the folder cannot be made or written to.
     """
-    from filelock import FileLock, Timeout
-
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
+        # One object for each file, which counts how often it was taken.
+        lock = FileLock(folder.resolve() / ".lock", is_singleton=True)
         lock.acquire(timeout=0)
     except Timeout:
         raise BlockingIOError(
@@ -172,14 +198,19 @@ def _summary_writer() -> Any:
     return SummaryWriter
 
 
-def _check_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Raise ValueError where a run folder's configuration is not the wanted one."""
+def _as_json(configuration: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A configuration as JSON gives it back; empty where there is none."""
+    return json.loads(json.dumps(dict(configuration or {})))
+
+
+def _check_same(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Raise ValueError where the configuration of a run folder or file is not the wanted one."""
     old, new = _flat(found), _flat(wanted)
     different = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     if different:
         key = different[0]
         raise ValueError(
-            f"{folder} holds another run: its {key} is {old.get(key)}, now it is {new.get(key)}. "
+            f"{path} holds another run: its {key} is {old.get(key)}, now it is {new.get(key)}. "
             "Go on with the same configuration, choose another folder, or remove this one to "
             "begin anew"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -16,8 +17,8 @@ from tutvae.training import checkpoints
 from tutvae.training.engine import Engine
 from tutvae.training.run_folder import RunFolder
 
-# So many small tensors of a long epoch are kept before they are joined to one.
-JOINED_AT = 1_000
+JOINED_AT = 1_000  # so many small tensors of a long epoch are kept before they become one
+ASKED_EVERY = 10  # steps after which several processes agree on whether to save
 
 
 class TrainingState:
@@ -67,6 +68,8 @@ class TrainingState:
         self.batches = 0
         self._exhausted = False  # the batches have moved on to the next epoch already
         self._epoch_start: dict[str, Any] = {}  # the random states there, if they matter
+        self._configuration: dict[str, Any] = {}
+        self._hyperparameters = checkpoints.hyperparameters(optimizer)  # when the run began
         self._earlier_seconds = 0.0
         self._started = self._saved = time.monotonic()
 
@@ -88,11 +91,13 @@ class TrainingState:
             self._exhausted = len(batches) < batches_a_step
             yield batches
 
-    def add_terms(self, terms: Mapping[str, Tensor]) -> None:
-        """Remember a batch's sums of the terms of the bound, `[B]` each."""
-        self.term_names = list(terms)
-        rows = torch.stack([*terms.values(), torch.ones_like(next(iter(terms.values())))])
-        self.terms.append(rows.detach().sum(1)[None])
+    def add_step(self, terms: Sequence[Mapping[str, Tensor]]) -> None:
+        """Note a step, with the terms of the bound of each of its batches, `[B]` each."""
+        self.step += 1
+        for of_batch in terms:
+            self.term_names = list(of_batch)
+            rows = torch.stack([*of_batch.values(), torch.ones_like(next(iter(of_batch.values())))])
+            self.terms.append(rows.sum(1)[None])
         if len(self.terms) >= JOINED_AT:
             self.terms = [torch.cat(self.terms)]
 
@@ -108,14 +113,15 @@ class TrainingState:
         if self.engine.rank == 0:
             self.folder.write_metrics(self.records)
             if best_record(self.records) is record:
-                weights = {f"model.{name}": x for name, x in self.model.state_dict().items()}
-                checkpoints.save_tensors(self.folder.best, weights, {"record": record})
+                about = {"record": record, "configuration": self._configuration}
+                tensors = checkpoints.model_tensors(self.model)
+                checkpoints.save_tensors(self.folder.best, tensors, about)
         self.save()
 
     @property
     def save_is_due(self) -> bool:
         """Whether it is time for a checkpoint within the epoch; the first process decides."""
-        if self.folder is None:
+        if self.folder is None or (self.engine.processes > 1 and self.step % ASKED_EVERY):
             return False
         due = time.monotonic() - self._saved >= 60 * self.checkpoint_minutes
         return self.engine.gather(due)[0]
@@ -129,7 +135,7 @@ class TrainingState:
         """
         if self.folder is None:
             return
-        weights = self.model.state_dict()
+        weights = checkpoints.model_tensors(self.model)
         if not all(bool(x.isfinite().all()) for x in weights.values()):
             raise FloatingPointError(
                 f"the weights became NaN or infinite by step {self.step}: go back to the last "
@@ -139,10 +145,13 @@ class TrainingState:
         if self.engine.rank > 0:
             return
         tensors, rest = checkpoints.optimizer_state(self.optimizer)
-        tensors |= {f"model.{name}": tensor for name, tensor in weights.items()}
+        tensors |= weights
         if self.terms:
             tensors["terms"] = torch.cat(self.terms)
         about = {
+            "configuration": self._configuration,
+            "hyperparameters": self._hyperparameters,
+            "shapes": {name: list(x.shape) for name, x in tensors.items()},
             "records": self.records,
             "term_names": self.term_names,
             "step": self.step,
@@ -165,31 +174,40 @@ class TrainingState:
 
         Raises:
             OSError: the folder cannot be made or written to.
-            ValueError: the checkpoint is of another configuration, model, optimiser, data or
+            ValueError: the checkpoint is of another configuration, model, optimizer, data or
                 number of processes.
         """
         if self.folder is None:
             return
         if self.engine.rank == 0:
-            self.folder.open(configuration)
-        self.engine.wait()
+            self._configuration = self.folder.open(configuration)
+        self.engine.gather(None)  # the others wait for it
         if self.folder.last.exists():
-            self._restore(self.folder.last)
+            tensors, about = checkpoints.load_tensors(self.folder.last)
+            try:
+                self._restore(self.folder.last, tensors, about)
+            except (AttributeError, IndexError, KeyError, TypeError) as error:
+                raise checkpoints.not_ours(self.folder.last, repr(error)) from error
 
-    def _restore(self, path: Path) -> None:
+    def _restore(self, path: Path, tensors: dict[str, Tensor], about: Any) -> None:
         """Return to a checkpoint."""
-        tensors, about = checkpoints.load_tensors(path)
         if len(about["processes"]) != self.engine.processes:
             raise ValueError(
                 f"{path} was written by {len(about['processes'])} processes, and now there "
                 f"are {self.engine.processes}: resume with as many"
             )
         checkpoints.set_weights(self.model, checkpoints.model_weights(tensors), str(path))
+        if {name: list(x.shape) for name, x in tensors.items()} != about["shapes"]:
+            raise checkpoints.not_ours(path, "its tensors are not those that were saved")
+        self._check_hyperparameters(path, about)
+        if self.scheduler and about["scheduler"] is None:
+            raise ValueError(f"{path} is of a run without a scheduler: go on without one")
         checkpoints.set_optimizer_state(self.optimizer, tensors, about["optimizer"])
         if self.scheduler:
             self.scheduler.load_state_dict(about["scheduler"])
-        if self.engine.scaler:
+        if self.engine.scaler and about["scaler"]:
             self.engine.scaler.load_state_dict(about["scaler"])
+        self._configuration = about["configuration"]
         self.records, self.step = about["records"], about["step"]
         self.term_names = about["term_names"]
         self.terms = [tensors["terms"].to(self.engine.device)] if "terms" in tensors else []
@@ -197,23 +215,37 @@ class TrainingState:
         self._earlier_seconds = about["seconds"]
         self._return_to(about["processes"][self.engine.rank])
 
+    def _check_hyperparameters(self, path: Path, about: Any) -> None:
+        """Raise ValueError where the optimizer's learning rate, say, is not that of the run."""
+        begun, present = about["hyperparameters"], about["optimizer"]["param_groups"]
+        for own, first, last in zip(self._hyperparameters, begun, present, strict=False):
+            for name in own.keys() & first.keys():
+                # The very optimizer that a scheduler changed since is welcome, too.
+                if own[name] not in (first[name], last[name]):
+                    raise ValueError(
+                        f"{path} is of a run whose optimizer began with {name} {first[name]}, now "
+                        f"it has {own[name]}: give it the same, or choose another folder"
+                    )
+        self._hyperparameters = begun
+
     def _check_shares(self) -> None:
         """Raise ValueError where processes would wait for each other for ever, or do the same."""
         if self.engine.processes == 1:
             return
-        shares = getattr(self.train, "world_size", self.engine.processes)
+        shares = getattr(self.train, "world_size", 1)
         lengths = self.engine.gather(length_hint(self.train))
         if shares != self.engine.processes or len(set(lengths)) > 1:
             raise ValueError(
                 f"there are {self.engine.processes} processes, for {shares} shares of the data, "
                 f"and their shares have {lengths} batches: give each its own, of equal length, by "
                 "rank, world_size = tutvae.training.engine.rank_and_world_size(); "
-                "Batches(..., rank=rank, world_size=world_size)"
+                "Batches(..., rank=rank, world_size=world_size). Batches of another kind say by "
+                "an attribute world_size that they are one share of so many"
             )
 
     def _of_this_process(self) -> dict[str, Any]:
         """What differs between the processes: random states and the place in the data."""
-        feed = self.train.state_dict() if _can_resume(self.train) else None
+        feed = self.train.state_dict() if can_resume(self.train) else None
         return {
             "random": checkpoints.random_state(),
             "epoch_start": None if feed else self._epoch_start,
@@ -221,8 +253,8 @@ class TrainingState:
         }
 
     def _return_to(self, of_this_process: dict[str, Any]) -> None:
-        """Restore what `_of_this_process` told."""
-        if _can_resume(self.train):
+        """Restore what `_of_this_process` returned."""
+        if can_resume(self.train):
             self.train.load_state_dict(of_this_process["feed"])
         self._epoch_start = of_this_process["epoch_start"]
         checkpoints.set_random_state(of_this_process["random"])
@@ -231,7 +263,7 @@ class TrainingState:
         """The batches of the present epoch that are still to come."""
         if self._exhausted:
             return iter(())
-        if _can_resume(self.train):
+        if can_resume(self.train):
             return iter(self.train)
         now = checkpoints.random_state()
         if self.batches == 0:
@@ -249,7 +281,7 @@ class TrainingState:
         return iterator
 
 
-def _can_resume(train: Any) -> bool:
+def can_resume(train: Any) -> bool:
     """Whether batches know their place in the epoch."""
     return hasattr(train, "state_dict") and hasattr(train, "load_state_dict")
 
@@ -262,5 +294,5 @@ def bound_of(record: Mapping[str, float]) -> float:
 
 
 def best_record(records: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The first of the epochs with the best bound."""
-    return min(records, key=bound_of)
+    """The first of the epochs with the best bound, which is not NaN."""
+    return min(records, key=lambda record: (math.isnan(bound_of(record)), bound_of(record)))

@@ -1,0 +1,91 @@
+"""One step of training, which `fit` and `fit_aggressively` share."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from tutvae.training.engine import Engine
+
+# Losses on a GPU that are looked at together, because each look waits for it.
+LOOKED_AT_TOGETHER = 50
+
+
+class Stepper:
+    """Takes an optimizer's steps; stops training at a loss that is NaN or infinite.
+
+    On the CPU that is before the loss reaches the weights. On a GPU it is up to
+    `LOOKED_AT_TOGETHER` batches later, but before any checkpoint.
+    """
+
+    def __init__(
+        self, engine: Engine, optimizer: Optimizer, max_grad_norm: float | None = None
+    ) -> None:
+        self.engine = engine
+        self.optimizer = optimizer
+        self.max_grad_norm = max_grad_norm
+        self.together = 1 if engine.device.type == "cpu" else LOOKED_AT_TOGETHER
+        self.losses: list[tuple[int, Tensor]] = []
+
+    def step(
+        self, batches: Sequence[Any], number: int, *loss_options: Any
+    ) -> tuple[Tensor, list[dict[str, Tensor]]]:
+        """Take one step on the union of some batches; `loss_options` are those of `Elbo.loss`.
+
+        Returns:
+            The step's loss, and for each batch the terms of its bound, `[B]` each.
+        """
+        self.optimizer.zero_grad()
+        self.engine.model.zero_grad()  # what another optimizer left would count in the norm
+        total = torch.zeros((), device=self.engine.device)
+        terms = []
+        for batch, share in self.engine.shares(batches):
+            elbo = self.engine.forward(batch)
+            loss = share * elbo.loss(*loss_options)
+            self.watch(loss, number)
+            self.engine.backward(loss)
+            total += loss.detach()
+            terms.append({name: x.detach() for name, x in elbo.terms.items()})
+        self.engine.update(self.optimizer, self.max_grad_norm)
+        return total, terms
+
+    def watch(self, loss: Tensor, step: int) -> None:
+        """Take a loss into account, and look at the latest if it is time."""
+        self.losses.append((step, loss.detach()))
+        if len(self.losses) >= self.together:
+            self.check()
+
+    def check(self) -> None:
+        """Look at all losses that were not looked at yet."""
+        seen, self.losses = self.losses, []
+        values = torch.stack([loss for _, loss in seen]).tolist() if seen else []
+        for (step, _), value in zip(seen, values, strict=True):
+            if not math.isfinite(value):
+                rate = self.optimizer.param_groups[0]["lr"]
+                raise FloatingPointError(
+                    f"the loss is {value} at step {step}, with learning rate "
+                    f"{rate:g}: look for NaN in the data, or try a smaller learning rate, "
+                    'max_grad_norm (5, say) or, if it was "fp16", precision "bf16" or "fp32"'
+                )
+
+
+def check_whole(least: int, **options: Any) -> None:
+    """Raise ValueError for the first option that is no whole number of at least `least`."""
+    for name, value in options.items():
+        if not isinstance(value, numbers.Integral) or value < least:
+            raise ValueError(f"{name} must be at least {least} and whole, not {value!r}")
+
+
+def check_loss_options(max_grad_norm: float | None, kl_weight: Any, free_bits: float = 0.0) -> None:
+    """Raise ValueError for an option of the loss that makes no sense."""
+    if max_grad_norm is not None and not max_grad_norm > 0:
+        raise ValueError(f"max_grad_norm must be positive, not {max_grad_norm}")
+    for name, value in {"kl_weight": kl_weight, "free_bits": free_bits}.items():
+        if not callable(value) and not 0 <= value < math.inf:
+            raise ValueError(f"{name} must be a number of at least 0, not {value}")
