@@ -10,8 +10,9 @@ from tutvae.experiments.text_sections import (
     TextExperiment,
 )
 from tutvae.models.conv_decoder import DilatedConvDecoder
-from tutvae.models.decoders import Decoder, LSTMDecoder, tie_weights
+from tutvae.models.decoders import LSTMDecoder, tie_weights
 from tutvae.models.encoders import LSTMEncoder
+from tutvae.models.protocols import Decoder
 from tutvae.models.text_vae import LanguageModel, TextVAE
 
 

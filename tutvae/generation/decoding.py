@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from tutvae.data.tokenization import Tokenizer
-from tutvae.models.decoders import Decoder
-from tutvae.models.protocols import evaluating
+from tutvae.models.protocols import Decoder, evaluating
 
 MAX_LENGTH = 100
 # In a template: a position that is to be filled.

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutvae.models.decoders import Decoder, State, WordDropout
+from tutvae.models.decoders import WordDropout
+from tutvae.models.protocols import Decoder, State
 
 Preset = Literal["small", "medium", "large", "very_large"]
 

@@ -12,8 +12,9 @@ from torch.distributions import Normal, kl_divergence
 from tutvae.bounds import Elbo
 from tutvae.data.batches.text import TextBatch
 from tutvae.data.tokenization import Tokenizer
-from tutvae.models.decoders import Decoder, LSTMDecoder
+from tutvae.models.decoders import LSTMDecoder
 from tutvae.models.encoders import LSTMEncoder
+from tutvae.models.protocols import Decoder, Encoder
 
 # Of all tensors the logits are by far the largest; so many stay in a processor's cache.
 LOGITS_AT_ONCE = 2**22
@@ -126,8 +127,7 @@ class TextVAE(nn.Module):
     """A latent-variable model of text, p(x|z) p(z), with the encoder q(z|x) that trains it.
 
     Args:
-        encoder: from a batch to q(z|x), for example an `LSTMEncoder`; it knows its
-            `latent_size` and `vocabulary_size`.
+        encoder: any encoder, for example an `LSTMEncoder`.
         decoder: any decoder with the same `latent_size` and `vocabulary_size`.
 
     Raises:
@@ -136,7 +136,7 @@ class TextVAE(nn.Module):
     Source: Bowman et al. (2016). Chapter 4, equation `text-elbo`.
     """
 
-    def __init__(self, encoder: nn.Module, decoder: Decoder) -> None:
+    def __init__(self, encoder: Encoder, decoder: Decoder) -> None:
         super().__init__()
         if decoder.latent_size == 0:
             raise ValueError("a TextVAE needs a code: latent_size 0 makes a LanguageModel")

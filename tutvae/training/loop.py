@@ -181,6 +181,8 @@ def fit(
         model.train()
         for batches in state.steps(accumulation_steps):
             weight = schedule(state.step)
+            if hasattr(model, "at_step"):
+                model.at_step(state.step)
             optimizer.zero_grad()
             for batch, share in engine.shares(batches):
                 elbo = engine.forward(batch)
