@@ -81,9 +81,8 @@ class TextPredictor:
 def bag_of_words() -> Pipeline:
     """Build a classifier that counts words and never minds their order: the baseline to beat.
 
-    It is multinomial logistic regression on counts, with scikit-learn's penalty. A word is what
-    stands between white space, as it is written, so that the classifier sees the same words as
-    a word tokenizer. Its classes are those of the labels that it is fitted to.
+    It is multinomial logistic regression on counts of words, which stand between white space as
+    for a word tokenizer. Its classes are those of the labels that it is fitted to.
 
     Returns:
         A scikit-learn pipeline to `fit(texts, labels)`.
@@ -101,9 +100,8 @@ def bag_of_words() -> Pipeline:
 def code_classifier(model: TextVAE, tokenizer: Tokenizer, batch_size: int = BATCH_SIZE) -> Pipeline:
     """Build a classifier on the codes of a VAE that has seen no label: the model M1.
 
-    It is multinomial logistic regression, with scikit-learn's penalty, on the posterior means as
-    they are. Their scale is that of the prior; to standardise them would blow up the dimensions
-    that hold nothing. Its classes are those of the labels that it is fitted to.
+    It is multinomial logistic regression on the posterior means, not standardised: that would
+    blow up the dimensions that hold nothing. Its classes are those that it is fitted to.
 
     Args:
         model: a trained `TextVAE`, on any device; its weights stay as they are.

@@ -197,9 +197,8 @@ def score(
         model: a `LatentVariableModel`, on any device.
         batches: the examples; each batch has `.to(device)`.
         importance_samples: S; see `evaluate`.
-        chunk_size: samples that are decoded at a time; changes the memory, not the result.
-        seed: of the noise. An example's noise depends on the seed and on where the example
-            stands in the caller's list (`TextBatch.positions`, else the order of arrival).
+        chunk_size: see `evaluate`.
+        seed: of the noise, which is each example's own, by its place in the caller's list.
 
     Returns:
         The scores, in the caller's order.
@@ -283,8 +282,7 @@ def encode(model: LatentVariableModel, batches: Iterable[Any]) -> Normal:
         batches: the examples.
 
     Returns:
-        The posteriors of all N examples in the caller's order (`TextBatch.positions`, else the
-        order of arrival), a Normal of shape `[N, Z]` on the CPU.
+        The posteriors of all N examples in the caller's order, a Normal `[N, Z]` on the CPU.
 
     Raises:
         FloatingPointError: a posterior is not finite.

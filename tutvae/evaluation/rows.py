@@ -19,11 +19,10 @@ def columns_of(
     """Apply a function to every batch and collect its columns.
 
     Args:
-        model: what the function asks; it is in eval mode meanwhile, without gradients.
+        model: what the function asks; it is in eval mode meanwhile.
         batches: the N examples; each batch has `.to(device)`.
-        function: from a batch, on the model's device, and where the caller has its examples,
-            `[B]` on the CPU (`TextBatch.positions`, else the order of arrival), to columns with
-            a row for each example, `[B, ...]`.
+        function: from a batch, on the model's device, and the positions of its examples, `[B]`
+            (`TextBatch.positions`, else the order of arrival), to columns `[B, ...]`.
 
     Returns:
         The columns, `[N, ...]` each, in the caller's order on the CPU.

@@ -35,9 +35,6 @@ def sample_with_label(
 ) -> list[str]:
     """Write a text for each label: x ~ p(x | y, z).
 
-    The same label many times shows what it allows; one code with every label shows what the
-    label changes.
-
     Args:
         model: a `SemiSupervisedTextVAE`, on any device.
         tokenizer: the one it was trained with.

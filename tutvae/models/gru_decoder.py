@@ -20,8 +20,7 @@ class GRUDecoder(Decoder):
         embedding_size: width of a word's vector, E.
         hidden_size: width of the GRU's state, H.
         latent_size: dimensions of the code, Z; 0 makes a language model.
-        word_dropout: in training, the share of words that become the unknown mark; see
-            `WordDropout`.
+        word_dropout: in training, the share of hidden words; see `WordDropout`.
         dropout: in training, the share of zeroed entries in word vectors and hidden states.
         unk_id: id of the unknown mark, for word dropout.
         bos_id: id of the start mark, which word dropout spares.
