@@ -60,14 +60,33 @@ def is_a_model(node: Definition) -> bool:
     return not any(isinstance(base, ast.Name) and base.id == "Protocol" for base in node.bases)
 
 
-def models_to_teach(root: Path) -> Iterator[tuple[str, int]]:
-    """The classes of `tutvae.models`, each with the first chapter that its docstring names."""
-    for path in sorted((root / "tutvae" / "models").rglob("*.py")):
-        for node in definitions(ast.parse(path.read_text(encoding="utf-8"))):
-            if is_a_model(node):
-                chapter = re.search(r"chapters? (\d+)", ast.get_docstring(node) or "", re.I)
-                assert chapter, f"the docstring of {node.name} names no chapter"
-                yield node.name, int(chapter[1])
+def chapter_named(docstring: str) -> int | None:
+    """The first chapter that a docstring names; None where it says that no chapter defines it."""
+    if re.search(r"\bno chapter\b", docstring, re.I):
+        return None
+    chapter = re.search(r"chapters? (\d+)", docstring, re.I)
+    assert chapter, f"this docstring names no chapter, nor says that there is none: {docstring}"
+    return int(chapter[1])
+
+
+def untaught(models: dict[str, str], taught: dict[int, set[str]]) -> list[str]:
+    """The models, by name and docstring, that the chapter they name does not define."""
+    chapters = {name: chapter_named(docstring) for name, docstring in models.items()}
+    return [
+        f"{name} in chapter {chapter}"
+        for name, chapter in chapters.items()
+        if chapter is not None and name not in taught.get(chapter, set())
+    ]
+
+
+def docstrings_of_models(root: Path) -> dict[str, str]:
+    """The classes of `tutvae.models` with their docstrings."""
+    return {
+        node.name: ast.get_docstring(node) or ""
+        for path in sorted((root / "tutvae" / "models").rglob("*.py"))
+        for node in definitions(ast.parse(path.read_text(encoding="utf-8")))
+        if is_a_model(node)
+    }
 
 
 def test_a_chapter_defines_what_the_package_holds(chapter: NotebookNode, root: Path) -> None:
@@ -86,12 +105,27 @@ def test_every_model_is_defined_in_the_chapter_that_it_names(
         number: {name.rpartition(".")[2] for name, _ in taught(chapter)}
         for number, chapter in chapters.items()
     }
-    missing = [
-        f"{name} in chapter {number}"
-        for name, number in models_to_teach(root)
-        if number in tagged and name not in tagged[number]
-    ]
-    assert missing == []
+    assert untaught(docstrings_of_models(root), tagged) == []
+
+
+@pytest.mark.parametrize(
+    ("docstring", "missing"),
+    [
+        ("A model. Chapter 4.", []),
+        ("A model. Chapters 5 and 4.", ["Model in chapter 5"]),
+        ("A model. Chapter 99.", ["Model in chapter 99"]),
+        ("A model. No chapter defines it: it shows how to add one.", []),
+    ],
+)
+def test_a_model_is_taught_where_it_says_or_says_that_no_chapter_does(
+    docstring: str, missing: list[str]
+) -> None:
+    assert untaught({"Model": docstring}, {4: {"Model"}, 5: {"Other"}}) == missing
+
+
+def test_a_model_that_does_not_mention_chapters_is_an_error() -> None:
+    with pytest.raises(AssertionError, match="names no chapter"):
+        untaught({"Model": "A model."}, {4: {"Model"}})
 
 
 @pytest.mark.parametrize(

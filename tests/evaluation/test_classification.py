@@ -118,6 +118,17 @@ class TestTextPredictor:
         with pytest.raises(TypeError, match=r"write \[text\]"):
             predictor.predict("the film")
 
+    def test_weights_that_are_not_finite_predict_nothing(self, make: Callable[..., Any]) -> None:
+        model = make()
+        with torch.no_grad():
+            model.encoder.embedding.weight.fill_(float("nan"))
+        with pytest.raises(FloatingPointError, match="NaN in the model's weights"):
+            TextPredictor(model, TOKENIZER).predict(TEXTS)
+
+    def test_the_tokenizer_of_another_model(self, make: Callable[..., Any]) -> None:
+        with pytest.raises(ValueError, match="tokenizer has 5 tokens, the model 10"):
+            TextPredictor(make(), Tokenizer.train(["the"])).predict(["the"])
+
 
 def test_a_trained_classifier_is_scored_on_raw_texts() -> None:
     corpus = ReviewGrammar(nouns=2, vagueness=0.0).corpus(400, 0, 200)
@@ -173,6 +184,10 @@ class TestCodeClassifier:
         code_classifier(model, TOKENIZER).fit(TEXTS, [0, 1, 0, 1, 1])
         assert model.training
         assert all(map(torch.equal, before, model.parameters()))
+
+    def test_the_tokenizer_of_another_model(self) -> None:
+        with pytest.raises(ValueError, match="tokenizer has 5 tokens, the model 10"):
+            code_classifier(vae(), Tokenizer.train(["the"]))
 
     def test_a_single_class_and_one_string_are_clear_errors(self) -> None:
         with pytest.raises(ValueError, match="at least 2 classes"):

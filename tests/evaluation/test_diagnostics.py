@@ -37,6 +37,18 @@ class TestSampleCodes:
 
 
 class TestMutualInformation:
+    @pytest.mark.parametrize("value", [math.nan, math.inf, 0.0])
+    def test_posteriors_without_a_finite_positive_width(self, value: float) -> None:
+        scale = torch.ones(5, 2)
+        scale[3, 1] = value
+        with pytest.raises(ValueError, match="finite means and finite, positive scales"):
+            mutual_information(Normal(torch.zeros(5, 2), scale, validate_args=False))
+
+    def test_a_mean_that_is_not_finite(self) -> None:
+        means = torch.tensor([[0.0], [math.nan]])
+        with pytest.raises(ValueError, match="finite means"):
+            mutual_information(Normal(means, torch.ones(2, 1), validate_args=False))
+
     @pytest.mark.parametrize("count", [1, 2, 70, 129])  # also beyond the codes taken at a time
     def test_posteriors_far_apart_tell_everything(self, count: int) -> None:
         means = 100.0 * torch.arange(count)[:, None] * torch.tensor([[1.0, -2.0]])

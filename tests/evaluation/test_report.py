@@ -384,6 +384,53 @@ class TestEncode:
         with pytest.raises(ValueError, match="no batch"):
             encode(vae(7, 3, 1.0), [])
 
+    def test_weights_that_are_not_finite(self) -> None:
+        model = vae(7, 3, 1.0)
+        with torch.no_grad():
+            model.encoder.mean.bias[1] = math.nan
+        with pytest.raises(FloatingPointError, match="not finite"):
+            encode(model, [binary_images(4, 7)])
+
+
+@pytest.mark.parametrize("seed", [None, 0.5])
+def test_a_seed_that_is_no_integer(seed: Any) -> None:
+    for measure in (evaluate, score, mean_terms):
+        with pytest.raises(TypeError, match="seed must be an integer"):
+            measure(vae(7, 3, 1.0), [binary_images(4, 7)], seed=seed)
+
+
+class TestLowPrecision:
+    """Samples of q(z|x) and their weights are never in half precision."""
+
+    def test_under_autocast_the_log_ratio_is_that_of_the_samples(self) -> None:
+        model, x = vae(7, 3, 3.0), binary_images(4, 7)
+        weights, q = [], None
+
+        class Blind(nn.Module):
+            """The VAE without a likelihood: its log weights are log p(z) - log q(z|x)."""
+
+            prior, posterior = staticmethod(model.prior), staticmethod(model.posterior)
+
+            def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+                weights.append(z)
+                return torch.zeros(z.shape[:-1])
+
+        with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+            q = model.posterior(x)
+            assert q.loc.dtype == torch.bfloat16
+            _, ratio = importance_samples_of(Blind(), x, q, 50, 50, noise_streams(0, range(4)))
+        z, exact = weights[0].double(), Normal(q.loc.double(), q.scale.double())
+        expected = (Normal(0.0, 1.0).log_prob(z) - exact.log_prob(z)).sum(-1)
+        torch.testing.assert_close(ratio.double(), expected, atol=1e-4, rtol=0)
+
+    def test_a_model_in_half_precision_is_measured(self) -> None:
+        model, x = vae(7, 3, 3.0), binary_images(4, 7)
+        single = evaluate(model, [x], importance_samples=20)
+        half = evaluate(model.bfloat16(), [x.bfloat16()], importance_samples=20)
+        assert half.importance_weighted_nll == pytest.approx(
+            single.importance_weighted_nll, rel=0.05
+        )
+
 
 class TestActiveUnits:
     def test_by_hand(self) -> None:
@@ -408,6 +455,14 @@ class TestReport:
         assert Report(**fields | {"kl_per_dimension": tuple(fields["kl_per_dimension"])}) == (
             self.REPORT
         )
+
+    def test_a_perplexity_beyond_all_numbers_is_infinite_and_no_part_of_the_json(self) -> None:
+        report = Report(10, 8_000.0, 0.0, 8_000.0, 1, 0, (), tokens=100)
+        assert report.perplexity == math.inf
+        fields = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+        assert "perplexity" not in fields
+        assert fields["importance_weighted_nll"] == 8_000.0
+        assert "inf" in str(report)
 
     def test_it_prints_as_a_table(self) -> None:
         title, *rows = str(self.REPORT).splitlines()

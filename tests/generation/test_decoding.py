@@ -200,7 +200,21 @@ class TestSampling:
         assert len({tuple(row) for row in tokens.tolist()}) > 100
 
 
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16, torch.float64])
+def test_models_and_codes_of_another_precision(precision: torch.dtype) -> None:
+    """Codes are brought to the model's precision, whatever theirs is."""
+    model, template = decoder().to(precision), torch.tensor([[FREE, FREE, EOS]] * B)
+    for z in (codes(), codes().double()):
+        assert generate(model, z, tokenizer=TOKENIZER, top_p=0.9).dtype == torch.int64
+        assert beam_search(model, z, tokenizer=TOKENIZER)[1].isfinite().all()
+        assert (fill(model, z, template, tokenizer=TOKENIZER, width=2)[0] != FREE).all()
+
+
 class TestKeepMostProbable:
+    def test_the_smallest_nucleus_holds_the_most_probable_token(self) -> None:
+        kept = keep_most_probable(torch.tensor([0.1, 0.4, 0.2]), top_p=1e-46)
+        assert kept.isfinite().tolist() == [False, True, False]
+
     LOGITS = torch.tensor([[0.2, 0.5, 0.05, 0.25]]).log()
 
     @pytest.mark.parametrize(
@@ -356,6 +370,9 @@ class TestBadInput:
             ({"count": 0}, "count must be at least 1"),
             ({"temperature": -1.0}, "temperature must be at least 0"),
             ({"temperature": math.nan}, "temperature must be at least 0"),
+            ({"temperature": math.inf}, "temperature must be at least 0 and finite"),
+            ({"seed": -1}, "seed must lie between 0 and"),
+            ({"seed": 2**64}, "seed must lie between 0 and"),
             ({"top_p": 0.0}, "top_p above 0"),
             ({"top_p": 1.5}, "at most 1"),
         ],
@@ -363,6 +380,26 @@ class TestBadInput:
     def test_generate(self, options: dict[str, Any], message: str) -> None:
         with pytest.raises(ValueError, match=message):
             generate(decoder(0), tokenizer=TOKENIZER, **options)
+
+    @pytest.mark.parametrize("seed", [None, 0.5, "0", True])
+    def test_a_seed_that_is_no_integer(self, seed: Any) -> None:
+        with pytest.raises(TypeError, match="seed must be an integer"):
+            generate(decoder(0), tokenizer=TOKENIZER, seed=seed)
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    def test_weights_that_are_not_finite_write_nothing(self, value: float) -> None:
+        model = decoder(0)
+        with torch.no_grad():
+            model.output.weight[WORDS[0]] = value
+        template = torch.tensor([[FREE, EOS]])
+        for write in (
+            lambda: generate(model, tokenizer=TOKENIZER),
+            lambda: generate(model, tokenizer=TOKENIZER, temperature=0.0),
+            lambda: beam_search(model, tokenizer=TOKENIZER),
+            lambda: fill(model, None, template, tokenizer=TOKENIZER, width=2),
+        ):
+            with pytest.raises(FloatingPointError, match="NaN in its weights"):
+                write()
 
     def test_a_beam_of_none(self) -> None:
         with pytest.raises(ValueError, match="width must be at least 1"):
@@ -378,7 +415,7 @@ class TestBadInput:
 
     def test_the_tokenizer_of_another_model(self) -> None:
         other = Tokenizer.train(["a b c d"])
-        with pytest.raises(ValueError, match="tokenizer has 8 tokens, the decoder 7"):
+        with pytest.raises(ValueError, match="tokenizer has 8 tokens, the model 7"):
             generate(decoder(0), tokenizer=other)
-        with pytest.raises(ValueError, match="tokenizer has 8 tokens, the decoder 7"):
+        with pytest.raises(ValueError, match="tokenizer has 8 tokens, the model 7"):
             beam_search(decoder(0), tokenizer=other)

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.distributions import Normal
 
 from tutvae.data.batches.text import EncodedTexts
 from tutvae.data.tokenization import Tokenizer
+from tutvae.evaluation.diagnostics import sample_codes
 from tutvae.evaluation.report import encode
 from tutvae.generation.texts import (
     decode_codes,
@@ -20,7 +22,14 @@ from tutvae.generation.texts import (
     sample_prior,
     sample_texts,
 )
-from tutvae.models import VAE, LanguageModel, LSTMDecoder, LSTMEncoder, TextVAE
+from tutvae.models import (
+    VAE,
+    LanguageModel,
+    LSTMDecoder,
+    LSTMEncoder,
+    SemiSupervisedTextVAE,
+    TextVAE,
+)
 
 TOKENIZER = Tokenizer.train(["the the the the film film film was was dull"])
 WORDS = ["the", "film", "was", "dull"]
@@ -76,6 +85,11 @@ class TestSamplePrior:
         assert torch.equal(sample_prior(model, 4, seed=1), sample_prior(model, 4, seed=1))
         assert not torch.equal(sample_prior(model, 4, seed=1), sample_prior(model, 4, seed=2))
         assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_codes_of_the_prior_and_of_posteriors_have_other_noise() -> None:
+    posterior = Normal(torch.zeros(20, Z), torch.ones(20, Z))
+    assert not torch.isclose(sample_codes(posterior, 0), sample_prior(vae(), 20, 0)).any()
 
 
 class TestInterpolate:
@@ -186,6 +200,36 @@ class TestReconstruct:
         assert first == second
         assert model.training
         assert model.decoder.training
+
+    @pytest.mark.parametrize("part", ["encoder", "decoder"])
+    def test_weights_that_are_not_finite(self, part: str) -> None:
+        model = vae()
+        with torch.no_grad():
+            for parameter in getattr(model, part).parameters():
+                parameter.fill_(float("nan"))
+        with pytest.raises(FloatingPointError, match="are there NaN in"):
+            reconstruct(model, TOKENIZER, TEXTS)
+
+    @pytest.mark.parametrize("sampled", [False, True])
+    def test_a_model_with_labels_takes_the_most_probable_one(self, sampled: bool) -> None:
+        torch.manual_seed(0)
+        model = SemiSupervisedTextVAE(LSTMEncoder(V, E, H, Z), LSTMDecoder(V, E, H, Z + 2), 2)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(4)
+        batch = EncodedTexts(TOKENIZER.encode(TEXTS)).batch()
+        model.eval()
+        head = model.label_head.logits
+        with torch.no_grad():  # no label suits every text
+            head.bias.sub_(head(model.encoder.features(batch)).mean(0))
+        labels = model.label_posterior(batch).probs.argmax(1)
+        assert len(labels.unique()) == 2
+        q = model.posterior(batch, labels)
+        z = sample_codes(q, 4) if sampled else q.loc
+        expected = decode_codes(model, TOKENIZER, model.code(z, labels), max_length=9)
+        options = {"max_length": 9, "sampled": sampled, "seed": 4}
+        assert reconstruct(model, TOKENIZER, TEXTS, **options) == expected
+        assert decode_codes(model, TOKENIZER, model.code(z, 1 - labels), max_length=9) != expected
 
     def test_one_string_is_no_list(self) -> None:
         with pytest.raises(TypeError, match=r"write \[text\]"):

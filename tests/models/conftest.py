@@ -1,4 +1,4 @@
-"""The decoders by name: one added here gets every test of the protocol."""
+"""Every registered decoder, and variants of some: each gets every test of the protocol."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from functools import partial
 import pytest
 import torch
 
-from tutvae.models.conv_decoder import DilatedConvDecoder
-from tutvae.models.decoders import Decoder, LSTMDecoder, tie_weights
+from tutvae.models import DECODERS, Decoder, DilatedConvDecoder, LSTMDecoder, tie_weights
 
 Builder = Callable[..., Decoder]
 
 
-def lstm(vocabulary_size: int, latent_size: int, **options: object) -> Decoder:
-    return LSTMDecoder(vocabulary_size, 5, 7, latent_size, **options)
+def of_class(
+    decoder: Callable[..., Decoder], vocabulary_size: int, latent_size: int, **options: object
+) -> Decoder:
+    return decoder(vocabulary_size, 5, 14, latent_size, **options)
 
 
 def tied_lstm(vocabulary_size: int, latent_size: int, **options: object) -> Decoder:
@@ -24,22 +25,17 @@ def tied_lstm(vocabulary_size: int, latent_size: int, **options: object) -> Deco
     return decoder
 
 
-def cnn(vocabulary_size: int, latent_size: int, **options: object) -> Decoder:
-    return DilatedConvDecoder(vocabulary_size, 5, 14, latent_size, **options)
-
-
-DECODERS: dict[str, Builder] = {
-    "lstm": lstm,
-    "lstm-code-to-state": partial(lstm, code_to_inputs=False),
-    "lstm-code-to-inputs": partial(lstm, code_to_state=False),
+BUILDERS: dict[str, Builder] = {
+    **{name: partial(of_class, decoder) for name, decoder in DECODERS.items()},
+    "lstm-code-to-state": partial(of_class, LSTMDecoder, code_to_inputs=False),
+    "lstm-code-to-inputs": partial(of_class, LSTMDecoder, code_to_state=False),
     "lstm-tied": tied_lstm,
-    "cnn": cnn,
-    "cnn-small": partial(cnn, dilations="small"),
-    "cnn-wide": partial(cnn, dilations=[1, 3], width=4),
+    "dilated_cnn-small": partial(of_class, DilatedConvDecoder, dilations="small"),
+    "dilated_cnn-wide": partial(of_class, DilatedConvDecoder, dilations=[1, 3], width=4),
 }
 
 
-@pytest.fixture(params=list(DECODERS.values()), ids=list(DECODERS))
+@pytest.fixture(params=list(BUILDERS.values()), ids=list(BUILDERS))
 def build(request: pytest.FixtureRequest) -> Builder:
     """A function from V, Z and options to a decoder in eval mode.
 

@@ -12,7 +12,7 @@ from torch.distributions import Normal, kl_divergence
 from tutvae.bounds import LabelElbo
 from tutvae.data.batches.labelled import MixedBatches
 from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
-from tutvae.evaluation.report import evaluate
+from tutvae.evaluation.report import encode, evaluate, score
 from tutvae.models.decoders import Decoder, LSTMDecoder
 from tutvae.models.encoders import LSTMEncoder
 from tutvae.models.semi_supervised import SemiSupervisedTextVAE
@@ -45,6 +45,7 @@ def model_of(
 ) -> SemiSupervisedTextVAE:
     """A model in eval mode, far from its start; `without_noise` pins z to its mean."""
     decoder = build(V, Z + classes)
+    torch.manual_seed(0)  # whatever the decoder's constructor drew
     model = SemiSupervisedTextVAE(encoder_of(), decoder, classes, **options)
     with torch.no_grad():
         for layer in (model.label_head.logits, model.mean_shift, model.log_scale_shift):
@@ -78,6 +79,20 @@ def terms(elbo: LabelElbo) -> Tensor:
     """All terms of a bound, `[B, 5 + Z]`."""
     columns = [elbo.reconstruction, elbo.kl, elbo.label_kl, elbo.classification, elbo.value]
     return torch.cat([torch.stack(columns, dim=1), elbo.kl_per_dimension], dim=1)
+
+
+def log_joint_on_a_grid(model: SemiSupervisedTextVAE) -> Tensor:
+    """log p(x, y) of a model with one latent dimension and the prior `PRIOR`, `[K, B]`."""
+    grid = torch.linspace(-7, 7, 281)
+    log_prior = Normal(0.0, 1.0).log_prob(grid)[:, None] + math.log(14 / 280)
+    z = grid[:, None, None].expand(-1, B, 1)
+    return torch.stack(
+        [
+            torch.logsumexp(model.log_likelihood(documents(), z, y) + log_prior, dim=0)
+            + PRIOR[y].log()
+            for y in every_label()
+        ]
+    )
 
 
 class TestTheBound:
@@ -136,24 +151,11 @@ class TestTheBound:
 
     def test_it_lies_below_log_p(self, build: Build) -> None:
         """With one latent dimension, against log p(x, y) and log p(x) on a grid of z."""
+        decoder = build(V, 1 + K)
         torch.manual_seed(0)
-        model = SemiSupervisedTextVAE(
-            encoder_of(latent_size=1), build(V, 1 + K), K, label_prior=PRIOR
-        )
+        model = SemiSupervisedTextVAE(encoder_of(latent_size=1), decoder, K, label_prior=PRIOR)
         model.eval().requires_grad_(False)
-        grid = torch.linspace(-7, 7, 281)
-        log_prior = Normal(0.0, 1.0).log_prob(grid) + math.log(14 / 280)
-        log_joint = torch.stack(
-            [
-                torch.logsumexp(
-                    model.log_likelihood(documents(), grid[:, None, None].expand(-1, B, 1), y)
-                    + log_prior[:, None],
-                    dim=0,
-                )
-                + PRIOR[y].log()
-                for y in every_label()
-            ]
-        )
+        log_joint = log_joint_on_a_grid(model)
         samples = 2000
         repeated = rows_of(documents(None), torch.arange(B).repeat(samples))
         for labels, exact in (
@@ -239,28 +241,98 @@ class TestGumbel:
         assert (first[~known] > 0).all()
         assert (first[~known] != second[~known]).all()
 
-    def test_the_temperature_follows_its_schedule(self, build: Build) -> None:
+    def test_the_temperature_is_that_of_the_step(self, build: Build) -> None:
         asked: list[int] = []
 
         def schedule(step: int) -> float:
             asked.append(step)
             return temperature_decay(0.1)(step)
 
-        model = model_of(build, marginal="gumbel", temperature=schedule)
+        model = model_of(build, marginal="gumbel", temperature=schedule).train()
         asked.clear()
-        for training in (True, True, False, False, True):
-            model.train(training)(documents())
-        assert asked == [0, 1, 2, 2, 2]
-        assert model.step == 3
+        for step in (0, 3, 3):
+            model.at_step(step)
+            model(documents())
+        assert asked == [0, 3, 3]
         other = model_of(build, marginal="gumbel", temperature=schedule)
         other.load_state_dict(model.state_dict())
         other(documents())
         assert asked[-1] == 3
 
-    def test_the_steps_of_an_exact_model_count_too(self, build: Build) -> None:
-        model = model_of(build).train()
-        model(documents())
-        assert model.step == 1
+    def test_accumulated_batches_are_one_step_of_both_schedules(self) -> None:
+        weights_asked: list[int] = []
+        temperatures_asked: list[int] = []
+        model = SemiSupervisedTextVAE(
+            encoder_of(),
+            LSTMDecoder(V, 5, 7, Z + K),
+            K,
+            marginal="gumbel",
+            temperature=lambda step: temperatures_asked.append(step) or 1.0,
+        )
+        temperatures_asked.clear()
+        fit(
+            model,
+            [documents()] * 8,
+            epochs=1,
+            kl_weight=lambda step: weights_asked.append(step) or 1.0,
+            accumulation_steps=4,
+            device="cpu",
+        )
+        assert temperatures_asked == [0] * 4 + [1] * 4
+        assert set(weights_asked) == {0, 1}
+
+
+class TestMeasuring:
+    """The label summed out, it is a model of z alone, which every measure takes."""
+
+    def model(self) -> SemiSupervisedTextVAE:
+        torch.manual_seed(0)
+        model = SemiSupervisedTextVAE(
+            encoder_of(latent_size=1), LSTMDecoder(V, 5, 7, 1 + K), K, label_prior=PRIOR
+        )
+        with torch.no_grad():
+            model.mean_shift.weight.mul_(3)
+            model.label_head.logits.weight.mul_(3)
+            # Wider than the prior: the importance weights are bounded, and estimates settle.
+            model.encoder.log_variance.weight.zero_()
+            model.encoder.log_variance.bias.fill_(2.0)
+            for parameter in model.decoder.parameters():
+                parameter.mul_(2)
+        return model.eval().requires_grad_(False)
+
+    def test_the_likelihood_of_a_code_is_the_sum_over_the_labels(self) -> None:
+        model, z = self.model(), torch.linspace(-2, 2, S * B).view(S, B, 1)
+        by_label = [PRIOR[y] * model.log_likelihood(documents(), z, y).exp() for y in every_label()]
+        expected = torch.stack(by_label).sum(0).log()
+        torch.testing.assert_close(model.log_likelihood(documents(), z), expected)
+
+    def test_many_samples_approach_the_exact_likelihood(self) -> None:
+        """Against sum_y p(y) of the integral over z, on a grid."""
+        model = self.model()
+        exact = -log_joint_on_a_grid(model).logsumexp(0)
+        gaps = [
+            score(model, [documents()], importance_samples=samples).nll - exact
+            for samples in (1, 10, 4_000)
+        ]
+        assert gaps[0].mean() > gaps[1].mean() > gaps[2].abs().mean()
+        assert gaps[2].abs().max() < 0.03
+
+    def test_labels_of_the_batch_change_nothing(self) -> None:
+        model = self.model()
+        with_labels, without = (
+            evaluate(model, [documents(labels)], importance_samples=3)
+            for labels in (LABELS.clamp(min=0), None)
+        )
+        assert with_labels == without
+        assert with_labels.bound > with_labels.importance_weighted_nll
+
+    def test_codes_are_those_of_the_most_probable_label(self) -> None:
+        model = self.model()
+        labels = model.label_posterior(documents()).probs.argmax(1)
+        assert len(labels.unique()) > 1
+        expected = model.posterior(documents(), labels)
+        assert torch.equal(encode(model, [documents()]).loc, expected.loc)
+        assert torch.equal(encode(model, [documents()]).scale, expected.scale)
 
 
 class TestTheModel:
@@ -320,8 +392,8 @@ class TestTheModel:
         assert model.label_head.logits.weight.grad.abs().max() < 1e-5
 
     def test_state_dict_round_trip(self, build: Build) -> None:
-        model = model_of(build, without_noise=True, label_prior=PRIOR).train()
-        model(documents())
+        model = model_of(build, without_noise=True, label_prior=PRIOR)
+        model.at_step(1)
         saved = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         torch.manual_seed(0)
         before = terms(model.eval()(documents()))
@@ -421,6 +493,13 @@ class TestTheModel:
         double = terms(model.double()(documents()))
         assert double.dtype == torch.float64
         torch.testing.assert_close(double.float(), single, rtol=1e-4, atol=1e-4)
+
+    def test_under_autocast_the_label_s_probabilities_are_not_rounded(self) -> None:
+        model = SemiSupervisedTextVAE(encoder_of(), LSTMDecoder(V, 5, 7, Z + K), K)
+        with torch.autocast("cpu", torch.bfloat16):
+            probabilities = model.label_posterior(documents()).probs
+        assert probabilities.dtype == torch.float32
+        torch.testing.assert_close(probabilities.sum(1), torch.ones(B), atol=1e-6, rtol=0)
 
     @both_marginals
     def test_half_precision(self, build: Build, marginal: str) -> None:
@@ -618,7 +697,7 @@ class TestTraining:
         history = fit(model, batches, epochs=5, optimizer=optimizer, device="cpu")
         assert history["train_reconstruction"][-1] < history["train_reconstruction"][0]
         assert self.accuracy(model) > 0.95
-        assert model.step == 5 * 15
+        assert model.step == 5 * 15 - 1
 
     def test_the_history_has_every_term_of_the_bound(self, build: Build) -> None:
         torch.manual_seed(0)

@@ -24,6 +24,7 @@ from tutvae.models.encoders import LSTMEncoder
 from tutvae.models.text_vae import (
     LanguageModel,
     TextVAE,
+    check_tokens,
     document_log_likelihood,
     initialise_encoder,
 )
@@ -41,6 +42,7 @@ Model = TextVAE | LanguageModel
 
 def text_vae(build: Build, vocabulary_size: int = V, latent_size: int = Z, **options) -> TextVAE:
     decoder = build(vocabulary_size, latent_size, **options)
+    torch.manual_seed(1)  # whatever the decoder's constructor drew
     encoder = LSTMEncoder(vocabulary_size, 9, 8, latent_size)
     with torch.no_grad():
         for parameter in encoder.parameters():
@@ -206,6 +208,38 @@ class TestBothModels:
         for use in uses:
             with pytest.raises(ValueError, match=f"token id {V} is outside .* vocabulary of {V}"):
                 use()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "lengths", "message"),
+    [
+        ([[BOS, -1, EOS]], [3], "token id -1 is outside"),
+        ([[BOS, 3, EOS]], [0], "lengths lie between 2, .* T = 3, not between 0 and 0"),
+        ([[BOS, 3, EOS]], [4], "lengths lie between 2, .* not between 4 and 4"),
+        ([[BOS, 3, EOS]], [3, 3], r"tokens \[B, T\] and lengths \[B\] .* not \[1, 3\] and \[2\]"),
+        ([BOS, 3, EOS], [3], r"tokens \[B, T\]"),
+        ([[1.0, 3.0, 2.0]], [3], "are integers, not torch.float32"),
+        ([[BOS, 3, EOS]], [3.0], "are integers, not torch.int64, torch.float32"),
+    ],
+)
+def test_a_batch_that_no_model_can_read(tokens: list, lengths: list, message: str) -> None:
+    batch = TextBatch(torch.tensor(tokens), torch.tensor(lengths))
+    with pytest.raises(ValueError, match=message):
+        check_tokens(batch, V)
+
+
+def test_a_batch_without_documents() -> None:
+    with pytest.raises(ValueError, match="at least one document"):
+        check_tokens(TextBatch(torch.zeros(0, 3).long(), torch.zeros(0).long()), V)
+
+
+def test_a_batch_is_checked_once_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[TextBatch] = []
+    monkeypatch.setattr(
+        tutvae.models.text_vae, "check_tokens", lambda batch, _: checked.append(batch)
+    )
+    TextVAE(LSTMEncoder(V, 5, 7, Z), LSTMDecoder(V, 5, 7, Z))(documents())
+    assert len(checked) == 1
 
 
 def test_targets_are_scored_in_parts(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,20 +6,20 @@ The two baselines are scikit-learn pipelines, which are fitted with `fit(texts, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tutvae.data.batches.text import Batches, TextBatch
+from tutvae.data.batches.text import Batches
 from tutvae.data.tokenization import Tokenizer
 from tutvae.evaluation.report import encode
-from tutvae.models.protocols import evaluating
+from tutvae.evaluation.rows import rows_of
 from tutvae.models.semi_supervised import SemiSupervisedTextVAE
 from tutvae.models.text_classifier import TextClassifier, check_labels
-from tutvae.models.text_vae import TextVAE
+from tutvae.models.text_vae import TextVAE, check_tokenizer
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -53,10 +53,15 @@ class TextPredictor:
         """Return q(y|x) of N texts, `[N, K]`.
 
         Raises:
-            ValueError: there are no texts.
+            FloatingPointError: a probability is NaN.
+            ValueError: there are no texts, or the tokenizer is not the model's.
         """
+        check_tokenizer(self.tokenizer, self.model.encoder.vocabulary_size)
         batches = _batches(texts, self.tokenizer, self.batch_size)
-        return rows_of(self.model, batches, lambda x: self.model.label_posterior(x).probs).numpy()
+        q = rows_of(self.model, batches, lambda x: self.model.label_posterior(x).probs)
+        if q.isnan().any():
+            raise FloatingPointError("q(y|x) is NaN: are there NaN in the model's weights?")
+        return q.float().numpy()
 
     def predict(self, texts: Sequence[str]) -> np.ndarray:
         """Return the most probable label of N texts, integers `[N]`."""
@@ -76,9 +81,8 @@ class TextPredictor:
 def bag_of_words() -> Pipeline:
     """Build a classifier that counts words and never minds their order: the baseline to beat.
 
-    It is multinomial logistic regression on counts, with scikit-learn's penalty. A word is what
-    stands between white space, as it is written, so that the classifier sees the same words as
-    a word tokenizer. Its classes are those of the labels that it is fitted to.
+    It is multinomial logistic regression on counts of words, which stand between white space as
+    for a word tokenizer. Its classes are those of the labels that it is fitted to.
 
     Returns:
         A scikit-learn pipeline to `fit(texts, labels)`.
@@ -96,9 +100,8 @@ def bag_of_words() -> Pipeline:
 def code_classifier(model: TextVAE, tokenizer: Tokenizer, batch_size: int = BATCH_SIZE) -> Pipeline:
     """Build a classifier on the codes of a VAE that has seen no label: the model M1.
 
-    It is multinomial logistic regression, with scikit-learn's penalty, on the posterior means as
-    they are. Their scale is that of the prior; to standardise them would blow up the dimensions
-    that hold nothing. Its classes are those of the labels that it is fitted to.
+    It is multinomial logistic regression on the posterior means, not standardised: that would
+    blow up the dimensions that hold nothing. Its classes are those that it is fitted to.
 
     Args:
         model: a trained `TextVAE`, on any device; its weights stay as they are.
@@ -114,29 +117,12 @@ def code_classifier(model: TextVAE, tokenizer: Tokenizer, batch_size: int = BATC
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer
 
+    check_tokenizer(tokenizer, model.decoder.vocabulary_size)
+
     def means(texts: Sequence[str]) -> np.ndarray:
         return encode(model, _batches(texts, tokenizer, batch_size)).loc.numpy()
 
     return make_pipeline(FunctionTransformer(means), LogisticRegression(max_iter=1000))
-
-
-def rows_of(model: nn.Module, batches: Batches, function: Callable[[TextBatch], Tensor]) -> Tensor:
-    """Apply a function to every batch and collect its rows.
-
-    Args:
-        model: what the function asks; it is in eval mode meanwhile.
-        batches: the N documents.
-        function: from a batch, on the model's device, to a row for each document, `[B, ...]`.
-
-    Returns:
-        The rows in the caller's order, `[N, ...]`, on the CPU.
-    """
-    rows, positions = [], []
-    with evaluating(model) as device:
-        for batch in batches:
-            rows.append(function(batch.to(device)).cpu())
-            positions.append(torch.as_tensor(batch.positions))
-    return torch.cat(rows)[torch.cat(positions).argsort()]
 
 
 def as_labels(labels: Sequence[int] | np.ndarray, documents: int, classes: int) -> Tensor:

@@ -12,8 +12,12 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
+from tutvae.evaluation.importance import check_seed, standard_noise
+
 # Codes whose density under all N posteriors is computed at a time; bounds the memory.
 CODES_AT_ONCE = 64
+# Added to a seed: codes of posteriors are drawn from other numbers than codes of the prior.
+CODE_SEED = 2_000_003
 
 
 def sample_codes(q: Normal, seed: int = 0) -> Tensor:
@@ -28,8 +32,8 @@ def sample_codes(q: Normal, seed: int = 0) -> Tensor:
 
     Source: Kingma & Welling (2014), section 2.4. Chapter 4.
     """
-    generator = torch.Generator().manual_seed(seed)
-    return q.loc + q.scale * torch.randn(q.loc.shape, generator=generator).to(q.loc)
+    check_seed(seed)
+    return q.loc + q.scale * standard_noise(q.loc, seed + CODE_SEED)
 
 
 def mutual_information(q: Normal, seed: int = 0) -> float:
@@ -47,10 +51,15 @@ def mutual_information(q: Normal, seed: int = 0) -> float:
     Returns:
         Nats an example, from 0 to ln N.
 
+    Raises:
+        ValueError: a mean or a scale is not finite, or a scale is not positive.
+
     Source: Hoffman & Johnson (2016), section 2. Chapter 4.
     """
+    if not (q.loc.isfinite().all() and q.scale.isfinite().all() and (q.scale > 0).all()):
+        raise ValueError("the posteriors need finite means and finite, positive scales")
     q = Normal(q.loc.double(), q.scale.double(), validate_args=False)
-    z = sample_codes(q, seed)
+    z = q.loc + q.scale * standard_noise(q.loc, seed)
     own = q.log_prob(z).sum(1)  # [N]
     # [n, 1, Z] against [N, Z]: each code under every posterior, then their logarithmic sum.
     sums = [q.log_prob(codes[:, None]).sum(2).logsumexp(1) for codes in z.split(CODES_AT_ONCE)]

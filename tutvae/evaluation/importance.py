@@ -12,6 +12,42 @@ from torch.distributions import Normal
 
 from tutvae.models.protocols import LatentVariableModel
 
+# The most that torch and NumPy both take as a seed.
+LARGEST_SEED = 2**63 - 1
+
+
+def check_seed(seed: int) -> None:
+    """Make sure that a seed can be repeated.
+
+    Raises:
+        TypeError: it is no integer.
+        ValueError: it is negative, or beyond 2^63 - 1.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise TypeError(f"a seed must be an integer, not {seed!r}")
+    if not 0 <= seed <= LARGEST_SEED:
+        raise ValueError(f"a seed must lie between 0 and 2^63 - 1, not {seed}")
+
+
+def standard_noise(like: Tensor, seed: int) -> Tensor:
+    """Draw standard Normal noise of the shape and kind of a tensor; raises as `check_seed`.
+
+    The draw depends on the seed alone, and leaves torch's global random state as it is.
+    """
+    check_seed(seed)
+    generator = torch.Generator().manual_seed(int(seed))
+    return torch.randn(like.shape, generator=generator).to(like)
+
+
+def in_single(x: Tensor) -> Tensor:
+    """A tensor in at least single precision: half of that is too coarse to add up or to draw."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def normal_in_single(q: Normal) -> Normal:
+    """A Normal in at least single precision: bf16 samples are too coarse to be weighed."""
+    return Normal(in_single(q.loc), in_single(q.scale), validate_args=False)
+
 
 def noise_streams(seed: int, positions: Iterable[int]) -> list[np.random.Generator]:
     """Start a stream of noise for each example.
@@ -26,6 +62,7 @@ def noise_streams(seed: int, positions: Iterable[int]) -> list[np.random.Generat
 
     Source: Salmon et al. (2011), whose counter-based generator takes any pair as its key.
     """
+    check_seed(seed)
     return [np.random.Generator(np.random.Philox(key=[seed, position])) for position in positions]
 
 
@@ -52,13 +89,15 @@ def importance_samples_of(
 
     Source: Burda et al. (2016), equation 7. Chapter 2, equation `iwae`.
     """
+    q, prior = normal_in_single(q), model.prior()
     log_likelihoods, log_weights = [], []
     for start in range(0, samples, chunk_size):
         shape = (min(chunk_size, samples - start), q.loc.shape[1])
         draws = [stream.standard_normal(shape, dtype=np.float32) for stream in noise]
         z = q.loc + q.scale * torch.from_numpy(np.stack(draws, axis=1)).to(q.loc)  # [s, B, Z]
-        log_likelihood = model.log_likelihood(x, z)
-        log_ratio = (model.prior().log_prob(z) - q.log_prob(z)).sum(-1)
+        z = z.to(prior.loc.dtype)  # what a half-precision model decodes is what is weighed
+        log_likelihood = in_single(model.log_likelihood(x, z))
+        log_ratio = (normal_in_single(prior).log_prob(z) - q.log_prob(z)).sum(-1)
         log_likelihoods.append(log_likelihood)
         log_weights.append(log_likelihood + log_ratio)
     return torch.cat(log_likelihoods), torch.cat(log_weights)

@@ -21,7 +21,13 @@ from torch.distributions import Normal, kl_divergence
 from tutvae.bounds import importance_weighted_bound
 from tutvae.data.batches.text import TextBatch
 from tutvae.evaluation.diagnostics import mutual_information
-from tutvae.evaluation.importance import importance_samples_of, noise_streams
+from tutvae.evaluation.importance import (
+    check_seed,
+    importance_samples_of,
+    noise_streams,
+    normal_in_single,
+)
+from tutvae.evaluation.rows import columns_of
 from tutvae.models.protocols import LatentVariableModel, TrainableModel, evaluating
 
 ACTIVE_UNIT_VARIANCE = 0.01
@@ -69,16 +75,23 @@ class Report:
     def perplexity(self) -> float | None:
         """The exponential of the NLL a predicted token; None if the data are not text.
 
+        Infinite above 709 nats a token, where the exponential is too large for a number.
         Chapter 3, equation `perplexity`.
         """
         if self.tokens is None:
             return None
-        return math.exp(self.importance_weighted_nll * self.examples / self.tokens)
+        try:
+            return math.exp(self.importance_weighted_nll * self.examples / self.tokens)
+        except OverflowError:
+            return math.inf
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields, the bound and the perplexity, ready for JSON; without those that are None."""
+        """The fields, the bound and the perplexity, ready for JSON.
+
+        Those that are None are left out; so is an infinite perplexity, which JSON cannot hold.
+        """
         values = {**asdict(self), "bound": self.bound, "perplexity": self.perplexity}
-        return {name: value for name, value in values.items() if value is not None}
+        return {name: x for name, x in values.items() if x is not None and x != math.inf}
 
     def __str__(self) -> str:
         latent_size = len(self.kl_per_dimension)
@@ -184,9 +197,8 @@ def score(
         model: a `LatentVariableModel`, on any device.
         batches: the examples; each batch has `.to(device)`.
         importance_samples: S; see `evaluate`.
-        chunk_size: samples that are decoded at a time; changes the memory, not the result.
-        seed: of the noise. An example's noise depends on the seed and on where the example
-            stands in the caller's list (`TextBatch.positions`, else the order of arrival).
+        chunk_size: see `evaluate`.
+        seed: of the noise, which is each example's own, by its place in the caller's list.
 
     Returns:
         The scores, in the caller's order.
@@ -201,42 +213,26 @@ def score(
             "importance_samples and chunk_size must be at least 1, "
             f"not {importance_samples} and {chunk_size}"
         )
-    rows: list[tuple[Tensor, ...]] = []
-    positions: list[Tensor] = []
     tokens: int | None = None
-    with evaluating(model) as device:
-        prior = model.prior()
+
+    def scored(batch: Any, positions: Tensor) -> tuple[Tensor, ...]:
+        nonlocal tokens
+        if isinstance(batch, TextBatch):
+            tokens = (tokens or 0) + batch.predicted_tokens
+        q, prior = (normal_in_single(p) for p in (model.posterior(batch), model.prior()))
+        noise = noise_streams(seed, positions.tolist())
+        log_likelihoods, log_weights = importance_samples_of(model, batch, q, S, chunk_size, noise)
+        nll = -importance_weighted_bound(log_weights)  # [B]
+        return -log_likelihoods.mean(0), nll, kl_divergence(q, prior), q.loc, q.scale
+
+    with evaluating(model):
         # Without a code every sample gives the same, exact value.
-        S = importance_samples if prior.loc.numel() > 0 else 1
-        for batch in batches:
-            positions.append(_positions(batch, seen=sum(map(len, positions))))
-            if isinstance(batch, TextBatch):
-                tokens = (tokens or 0) + batch.predicted_tokens
-            x = batch.to(device)
-            q = model.posterior(x)
-            noise = noise_streams(seed, positions[-1].tolist())
-            log_likelihoods, log_weights = importance_samples_of(model, x, q, S, chunk_size, noise)
-            nll = -importance_weighted_bound(log_weights)  # [B]
-            kl = kl_divergence(q, prior)  # [B, Z]
-            rows.append((-log_likelihoods.mean(0), nll, kl, q.loc, q.scale))
-    if not rows:
-        raise ValueError("there is nothing to evaluate: no batch came")
-    reconstruction, nll, kl, mean, scale = (x.double() for x in _in_order(rows, positions))
+        S = importance_samples if model.prior().loc.numel() > 0 else 1
+    columns = columns_of(model, batches, scored)
+    reconstruction, nll, kl, mean, scale = (column.double() for column in columns)
     if not (reconstruction.isfinite().all() and kl.isfinite().all()):
         raise ValueError("the bound is not finite: are there NaN in the data or in the weights?")
     return Scores(reconstruction, nll, kl, Normal(mean, scale, validate_args=False), S, tokens)
-
-
-def _positions(batch: Any, seen: int) -> Tensor:
-    """Where the caller has a batch's examples: as the batch says, else as they arrive."""
-    positions = getattr(batch, "positions", None)
-    return torch.arange(seen, seen + len(batch)) if positions is None else positions.cpu()
-
-
-def _in_order(rows: list[tuple[Tensor, ...]], positions: list[Tensor]) -> list[Tensor]:
-    """Join what came batch by batch, in the caller's order, on the CPU."""
-    order = torch.cat(positions).argsort(stable=True)
-    return [torch.cat(column).cpu()[order] for column in zip(*rows, strict=True)]
 
 
 def mean_terms(model: TrainableModel, batches: Iterable[Any], seed: int = 0) -> dict[str, float]:
@@ -257,6 +253,7 @@ def mean_terms(model: TrainableModel, batches: Iterable[Any], seed: int = 0) -> 
 
     Source: Kingma & Welling (2014), equation 10. Chapter 1, equation `elbo`.
     """
+    check_seed(seed)
     sums: Counter[str] = Counter()
     examples = 0
     with evaluating(model) as device, _noise_from(seed, device):
@@ -285,25 +282,25 @@ def encode(model: LatentVariableModel, batches: Iterable[Any]) -> Normal:
         batches: the examples.
 
     Returns:
-        The posteriors of all N examples in the caller's order (`TextBatch.positions`, else the
-        order of arrival), a Normal of shape `[N, Z]` on the CPU.
+        The posteriors of all N examples in the caller's order, a Normal `[N, Z]` on the CPU.
 
     Raises:
+        FloatingPointError: a posterior is not finite.
         ValueError: there are no batches.
 
     Source: Kingma & Welling (2014), section 2. Chapter 2.
     """
-    rows: list[tuple[Tensor, ...]] = []
-    positions: list[Tensor] = []
-    with evaluating(model) as device:
-        for batch in batches:
-            positions.append(_positions(batch, seen=sum(map(len, positions))))
-            q = model.posterior(batch.to(device))
-            rows.append((q.loc, q.scale))
-    if not rows:
-        raise ValueError("there is nothing to encode: no batch came")
-    mean, scale = _in_order(rows, positions)
-    return Normal(mean, scale)
+
+    def encoded(batch: Any, _: Tensor) -> tuple[Tensor, Tensor]:
+        q = normal_in_single(model.posterior(batch))
+        return q.loc, q.scale
+
+    mean, scale = columns_of(model, batches, encoded)
+    if not (mean.isfinite().all() and scale.isfinite().all() and (scale > 0).all()):
+        raise FloatingPointError(
+            "the posterior is not finite: are there NaN in the data or in the weights?"
+        )
+    return Normal(mean, scale, validate_args=False)
 
 
 def aggregated(q: Normal) -> Normal:

@@ -278,7 +278,7 @@ def _about_training(
         "tokens_per_second": round(tokens * len(history) / history.seconds),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
-    if hasattr(model.decoder, "receptive_field"):
+    if model.decoder.receptive_field is not None:
         about["receptive_field"] = model.decoder.receptive_field
     about["curves"] = {
         column: significant(history[column], CURVE_DIGITS) for column in history.records[0]

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
+from tutvae.data.batches.text import Batches, EncodedTexts
 from tutvae.data.tokenization import Tokenizer
-from tutvae.evaluation.classification import BATCH_SIZE, as_labels, rows_of
+from tutvae.evaluation.classification import BATCH_SIZE, as_labels
+from tutvae.evaluation.rows import rows_of
 from tutvae.generation.decoding import MAX_LENGTH, generate
 from tutvae.generation.texts import WORD_SEED, sample_prior
 from tutvae.models.semi_supervised import SemiSupervisedTextVAE
@@ -33,9 +34,6 @@ def sample_with_label(
     seed: int = 0,
 ) -> list[str]:
     """Write a text for each label: x ~ p(x | y, z).
-
-    The same label many times shows what it allows; one code with every label shows what the
-    label changes.
 
     Args:
         model: a `SemiSupervisedTextVAE`, on any device.
@@ -61,7 +59,7 @@ def sample_with_label(
         return []
     Z = model.latent_size
     if z is None:
-        z = sample_prior(model, len(y), seed)  # type: ignore[arg-type]  # it has a prior
+        z = sample_prior(model, len(y), seed)
     elif z.shape not in ((Z,), (len(y), Z)):
         raise ValueError(
             f"codes must be [N, Z] = [{len(y)}, {Z}] or [Z] = [{Z}], not {list(z.shape)}"
@@ -115,20 +113,13 @@ def change_label(
         own_labels = as_labels(own_labels, len(documents), model.classes).tolist()
     if not documents:
         return []
-    z = _codes(model, EncodedTexts(documents, own_labels, pad_id=tokenizer.pad_id))
+    batches = Batches(
+        EncodedTexts(documents, own_labels, pad_id=tokenizer.pad_id),
+        batch_size=BATCH_SIZE,
+        shuffle=False,
+    )
+    z = rows_of(model, batches, lambda batch: model.posterior(batch, batch.labels).loc)
     return sample_with_label(model, tokenizer, labels, z=z, max_length=max_length, temperature=0.0)
-
-
-def _codes(model: SemiSupervisedTextVAE, texts: EncodedTexts) -> Tensor:
-    """The means of q(z | x, y) of N texts, `[N, Z]`; y is predicted where the texts have none."""
-
-    def means(batch: TextBatch) -> Tensor:
-        y = batch.labels
-        if y is None:
-            y = model.label_posterior(batch).probs.argmax(1)
-        return model.posterior(batch, y).loc
-
-    return rows_of(model, Batches(texts, batch_size=BATCH_SIZE, shuffle=False), means)
 
 
 @dataclass(frozen=True)

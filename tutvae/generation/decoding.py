@@ -6,14 +6,16 @@ string contains padding or a start mark; after its end mark a row holds padding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from tutvae.data.tokenization import Tokenizer
-from tutvae.models.decoders import Decoder
-from tutvae.models.protocols import evaluating
+from tutvae.evaluation.importance import check_seed, in_single
+from tutvae.models.protocols import Decoder, evaluating
+from tutvae.models.text_vae import check_tokenizer
 
 MAX_LENGTH = 100
 # In a template: a position that is to be filled.
@@ -61,26 +63,30 @@ def generate(
     """
     B = count if z is None else len(z)
     _check_at_least_one(count=B, max_length=max_length, top_k=1 if top_k is None else top_k)
-    _check_vocabulary(decoder, tokenizer)
-    if not (temperature >= 0 and 0 < top_p <= 1):
+    check_tokenizer(tokenizer, decoder.vocabulary_size)
+    if not (0 <= temperature < math.inf and 0 < top_p <= 1):
         raise ValueError(
-            "temperature must be at least 0 and top_p above 0 and at most 1, "
+            "temperature must be at least 0 and finite, and top_p above 0 and at most 1, "
             f"not {temperature} and {top_p}"
         )
-    generator = torch.Generator().manual_seed(seed)
+    check_seed(seed)
+    generator = torch.Generator().manual_seed(int(seed))
     with evaluating(decoder) as device:
-        state = decoder.start(None if z is None else z.to(device), batch_size=B)
+        state = decoder.start(_as_input(decoder, z), batch_size=B)
+        broken = torch.zeros((), dtype=torch.bool, device=device)
         forbidden = torch.tensor([tokenizer.pad_id, tokenizer.bos_id], device=device)
         token = torch.full((B,), tokenizer.bos_id, device=device)
         ended = torch.zeros(B, dtype=torch.bool, device=device)
         tokens: list[Tensor] = []
         while len(tokens) < max_length and not ended.all():
             logits, state = decoder.step(token, state)
+            broken |= _is_broken(logits)
             logits = logits.index_fill(-1, forbidden, -torch.inf)
             token = _choose(logits, temperature, top_k, top_p, generator)
             token = token.masked_fill(ended, tokenizer.pad_id)
             tokens.append(token)
             ended |= token == tokenizer.eos_id
+    _check_unbroken(broken)
     return torch.stack(tokens, dim=1)
 
 
@@ -88,9 +94,9 @@ def _choose(
     logits: Tensor, temperature: float, top_k: int | None, top_p: float, generator: torch.Generator
 ) -> Tensor:
     """Draw a token from each row of logits `[B, V]`."""
-    if temperature == 0:
+    logits = in_single(logits)
+    if temperature < torch.finfo(logits.dtype).tiny:  # 0, or too low to divide by
         return logits.argmax(-1)
-    # Relative to the best: no temperature is too low for that.
     logits = (logits - logits.amax(-1, keepdim=True)) / temperature
     if top_k is not None or top_p < 1:
         logits = keep_most_probable(logits, top_k, top_p)
@@ -115,6 +121,7 @@ def keep_most_probable(logits: Tensor, top_k: int | None = None, top_p: float = 
     ordered, order = logits.sort(dim=-1, descending=True, stable=True)
     probabilities = ordered.softmax(-1)
     kept = probabilities.cumsum(-1) - probabilities < top_p  # by what the likelier ones hold
+    kept[..., :1] = True  # the smallest top_p are zero in single precision
     if top_k is not None:
         kept[..., top_k:] = False
     return logits.masked_fill(~torch.zeros_like(kept).scatter(-1, order, kept), -torch.inf)
@@ -205,12 +212,13 @@ def _search(
 
     Where it is `FREE`, every token but the `forbidden` ones may stand.
     """
-    _check_vocabulary(decoder, tokenizer)
+    check_tokenizer(tokenizer, decoder.vocabulary_size)
     B, W = len(template), width
     with evaluating(decoder) as device:
         template = template.to(device)
-        codes = None if z is None else z.to(device).repeat_interleave(W, dim=0)
-        state = decoder.start(codes, batch_size=B * W)
+        codes = None if z is None else z.repeat_interleave(W, dim=0)
+        state = decoder.start(_as_input(decoder, codes), batch_size=B * W)
+        broken = torch.zeros((), dtype=torch.bool, device=device)
         first_row = torch.arange(B, device=device)[:, None] * W
         # All beams start alike, so only the first of each string may have successors.
         scores = torch.full((B, W), -torch.inf, device=device)
@@ -219,7 +227,8 @@ def _search(
         ended = torch.zeros(B, W, dtype=torch.bool, device=device)
         for wanted in template.T:
             logits, state = decoder.step(strings[..., -1].flatten(), state)
-            log_p = logits.log_softmax(-1).view(B, W, -1)
+            broken |= _is_broken(logits)
+            log_p = in_single(logits).log_softmax(-1).view(B, W, -1)
             log_p = log_p.masked_fill(~_allowed(wanted, log_p.shape[-1], forbidden), -torch.inf)
             log_p[ended] = -torch.inf
             # What has ended goes on as padding, at no cost.
@@ -233,6 +242,7 @@ def _search(
             # Log-probabilities only fall: an ended string in front stays there.
             if ended[:, 0].all():
                 break
+        _check_unbroken(broken)
         # Ended strings before others, each by its score; the beams are sorted already.
         winner = (ended & scores.isfinite()).int().argmax(1)
         rows = first_row[:, 0] + winner
@@ -255,10 +265,19 @@ def _check_at_least_one(**values: int) -> None:
             raise ValueError(f"{name} must be at least 1, not {value}")
 
 
-def _check_vocabulary(decoder: Decoder, tokenizer: Tokenizer) -> None:
-    """Raise ValueError for a tokenizer that the decoder was not built for."""
-    if len(tokenizer) != decoder.vocabulary_size:
-        raise ValueError(
-            f"the tokenizer has {len(tokenizer)} tokens, the decoder {decoder.vocabulary_size}: "
-            "use the tokenizer that the model was trained with"
+def _as_input(decoder: Decoder, z: Tensor | None) -> Tensor | None:
+    """Codes on the decoder's device and in its precision."""
+    return None if z is None else z.to(next(decoder.parameters()))
+
+
+def _is_broken(logits: Tensor) -> Tensor:
+    """Whether logits `[B, V]` hold NaN or infinity, a boolean that is not looked at yet."""
+    return ~logits.amax(-1).isfinite().all()
+
+
+def _check_unbroken(broken: Tensor) -> None:
+    """Raise FloatingPointError if any logits were broken."""
+    if broken:
+        raise FloatingPointError(
+            "the decoder's logits are not finite: are there NaN in its weights or in the codes?"
         )

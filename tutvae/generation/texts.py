@@ -10,15 +10,19 @@ import re
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Normal
 
 from tutvae.data.batches.text import Batches, EncodedTexts
 from tutvae.data.tokenization import Tokenizer
 from tutvae.evaluation.diagnostics import sample_codes
+from tutvae.evaluation.importance import check_seed, standard_noise
 from tutvae.evaluation.report import encode
+from tutvae.evaluation.rows import rows_of
 from tutvae.generation.decoding import FREE, MAX_LENGTH, fill, generate
 from tutvae.models.protocols import LatentVariableModel, evaluating
+from tutvae.models.semi_supervised import SemiSupervisedTextVAE
 from tutvae.models.text_vae import LanguageModel, TextVAE
 
 BATCH_SIZE = 256
@@ -39,11 +43,9 @@ def sample_prior(model: LatentVariableModel, count: int, seed: int = 0) -> Tenso
 
     Source: Kingma & Welling (2014), section 2.1. Chapter 1.
     """
-    generator = torch.Generator().manual_seed(seed)
     with evaluating(model):
-        prior = model.prior()
-    noise = torch.randn(count, *prior.loc.shape, generator=generator).to(prior.loc)
-    return prior.loc + prior.scale * noise
+        prior = model.prior().expand((count, *model.prior().loc.shape))
+    return prior.loc + prior.scale * standard_noise(prior.loc, seed)
 
 
 def interpolate(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
@@ -99,6 +101,7 @@ def sample_texts(
 
     Source: Bowman et al. (2016) for samples of the prior. Chapters 3 and 4.
     """
+    check_seed(seed)
     z = sample_prior(model, count, seed) if model.latent_size > 0 else None
     tokens = generate(
         model.decoder,
@@ -115,14 +118,18 @@ def sample_texts(
 
 
 def decode_codes(
-    model: TextVAE, tokenizer: Tokenizer, z: Tensor, *, max_length: int = MAX_LENGTH
+    model: TextVAE | SemiSupervisedTextVAE,
+    tokenizer: Tokenizer,
+    z: Tensor,
+    *,
+    max_length: int = MAX_LENGTH,
 ) -> list[str]:
     """Decode codes greedily: the most probable word, every time.
 
     Args:
-        model: a `TextVAE`.
+        model: a `TextVAE` or a `SemiSupervisedTextVAE`.
         tokenizer: the one it was trained with.
-        z: codes, `[N, Z]`.
+        z: what its decoder takes: codes `[N, Z]`, with labels `[N, Z + K]`.
         max_length: most tokens of a text; longer ones are cut.
 
     Returns:
@@ -135,7 +142,7 @@ def decode_codes(
 
 
 def reconstruct(
-    model: TextVAE,
+    model: TextVAE | SemiSupervisedTextVAE,
     tokenizer: Tokenizer,
     texts: Sequence[str],
     *,
@@ -146,7 +153,8 @@ def reconstruct(
     """Encode texts and decode their codes greedily.
 
     Args:
-        model: a `TextVAE`.
+        model: a `TextVAE`, or a `SemiSupervisedTextVAE`: then each text is encoded and decoded
+            with its most probable label.
         tokenizer: the one it was trained with; words that it does not know become its unknown
             mark.
         texts: N texts.
@@ -166,8 +174,12 @@ def reconstruct(
     _check_texts(texts)
     if not texts:
         return []
-    q = _posterior(model, tokenizer.encode(texts), tokenizer)
+    batches = _batches(tokenizer.encode(texts), tokenizer)
+    q = _posterior(model, batches)
     z = sample_codes(q, seed) if sampled else q.loc
+    if isinstance(model, SemiSupervisedTextVAE):
+        labels = rows_of(model, batches, lambda batch: model.label_posterior(batch).logits)
+        z = torch.cat([z, F.one_hot(labels.argmax(-1), model.classes)], dim=-1)
     return decode_codes(model, tokenizer, z, max_length=max_length)
 
 
@@ -200,7 +212,7 @@ def interpolate_texts(
     """
     if steps < 2:
         raise ValueError(f"a walk has at least 2 steps, its ends, not {steps}")
-    q = _posterior(model, tokenizer.encode([left, right]), tokenizer)
+    q = _posterior(model, _batches(tokenizer.encode([left, right]), tokenizer))
     z = interpolate(q.loc[0], q.loc[1], torch.linspace(1, 0, steps))
     return decode_codes(model, tokenizer, z, max_length=max_length)
 
@@ -273,7 +285,8 @@ def _alternate(
     known = [[token for token in row if token != FREE] for row in rows]
     filled = template
     for _ in range(rounds):
-        z = _posterior(model, [[tokenizer.bos_id, *row] for row in known], tokenizer).loc
+        documents = [[tokenizer.bos_id, *row] for row in known]
+        z = _posterior(model, _batches(documents, tokenizer)).loc
         before = filled
         filled = fill(model.decoder, z, template, tokenizer=tokenizer, width=width)[0].cpu()
         if torch.equal(filled, before):
@@ -310,12 +323,17 @@ def _insert(text: str, pattern: re.Pattern[str], words: list[str]) -> str:
     return pattern.sub(lambda _: next(remaining).strip(), text)
 
 
-def _posterior(model: TextVAE, documents: list[list[int]], tokenizer: Tokenizer) -> Normal:
-    """Encode N documents of token ids, in their order: a Normal of shape `[N, Z]`."""
+def _batches(documents: list[list[int]], tokenizer: Tokenizer) -> Batches:
+    """Documents of token ids, to be read once."""
+    texts = EncodedTexts(documents, pad_id=tokenizer.pad_id)
+    return Batches(texts, batch_size=BATCH_SIZE, shuffle=False)
+
+
+def _posterior(model: TextVAE | SemiSupervisedTextVAE, batches: Batches) -> Normal:
+    """Encode N documents in their order: a Normal of shape `[N, Z]`."""
     if model.latent_size == 0:
         raise ValueError("a language model has no code: this needs a TextVAE")
-    texts = EncodedTexts(documents, pad_id=tokenizer.pad_id)
-    return encode(model, Batches(texts, batch_size=BATCH_SIZE, shuffle=False))
+    return encode(model, batches)
 
 
 def _check_texts(texts: Sequence[str]) -> None:

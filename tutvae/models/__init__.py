@@ -5,8 +5,10 @@ from tutvae.models.conv_decoder import (
     DilatedConvDecoder,
     ResidualBlock,
 )
-from tutvae.models.decoders import Decoder, LSTMDecoder, WordDropout, tie_weights
+from tutvae.models.decoders import LSTMDecoder, WordDropout, tie_weights
 from tutvae.models.encoders import LSTMEncoder
+from tutvae.models.gru_decoder import GRUDecoder
+from tutvae.models.protocols import Decoder, Encoder
 from tutvae.models.semi_supervised import SemiSupervisedTextVAE
 from tutvae.models.text_classifier import TextClassifier
 from tutvae.models.text_vae import LanguageModel, TextVAE, initialise_encoder
@@ -16,6 +18,7 @@ from tutvae.models.vae import VAE, BernoulliDecoder, GaussianEncoder
 DECODERS: dict[str, type[Decoder]] = {
     "lstm": LSTMDecoder,
     "dilated_cnn": DilatedConvDecoder,
+    "gru": GRUDecoder,
 }
 
 __all__ = [
@@ -25,6 +28,8 @@ __all__ = [
     "CausalConv1d",
     "Decoder",
     "DilatedConvDecoder",
+    "Encoder",
+    "GRUDecoder",
     "GaussianEncoder",
     "LSTMDecoder",
     "LSTMEncoder",

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutvae.models.decoders import Decoder, State, WordDropout
+from tutvae.models.decoders import WordDropout
+from tutvae.models.protocols import Decoder, State
 
 Preset = Literal["small", "medium", "large", "very_large"]
 
@@ -130,9 +131,7 @@ class DilatedConvDecoder(Decoder):
         bos_id: id of the start mark, which word dropout spares.
 
     Raises:
-        ValueError: there is no such preset, there are no dilations, one is below 1, the width is
-            below 2, there are fewer than 2 channels, a rate lies outside [0, 1], or word dropout
-            has no unknown mark.
+        ValueError: an option is impossible; the message names it.
 
     Source: Yang et al. (2017), who call the receptive field of "small" 16; with a width of 3 it
     is odd: 15. Chapter 6.

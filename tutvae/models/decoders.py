@@ -1,105 +1,11 @@
-"""Decoders of text, p(x|z), behind one protocol: a model's decoder is changed in one line."""
+"""The LSTM decoder of text, p(x|z), and how to hide words from a decoder."""
 
 from __future__ import annotations
-
-from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 
-# What a decoder remembers between two steps: tensors whose first dimension is the batch.
-State = tuple[Tensor, ...]
-
-
-class Decoder(nn.Module, ABC):
-    """What every decoder offers: a full pass for training, steps for generation.
-
-    The full pass ends in hidden states; `project` turns those that count into logits. `start`
-    and `step` give the same logits one token at a time, at a cost that does not grow with the
-    length.
-
-    Args:
-        vocabulary_size: size of the vocabulary, V.
-        latent_size: dimensions of the code, Z; 0 for a language model, which has none.
-
-    Raises:
-        ValueError: the vocabulary is empty, or `latent_size` is negative.
-
-    Source: chapter 4.
-    """
-
-    def __init__(self, vocabulary_size: int, latent_size: int) -> None:
-        super().__init__()
-        if vocabulary_size < 1 or latent_size < 0:
-            raise ValueError(
-                "a decoder needs a vocabulary_size of at least 1 and a latent_size of at least 0, "
-                f"not {vocabulary_size} and {latent_size}"
-            )
-        self.vocabulary_size = vocabulary_size
-        self.latent_size = latent_size
-
-    @abstractmethod
-    def forward(self, inputs: Tensor, z: Tensor | None = None) -> Tensor:
-        """Read whole documents.
-
-        Args:
-            inputs: token ids from the start mark on, `[B, T]`.
-            z: codes `[B, Z]`, or None where Z = 0.
-
-        Returns:
-            Hidden states `[B, T, H]`; the one at t has seen the inputs up to t.
-
-        Raises:
-            ValueError: `z` does not go with the decoder or with the inputs.
-        """
-
-    @abstractmethod
-    def project(self, hidden: Tensor) -> Tensor:
-        """Turn hidden states `[..., H]` into logits of the next token, `[..., V]`."""
-
-    @abstractmethod
-    def start(self, z: Tensor | None = None, batch_size: int | None = None) -> State:
-        """Get ready for the first step.
-
-        Args:
-            z: codes `[B, Z]`, or None where Z = 0.
-            batch_size: rows B; needed only where there are no codes to tell it.
-
-        Returns:
-            The state before any token.
-
-        Raises:
-            ValueError: `z` does not go with the decoder, or B is unknown.
-        """
-
-    @abstractmethod
-    def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
-        """Read one token, `[B]`; return the logits of the next, `[B, V]`, and the new state."""
-
-    def select(self, state: State, rows: Tensor) -> State:
-        """Keep some rows of the batch, `[B']` indices that may repeat: beams follow their words."""
-        return tuple(tensor[rows] for tensor in state)
-
-    def check_code(self, z: Tensor | None, batch_size: int | None = None) -> int:
-        """Return the number of rows B if the code fits decoder and batch; else explain.
-
-        Raises:
-            ValueError: it does not fit, or B is unknown.
-        """
-        if z is None:
-            if self.latent_size > 0:
-                raise ValueError(f"this decoder needs a code z [B, {self.latent_size}]: got None")
-            if batch_size is None:
-                raise ValueError("without a code, give batch_size")
-            return batch_size
-        if self.latent_size == 0:
-            raise ValueError("this decoder has no code (latent_size 0): leave z out")
-        rows = len(z) if batch_size is None else batch_size
-        if z.shape != (rows, self.latent_size):
-            raise ValueError(
-                f"the code z must be [B, Z] = [{rows}, {self.latent_size}], not {list(z.shape)}"
-            )
-        return rows
+from tutvae.models.protocols import Decoder, State
 
 
 class WordDropout(nn.Module):

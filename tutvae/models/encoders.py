@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from tutvae.data.batches.text import TextBatch
+from tutvae.models.protocols import Encoder
 
 
-class LSTMEncoder(nn.Module):
+class LSTMEncoder(Encoder):
     """The approximate posterior q(z|x): an LSTM reads the document, its states tell z.
 
     Args:
@@ -37,26 +38,19 @@ class LSTMEncoder(nn.Module):
         *,
         pooling: Literal["last", "max"] = "last",
     ) -> None:
-        super().__init__()
+        super().__init__(vocabulary_size, hidden_size, latent_size)
         if pooling not in ("last", "max"):
             raise ValueError(f'pooling must be "last" or "max", not {pooling!r}')
-        self.vocabulary_size = vocabulary_size
-        self.hidden_size = hidden_size
-        self.latent_size = latent_size
         self.pooling = pooling
         self.embedding = nn.Embedding(vocabulary_size, embedding_size)
         self.lstm = nn.LSTM(embedding_size, hidden_size, batch_first=True)
         self.mean = nn.Linear(hidden_size, latent_size)
         self.log_variance = nn.Linear(hidden_size, latent_size)
 
-    def forward(self, batch: TextBatch) -> Normal:
-        """Map B documents to their posteriors, a Normal of shape `[B, Z]`."""
-        return self.posterior(self.features(batch))
-
     def features(self, batch: TextBatch) -> Tensor:
         """Read B documents: what the pooled states of the LSTM say of each, `[B, H]`."""
         states, _ = self.lstm(self.embedding(batch.tokens))  # [B, T, H]
-        # Padding comes after a document's tokens and must have no say in its code.
+        # Padding comes after a document's tokens and must not change its code.
         if self.pooling == "last":
             rows = torch.arange(len(batch), device=states.device)
             return states[rows, batch.lengths - 1]

@@ -1,7 +1,8 @@
-"""What a model must offer to be trained and to be measured."""
+"""What a model, an encoder and a decoder must offer."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -11,6 +12,10 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from tutvae.bounds import Elbo
+from tutvae.data.batches.text import TextBatch
+
+# What a decoder remembers between two steps: tensors whose first dimension is the batch.
+State = tuple[Tensor, ...]
 
 
 class TrainableModel(Protocol):
@@ -29,9 +34,10 @@ class TrainableModel(Protocol):
 
 
 class LatentVariableModel(TrainableModel, Protocol):
-    """What it must offer besides, to be measured.
+    """What it must offer besides, to be measured: every model of the package does.
 
-    `VAE`, `TextVAE` and, with Z = 0, `LanguageModel` do.
+    Models without a code, such as `LanguageModel`, have Z = 0. A label that is latent as well, in
+    `SemiSupervisedTextVAE`, is summed out of p(x|z).
     """
 
     def prior(self) -> Normal:
@@ -45,6 +51,134 @@ class LatentVariableModel(TrainableModel, Protocol):
     def log_likelihood(self, x: Any, z: Tensor) -> Tensor:
         """Score a batch at codes `[..., B, Z]`: log p(x|z), `[..., B]` nats an example."""
         ...
+
+
+class Encoder(nn.Module, ABC):
+    """What every encoder of text offers: features of a document, and q(z|x) made of them.
+
+    A model with labels reads q(y|x) from the same features.
+
+    Args:
+        vocabulary_size: size of the vocabulary, V.
+        hidden_size: width of the features, H.
+        latent_size: dimensions of the code, Z.
+
+    Source: Yang et al. (2017), section 3.3, for features that two posteriors share. Chapter 4.
+    """
+
+    def __init__(self, vocabulary_size: int, hidden_size: int, latent_size: int) -> None:
+        super().__init__()
+        self.vocabulary_size = vocabulary_size
+        self.hidden_size = hidden_size
+        self.latent_size = latent_size
+
+    def forward(self, batch: TextBatch) -> Normal:
+        """Map B documents to their posteriors, a Normal of shape `[B, Z]`."""
+        return self.posterior(self.features(batch))
+
+    @abstractmethod
+    def features(self, batch: TextBatch) -> Tensor:
+        """Read B documents: features `[B, H]`."""
+
+    @abstractmethod
+    def posterior(self, features: Tensor) -> Normal:
+        """Turn features `[B, H]` into q(z|x), a Normal of shape `[B, Z]`."""
+
+
+class Decoder(nn.Module, ABC):
+    """What every decoder offers: a full pass for training, steps for generation.
+
+    The full pass ends in hidden states; `project` turns those that count into logits. `start`
+    and `step` give the same logits one token at a time, at a cost that does not grow with the
+    length.
+
+    Args:
+        vocabulary_size: size of the vocabulary, V.
+        latent_size: dimensions of the code, Z; 0 for a language model, which has none.
+
+    Raises:
+        ValueError: the vocabulary is empty, or `latent_size` is negative.
+
+    Source: chapter 4.
+    """
+
+    def __init__(self, vocabulary_size: int, latent_size: int) -> None:
+        super().__init__()
+        if vocabulary_size < 1 or latent_size < 0:
+            raise ValueError(
+                "a decoder needs a vocabulary_size of at least 1 and a latent_size of at least 0, "
+                f"not {vocabulary_size} and {latent_size}"
+            )
+        self.vocabulary_size = vocabulary_size
+        self.latent_size = latent_size
+
+    @property
+    def receptive_field(self) -> int | None:
+        """How many tokens back a prediction sees, the last one included; None for all."""
+        return None
+
+    @abstractmethod
+    def forward(self, inputs: Tensor, z: Tensor | None = None) -> Tensor:
+        """Read whole documents.
+
+        Args:
+            inputs: token ids from the start mark on, `[B, T]`.
+            z: codes `[B, Z]`, or None where Z = 0.
+
+        Returns:
+            Hidden states `[B, T, H]`; the one at t has seen the inputs up to t.
+
+        Raises:
+            ValueError: `z` does not go with the decoder or with the inputs.
+        """
+
+    @abstractmethod
+    def project(self, hidden: Tensor) -> Tensor:
+        """Turn hidden states `[..., H]` into logits of the next token, `[..., V]`."""
+
+    @abstractmethod
+    def start(self, z: Tensor | None = None, batch_size: int | None = None) -> State:
+        """Get ready for the first step.
+
+        Args:
+            z: codes `[B, Z]`, or None where Z = 0.
+            batch_size: rows B; needed only where there are no codes to tell it.
+
+        Returns:
+            The state before any token.
+
+        Raises:
+            ValueError: `z` does not go with the decoder, or B is unknown.
+        """
+
+    @abstractmethod
+    def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
+        """Read one token, `[B]`; return the logits of the next, `[B, V]`, and the new state."""
+
+    def select(self, state: State, rows: Tensor) -> State:
+        """Keep some rows of the batch, `[B']` indices that may repeat: beams follow their words."""
+        return tuple(tensor[rows] for tensor in state)
+
+    def check_code(self, z: Tensor | None, batch_size: int | None = None) -> int:
+        """Return the number of rows B if the code fits decoder and batch; else explain.
+
+        Raises:
+            ValueError: it does not fit, or B is unknown.
+        """
+        if z is None:
+            if self.latent_size > 0:
+                raise ValueError(f"this decoder needs a code z [B, {self.latent_size}]: got None")
+            if batch_size is None:
+                raise ValueError("without a code, give batch_size")
+            return batch_size
+        if self.latent_size == 0:
+            raise ValueError("this decoder has no code (latent_size 0): leave z out")
+        rows = len(z) if batch_size is None else batch_size
+        if z.shape != (rows, self.latent_size):
+            raise ValueError(
+                f"the code z must be [B, Z] = [{rows}, {self.latent_size}], not {list(z.shape)}"
+            )
+        return rows
 
 
 @contextmanager

@@ -12,16 +12,9 @@ from torch.distributions import Categorical, Normal, kl_divergence
 
 from tutvae.bounds import LabelElbo
 from tutvae.data.batches.text import TextBatch
-from tutvae.models.decoders import Decoder
-from tutvae.models.text_classifier import (
-    FeatureEncoder,
-    LabelHead,
-    TextClassifier,
-    check_labels,
-)
+from tutvae.models.protocols import Decoder, Encoder
+from tutvae.models.text_classifier import LabelHead, check_labels
 from tutvae.models.text_vae import check_tokens, document_log_likelihood, standard_normal
-
-__all__ = ["Marginal", "SemiSupervisedTextVAE", "TextClassifier"]
 
 Marginal = Literal["enumerate", "gumbel"]
 
@@ -34,8 +27,12 @@ class SemiSupervisedTextVAE(nn.Module):
     q(z|x, y): the mean of z, and the logarithm of its standard deviation, are those of the
     encoder, each moved by a vector of its own for every class. The decoder's code is `[z; y]`.
 
+    To `evaluate`, `score` and `encode` it is a model of z alone, with the label summed out: log
+    p(x) is estimated by log (1/S) sum_s sum_y p(y) p(x|y, z_s) p(z_s) / q(z_s|x, y'), where the
+    samples z_s are drawn under y', the most probable label by q(y|x).
+
     Args:
-        encoder: for example an `LSTMEncoder`; see `FeatureEncoder`.
+        encoder: for example an `LSTMEncoder`.
         decoder: any decoder with `latent_size` Z + K and the same `vocabulary_size`.
         classes: how many there are, K.
         classification_weight: factor of -log q(y|x) of the labelled documents, often called
@@ -44,11 +41,10 @@ class SemiSupervisedTextVAE(nn.Module):
             over the K classes, each of which is decoded. "gumbel": one soft label a document,
             drawn from the Gumbel-softmax distribution and decoded.
         temperature: of the soft labels, or a function from the training step (0, 1, ...) to it;
-            the model counts its steps.
+            `at_step` says which step it is.
         label_kl_floor: nats of the label's KL that come at no cost, often called gamma: a
             smaller mean over the batch counts as this much, so that y stays in use where no
-            label teaches it. Keep it below ln K, begin with a high temperature, and do not
-            anneal the KL at the same time, or one class may take all documents.
+            label teaches it. See chapter 9 for the ways in which it fails.
         label_prior: p(y), `[K]`; uniform by default.
         dropout: in training, the share of zeroed features that q(y|x) sees.
 
@@ -66,7 +62,7 @@ class SemiSupervisedTextVAE(nn.Module):
 
     def __init__(
         self,
-        encoder: FeatureEncoder,
+        encoder: Encoder,
         decoder: Decoder,
         classes: int,
         *,
@@ -82,7 +78,7 @@ class SemiSupervisedTextVAE(nn.Module):
             raise ValueError(f"marginal must be one of {get_args(Marginal)}, not {marginal!r}")
         self.label_head = LabelHead(encoder.hidden_size, classes, dropout)
         _check_sizes(encoder, decoder, classes)
-        self.encoder: FeatureEncoder = encoder
+        self.encoder = encoder
         self.decoder = decoder
         self.classes = classes
         self.latent_size = encoder.latent_size
@@ -112,16 +108,22 @@ class SemiSupervisedTextVAE(nn.Module):
         """
         return self.label_head(self._features(batch))
 
-    def posterior(self, batch: TextBatch, labels: Tensor) -> Normal:
+    def posterior(self, batch: TextBatch, labels: Tensor | None = None) -> Normal:
         """Encode B documents with labels `[B]` to q(z|x, y), a Normal of shape `[B, Z]`.
+
+        Without labels, each document is encoded with its most probable one by q(y|x); those of
+        the batch are not looked at.
 
         Raises:
             ValueError: a token is outside the vocabulary, a label is not a class, or they are
                 not one a document.
         """
+        features = self._features(batch)
+        if labels is None:
+            labels = self.label_head(features).logits.argmax(-1)
         if labels.shape != (len(batch),):
             raise ValueError(f"labels must be [B] = [{len(batch)}], not {list(labels.shape)}")
-        return self._moved(self.encoder.posterior(self._features(batch)), self._one_hot(labels))
+        return self._moved(self.encoder.posterior(features), self._one_hot(labels))
 
     def code(self, z: Tensor, labels: Tensor) -> Tensor:
         """Join codes `[..., Z]` and labels `[...]` to what the decoder takes, `[..., Z + K]`.
@@ -131,13 +133,13 @@ class SemiSupervisedTextVAE(nn.Module):
         """
         return torch.cat([z, self._one_hot(labels)], dim=-1)
 
-    def log_likelihood(self, batch: TextBatch, z: Tensor, labels: Tensor) -> Tensor:
-        """Score B documents: log p(x|y, z), nats per document.
+    def log_likelihood(self, batch: TextBatch, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Score B documents: log p(x|y, z), or log p(x|z) = log sum_y p(y) p(x|y, z).
 
         Args:
             batch: the documents; their own labels are not looked at.
             z: codes, `[..., B, Z]`.
-            labels: classes, `[B]` or `[..., B]`.
+            labels: classes, `[B]` or `[..., B]`; None sums over all K of them.
 
         Returns:
             `[..., B]` nats per document.
@@ -146,6 +148,10 @@ class SemiSupervisedTextVAE(nn.Module):
             ValueError: a token is outside the vocabulary, `z` or `labels` has another shape, or
                 a label is not a class.
         """
+        if labels is None:
+            classes = torch.arange(self.classes, device=z.device)[:, None].expand(-1, len(batch))
+            scores = [self.log_likelihood(batch, z, label) for label in classes]
+            return (torch.stack(scores, -1) + self.label_prior().logits).logsumexp(-1)
         check_tokens(batch, self.decoder.vocabulary_size)
         B, Z = len(batch), self.latent_size
         if z.shape[-2:] != (B, Z) or labels.shape[-1:] != (B,):
@@ -160,8 +166,7 @@ class SemiSupervisedTextVAE(nn.Module):
     def forward(self, batch: TextBatch) -> LabelElbo:
         """Bound log p(x, y) of the documents with a label, log p(x) of those without.
 
-        `batch.labels` holds a class or -1, no label; None is no label at all. In training mode
-        this counts as a step.
+        `batch.labels` holds a class or -1, no label; None is no label at all.
 
         Raises:
             ValueError: a token is outside the vocabulary, or a label is not a class.
@@ -173,8 +178,6 @@ class SemiSupervisedTextVAE(nn.Module):
         labelled, classes = labels >= 0, labels.clamp(min=0)
         rows, y, weights = self._cases(q_y, labelled, classes)
         reconstruction, kl = self._terms(batch, features, rows, y)
-        if self.training:
-            self.step += 1
         kl = _sum_cases(weights[:, None] * kl, rows, len(batch))
         return LabelElbo(
             reconstruction=_sum_cases(weights * reconstruction, rows, len(batch)),
@@ -205,6 +208,10 @@ class SemiSupervisedTextVAE(nn.Module):
         """Move q(z|x), `[B, Z]`, to q(z|x, y) by labels y `[B, K]`."""
         scale = q.scale * torch.exp(self.log_scale_shift(y))
         return Normal(q.loc + self.mean_shift(y), scale, validate_args=False)
+
+    def at_step(self, step: int) -> None:
+        """Set the training step (0, 1, ...), which the temperature of soft labels follows."""
+        self.step.fill_(step)
 
     def _present_temperature(self) -> float:
         """The temperature at the present step, which must be positive."""
@@ -261,7 +268,7 @@ def _sum_cases(values: Tensor, rows: Tensor, documents: int) -> Tensor:
     return values.new_zeros(documents, *values.shape[1:]).index_add(0, rows, values)
 
 
-def _check_sizes(encoder: FeatureEncoder, decoder: Decoder, classes: int) -> None:
+def _check_sizes(encoder: Encoder, decoder: Decoder, classes: int) -> None:
     """Raise ValueError if encoder, decoder and classes do not go together."""
     if encoder.vocabulary_size != decoder.vocabulary_size:
         raise ValueError(

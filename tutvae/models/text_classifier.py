@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Normal
 
 from tutvae.bounds import Elbo
 from tutvae.data.batches.text import TextBatch
+from tutvae.models.protocols import Encoder
 from tutvae.models.text_vae import check_tokens, standard_normal
-
-
-class FeatureEncoder(Protocol):
-    """What a model with labels needs of its encoder, an `nn.Module` such as `LSTMEncoder`.
-
-    Source: Yang et al. (2017), section 3.3: q(y|x) and q(z|x, y) share a reader. Chapter 8.
-    """
-
-    vocabulary_size: int
-    hidden_size: int
-    latent_size: int
-
-    def features(self, batch: TextBatch) -> Tensor:
-        """Read B documents: features `[B, H]`."""
-        ...
-
-    def posterior(self, features: Tensor) -> Normal:
-        """Turn features `[B, H]` into q(z|x), a Normal of shape `[B, Z]`."""
-        ...
 
 
 class LabelHead(nn.Module):
@@ -56,7 +36,10 @@ class LabelHead(nn.Module):
 
     def forward(self, features: Tensor) -> Categorical:
         """Map features `[B, H]` to a Categorical of shape `[B]` over K classes."""
-        return Categorical(logits=self.logits(self.dropout(features)), validate_args=False)
+        logits = self.logits(self.dropout(features))
+        # In the weights' own precision: under autocast probabilities would be rounded to bf16.
+        logits = logits.to(self.logits.weight.dtype)
+        return Categorical(logits=logits, validate_args=False)
 
 
 def check_labels(labels: Tensor, classes: int, *, optional: bool = False) -> None:
@@ -78,7 +61,7 @@ class TextClassifier(nn.Module):
     make q(z|x) are not used.
 
     Args:
-        encoder: for example an `LSTMEncoder`; see `FeatureEncoder`.
+        encoder: for example an `LSTMEncoder`.
         classes: how many there are, K.
         dropout: in training, the share of zeroed features.
 
@@ -88,9 +71,9 @@ class TextClassifier(nn.Module):
     Source: chapter 8.
     """
 
-    def __init__(self, encoder: FeatureEncoder, classes: int, *, dropout: float = 0.0) -> None:
+    def __init__(self, encoder: Encoder, classes: int, *, dropout: float = 0.0) -> None:
         super().__init__()
-        self.encoder: FeatureEncoder = encoder
+        self.encoder = encoder
         self.label_head = LabelHead(encoder.hidden_size, classes, dropout)
         self.classes = classes
         self.latent_size = 0

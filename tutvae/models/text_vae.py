@@ -12,8 +12,9 @@ from torch.distributions import Normal, kl_divergence
 from tutvae.bounds import Elbo
 from tutvae.data.batches.text import TextBatch
 from tutvae.data.tokenization import Tokenizer
-from tutvae.models.decoders import Decoder, LSTMDecoder
+from tutvae.models.decoders import LSTMDecoder
 from tutvae.models.encoders import LSTMEncoder
+from tutvae.models.protocols import Decoder, Encoder
 
 # Of all tensors the logits are by far the largest; so many stay in a processor's cache.
 LOGITS_AT_ONCE = 2**22
@@ -61,12 +62,36 @@ def target_costs(decoder: Decoder, hidden: Tensor, targets: Tensor) -> Tensor:
 
 
 def check_tokens(batch: TextBatch, vocabulary_size: int) -> None:
-    """Raise ValueError for a token id outside the vocabulary; PyTorch's own errors say less."""
-    largest = int(batch.tokens.max())
-    if largest >= vocabulary_size:
+    """Raise ValueError for tokens or lengths that no model of this vocabulary can read."""
+    tokens, lengths = batch.tokens, batch.lengths
+    if tokens.dim() != 2 or len(tokens) == 0 or lengths.shape != tokens.shape[:1]:
         raise ValueError(
-            f"token id {largest} is outside the model's vocabulary of {vocabulary_size}: "
-            "encode the texts with the tokenizer that the model was built for"
+            "a batch has tokens [B, T] and lengths [B] of at least one document, "
+            f"not {list(tokens.shape)} and {list(lengths.shape)}"
+        )
+    if tokens.is_floating_point() or lengths.is_floating_point():
+        raise ValueError(f"tokens and lengths are integers, not {tokens.dtype}, {lengths.dtype}")
+    extremes = [*tokens.aminmax(), *lengths.aminmax()]
+    # One look at the device for all four.
+    lowest, largest, shortest, longest = torch.stack([x.long() for x in extremes]).tolist()
+    if lowest < 0 or largest >= vocabulary_size:
+        raise ValueError(
+            f"token id {lowest if lowest < 0 else largest} is outside the model's vocabulary of "
+            f"{vocabulary_size}: encode the texts with the tokenizer that the model was built for"
+        )
+    if shortest < 2 or longest > tokens.shape[1]:
+        raise ValueError(
+            f"lengths lie between 2, start and end mark, and T = {tokens.shape[1]}, "
+            f"not between {shortest} and {longest}"
+        )
+
+
+def check_tokenizer(tokenizer: Tokenizer, vocabulary_size: int) -> None:
+    """Raise ValueError for a tokenizer that a model was not built for."""
+    if len(tokenizer) != vocabulary_size:
+        raise ValueError(
+            f"the tokenizer has {len(tokenizer)} tokens, the model {vocabulary_size}: "
+            "use the tokenizer that the model was trained with"
         )
 
 
@@ -126,8 +151,7 @@ class TextVAE(nn.Module):
     """A latent-variable model of text, p(x|z) p(z), with the encoder q(z|x) that trains it.
 
     Args:
-        encoder: from a batch to q(z|x), for example an `LSTMEncoder`; it knows its
-            `latent_size` and `vocabulary_size`.
+        encoder: any encoder, for example an `LSTMEncoder`.
         decoder: any decoder with the same `latent_size` and `vocabulary_size`.
 
     Raises:
@@ -136,7 +160,7 @@ class TextVAE(nn.Module):
     Source: Bowman et al. (2016). Chapter 4, equation `text-elbo`.
     """
 
-    def __init__(self, encoder: nn.Module, decoder: Decoder) -> None:
+    def __init__(self, encoder: Encoder, decoder: Decoder) -> None:
         super().__init__()
         if decoder.latent_size == 0:
             raise ValueError("a TextVAE needs a code: latent_size 0 makes a LanguageModel")
@@ -212,7 +236,7 @@ class TextVAE(nn.Module):
         q = self.posterior(batch)
         z = q.rsample()  # [B, Z]
         kl = kl_divergence(q, self.prior())  # [B, Z]
-        return Elbo(-self.log_likelihood(batch, z), kl.sum(-1), kl)
+        return Elbo(-document_log_likelihood(self.decoder, batch, z), kl.sum(-1), kl)
 
 
 def initialise_encoder(model: nn.Module, language_model: LanguageModel) -> None:
