@@ -10,8 +10,8 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from tutvae.data import corpora
 from tutvae.data.batches.text import EncodedTexts
+from tutvae.data.corpora import YAHOO_HELD_OUT
 from tutvae.data.corpus import Corpus, Texts
-from tutvae.data.text_corpora import YAHOO_HELD_OUT
 from tutvae.data.tokenization import Tokenizer
 from tutvae.experiments.records import data_sha256
 from tutvae.experiments.sections import Section

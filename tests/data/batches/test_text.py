@@ -327,7 +327,7 @@ def test_no_documents_is_an_error():
     "size", [{"batch_size": 32}, {"token_budget": 1000}, {"token_budget": 4000}]
 )
 def test_padding_on_the_penn_treebank_is_below_five_per_cent(size):
-    from tutvae.data.text_corpora import ptb
+    from tutvae.data.corpora import ptb
 
     train = ptb().train
     batches = Batches.from_texts(train, Tokenizer.train(train.texts), **size)
