@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from tutvae.data.batches.labelled import MixedBatches
-from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
+from tutvae.data.batches.resumable import endless
+from tutvae.data.batches.text import Batches, EncodedTexts
 from tutvae.data.tokenization import Tokenizer
 from tutvae.evaluation.classification import bag_of_words, code_classifier, rows_of
 from tutvae.evaluation.report import encode
@@ -71,7 +72,7 @@ def _lstm(setting: Setting) -> tuple[Classify, dict[str, Any]]:
     batches = Batches(setting.labelled, batch_size=section.batch_size, seed=setting.run.seed)
     fit(
         model,
-        islice(_endless(batches), section.steps),
+        islice(endless(batches), section.steps),
         epochs=1,
         optimizer=torch.optim.Adam(model.parameters(), lr=section.learning_rate),
         max_grad_norm=setting.experiment.training.max_grad_norm,
@@ -165,12 +166,6 @@ def _most_probable(
 def _in_order(split: EncodedTexts) -> Batches:
     """Every document once."""
     return Batches(split, batch_size=READ_AT_A_TIME, shuffle=False)
-
-
-def _endless(batches: Iterable[TextBatch]) -> Iterator[TextBatch]:
-    """Epoch after epoch."""
-    while True:
-        yield from batches
 
 
 def labels_of(split: EncodedTexts) -> np.ndarray:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from tutvae.data.batches.resumable import endless
 from tutvae.data.batches.text import TextBatch
 from tutvae.evaluation.diagnostics import mutual_information
 from tutvae.evaluation.report import aggregated, encode
@@ -97,7 +98,7 @@ def fit_aggressively(
     engine = Engine(cast(nn.Module, model), pick_device() if device is None else device, precision)
     if engine.processes > 1:
         raise ValueError("aggressive training runs in one process: start it without torchrun")
-    batches = _without_end(train)
+    batches = endless(train)
     encoder = _Turn(engine, "decoder", encoder_optimizer, batches, max_grad_norm)
     decoder = _Turn(engine, "encoder", decoder_optimizer, batches, max_grad_norm)
     rounds: list[AggressiveRound] = []
@@ -177,14 +178,3 @@ def _still_rising(rounds: list[AggressiveRound]) -> bool:
     """Whether the last mutual information is the largest so far."""
     values = [done.mutual_information for done in rounds]
     return len(values) < 2 or values[-1] > max(values[:-1])
-
-
-def _without_end(train: Iterable[Any]) -> Iterator[Any]:
-    """Yield the batches of one pass after another."""
-    while True:
-        empty = True
-        for batch in train:
-            empty = False
-            yield batch
-        if empty:
-            raise ValueError("there is nothing to train on: no batch came")
