@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -89,7 +90,8 @@ class EncodedTexts:
 
     Raises:
         ValueError: there are no documents, one has fewer than two tokens (start and end mark),
-            the labels are not one a document, or `max_length` is below 2.
+            an id is not an integer in 0 ... 2^31 - 1, the labels are not one a document, or
+            `max_length` is below 2.
     """
 
     def __init__(
@@ -102,7 +104,7 @@ class EncodedTexts:
     ) -> None:
         lengths = np.fromiter(map(len, documents), dtype=np.int64)
         _check_documents(lengths, labels, max_length)
-        self._flat = torch.from_numpy(_end_to_end(documents, int(lengths.sum())))
+        self._flat = torch.from_numpy(_end_to_end(documents))
         self._starts = torch.from_numpy(np.cumsum(lengths) - lengths)
         self.lengths = lengths if max_length is None else np.minimum(lengths, max_length)
         self.labels = None if labels is None else torch.as_tensor(labels, dtype=torch.int64)
@@ -264,11 +266,21 @@ def check_settings(
         raise ValueError(f"rank must lie in 0 ... world_size - 1 = {world_size - 1}")
 
 
-def _end_to_end(documents: Sequence[Sequence[int] | np.ndarray], total: int) -> np.ndarray:
+def _end_to_end(documents: Sequence[Sequence[int] | np.ndarray]) -> np.ndarray:
     """Join lists or, faster, arrays of ids into one array, `[total]`."""
     if isinstance(documents[0], np.ndarray):
-        return np.concatenate(documents).astype(np.int32, copy=False)
-    return np.fromiter(chain.from_iterable(documents), dtype=np.int32, count=total)
+        ids = np.concatenate(documents)
+    else:
+        try:
+            ids = np.frombuffer(array("i", chain.from_iterable(documents)), dtype=np.int32)
+        except (OverflowError, TypeError) as error:
+            raise ValueError(f"token ids must be integers in 0 ... 2^31 - 1: {error}") from error
+    if ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= 2**31:
+        raise ValueError(
+            f"token ids must be integers in 0 ... 2^31 - 1, not {ids.dtype} in "
+            f"{ids.min()} ... {ids.max()}"
+        )
+    return ids.astype(np.int32, copy=False)
 
 
 def _check_documents(
