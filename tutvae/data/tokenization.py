@@ -57,13 +57,7 @@ class Tokenizer:
         self.unk_id = None if unk is None else _id_of(backend, "unk", unk)
         self._marks = {"pad": pad, "bos": bos, "eos": eos, "unk": unk}
         _check_distinct(self._marks)
-        # One more than the largest id: a vocabulary taken over may have gaps.
-        self._size = max(backend.get_vocab().values()) + 1
-        if self._size > LARGEST_SIZE:
-            raise ValueError(
-                f"the vocabulary has an id {self._size - 1}, and a model needs a row for each id "
-                f"up to the largest: number its {len(backend.get_vocab())} tokens from 0"
-            )
+        self._size = _size_of(backend)
         self._structure = {self.pad_id, self.bos_id, self.eos_id}
         # Longest first: one mark may begin another.
         structural = sorted((pad, bos, eos), key=len, reverse=True)
@@ -125,6 +119,7 @@ class Tokenizer:
             ValueError: its vocabulary lacks a mark, or the file is no tokenizer.
         """
         if isinstance(existing, tokenizers.Tokenizer):
+            _size_of(existing)  # the library needs minutes to write out huge ids
             serialized = existing.to_str()
         else:
             serialized = decode(Path(existing).read_bytes(), str(existing))
@@ -319,6 +314,17 @@ def require_string(text: str, number: int) -> str:
     if not isinstance(text, str):
         raise TypeError(f"document {number} is a {type(text).__name__}, not a string")
     return text
+
+
+def _size_of(backend: tokenizers.Tokenizer) -> int:
+    """One more than the largest id, which must not be huge: there may be gaps, but few."""
+    ids = backend.get_vocab().values()
+    if max(ids) >= LARGEST_SIZE:
+        raise ValueError(
+            f"the vocabulary has an id {max(ids)}, and a model needs a row for each id up to the "
+            f"largest: number its {len(ids)} tokens from 0"
+        )
+    return max(ids) + 1
 
 
 def _id_of(backend: tokenizers.Tokenizer, role: str, mark: str) -> int:
