@@ -181,7 +181,7 @@ class TestMnistFromTheHub:
         return module
 
     @pytest.mark.usefixtures("tiny_mnist_is_mnist")
-    def test_it_equals_the_files(
+    def test_the_hub_brings_what_the_files_hold(
         self, hub: ModuleType, mnist_folder: Path, mnist_arrays: Arrays
     ) -> None:
         def load_dataset(name: str, split: str) -> dict[str, list[Any]]:
@@ -259,9 +259,7 @@ class TestWhereabouts:
             for name in ("mnist", "ptb", "yahoo-unlabelled", "yelp-stars", "ag-news")
         ]
 
-    def test_where_no_folder_is_named(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_no_folder_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(DATA_VARIABLE, raising=False)
         monkeypatch.setenv("HOME", str(tmp_path))
         places = whereabouts()
@@ -269,7 +267,7 @@ class TestWhereabouts:
         assert set(places.values()) == {(None, False)}
 
     @pytest.mark.parametrize("name", [name for name, entry in CORPORA.items() if entry.folder])
-    def test_that_is_where_they_are_read(
+    def test_corpora_are_read_where_they_are_looked_for(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
     ) -> None:
         """What stands there is opened, and found to be wrong."""

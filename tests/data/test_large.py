@@ -159,7 +159,7 @@ class TestResume:
                 rest += rows(resumed)
             assert rest == expected[done:]
 
-    def test_again_and_again(self, source: Any) -> None:
+    def test_batch_by_batch(self, source: Any) -> None:
         """Every batch is drawn by an object of its own."""
         expected = rows(WindowedBatches(source, window=10, batch_size=4))
         state = WindowedBatches(source, window=10, batch_size=4).state_dict()
@@ -175,7 +175,9 @@ class TestResume:
         assert drawn == expected
 
     @pytest.mark.parametrize("change", [{"seed": 1}, {"window": 11}, {"batch_size": 5}])
-    def test_other_settings(self, source: Any, change: dict[str, int]) -> None:
+    def test_a_state_of_other_settings_is_refused(
+        self, source: Any, change: dict[str, int]
+    ) -> None:
         state = WindowedBatches(source, **{"window": 10, "batch_size": 4}).state_dict()
         other = WindowedBatches(source, **{"window": 10, "batch_size": 4, **change})
         with pytest.raises(ValueError, match=f"have {next(iter(change))} .* resume with the same"):
@@ -301,7 +303,7 @@ class TestTokenizeOnce:
             batches = WindowedBatches(source, batch_size=10, shuffle=False)
             assert max(int(batch.lengths.max()) for batch in batches) == 6
 
-    def test_nothing_to_tokenise(self, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    def test_a_corpus_without_documents(self, tokenizer: Tokenizer, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="no documents"):
             tokenize_once([], tokenizer, tmp_path / "tokens")
 

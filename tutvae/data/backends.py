@@ -94,9 +94,8 @@ def _without_marks(texts: Iterable[str]) -> Iterator[str]:
 
 def _check_sizes(max_vocabulary: int, min_frequency: int, smallest: int, largest: int) -> None:
     """Raise ValueError for a vocabulary that has no room for its units, or too much."""
-    if max_vocabulary < smallest:
-        raise ValueError(f"max_vocabulary must be at least {smallest}, not {max_vocabulary}")
-    if max_vocabulary > largest:
-        raise ValueError(f"max_vocabulary must be at most {largest}, not {max_vocabulary}")
+    if not smallest <= max_vocabulary <= largest:
+        limit = f"at least {smallest}" if max_vocabulary < smallest else f"at most {largest}"
+        raise ValueError(f"max_vocabulary must be {limit}, not {max_vocabulary}")
     if min_frequency < 0:
         raise ValueError(f"min_frequency must be at least 0, not {min_frequency}")

@@ -140,10 +140,9 @@ def yahoo(folder: str | Path | None = None) -> Corpus[Texts]:
     Two layouts are read, gzipped or not. The published one, `yahoo.train.txt`,
     `yahoo.valid.txt` and `yahoo.test.txt`, holds 100,000 / 10,000 / 10,000 documents, a line
     each, after a class and a tab where they have classes. The smaller one, `val.txt` and
-    `test.txt`, lacks the training documents: then the last 1,000 of `val.txt` are for
-    validation and the others for training, about a tenth of the published data. Test results
-    of the two compare only with that said. A test document has 79.867 predicted tokens on
-    average, the end mark included.
+    `test.txt`, lacks the training documents: the last 1,000 of `val.txt` are for validation and
+    the others for training, a tenth of the published data. Say so beside its results. A test
+    document has 79.867 predicted tokens on average, the end mark included.
 
     Args:
         folder: where the files lie. Without it, `$TUTVAE_DATA/yahoo-unlabelled` is read if it
@@ -227,12 +226,7 @@ def _fetch_once(url: str, folder: Path, file: str, sha256: str) -> None:
 
 
 class Whereabouts(NamedTuple):
-    """Where a corpus is looked for before it is fetched, and whether it is there.
-
-    Attributes:
-        folder: None where no folder was named.
-        found: whether the folder holds its files.
-    """
+    """The folder in which a corpus is looked for, if one was named, and whether it is there."""
 
     folder: Path | None
     found: bool
@@ -246,11 +240,10 @@ def whereabouts() -> dict[str, Whereabouts]:
     named = bool(os.environ.get(DATA_VARIABLE))
     places = {}
     for name, entry in CORPORA.items():
-        if entry.folder is None:
-            continue
-        place = cache_folder(entry.folder) if named or entry.fetched else None
-        found = place is not None and any(has_file(place, file) for file in entry.files)
-        places[name] = Whereabouts(place, found)
+        if entry.folder is not None:
+            place = cache_folder(entry.folder) if named or entry.fetched else None
+            found = place is not None and any(has_file(place, file) for file in entry.files)
+            places[name] = Whereabouts(place, found)
     return places
 
 

@@ -239,7 +239,7 @@ def tokenize_once(
 
 
 class _Hashed:
-    """Texts that are hashed as they are read."""
+    """Texts, hashed as they are read."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         self.texts = texts

@@ -109,10 +109,10 @@ class Tokenizer:
 
         Args:
             existing: the tokenizer, or the path of its JSON file.
-            pad: what its padding mark is called, for example "[PAD]".
-            bos: what its start mark is called, for example "[CLS]" or "<s>".
-            eos: what its end mark is called, for example "[SEP]" or "</s>".
-            unk: what its unknown mark is called, or None where it has none.
+            pad: its padding mark, for example "[PAD]".
+            bos: its start mark, for example "[CLS]" or "<s>".
+            eos: its end mark, for example "[SEP]" or "</s>".
+            unk: its unknown mark, or None where it has none.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -153,10 +153,8 @@ class Tokenizer:
         elif hasattr(vocab, "itos"):
             words = list(vocab.itos)
         else:
-            raise TypeError(
-                f"a {type(vocab).__name__} is no torchtext vocabulary: "
-                "it has neither .itos nor .get_itos()"
-            )
+            kind = type(vocab).__name__
+            raise TypeError(f"a {kind} is no torchtext vocabulary: no .itos nor .get_itos()")
         present = set(words)
         words += [mark for mark in (pad, bos, eos) if mark not in present]
         known = unk if unk in present else None
@@ -186,10 +184,8 @@ class Tokenizer:
             try:
                 encodings = self.backend.encode_batch(chunk, add_special_tokens=False)
             except TypeError as error:  # that is what the library says of a lone surrogate
-                raise ValueError(
-                    "a document holds half of a surrogate pair, which is no Unicode text: "
-                    'replace it with text.encode(errors="replace").decode()'
-                ) from error
+                advice = 'replace it with text.encode(errors="replace").decode()'
+                raise ValueError(f"a document holds half of a surrogate pair: {advice}") from error
             encoded += [[self.bos_id, *encoding.ids, self.eos_id] for encoding in encodings]
         return encoded
 
@@ -211,10 +207,7 @@ class Tokenizer:
             if token == self.eos_id:
                 break
             if not 0 <= token < len(self):
-                raise ValueError(
-                    f"the id {token} is outside the vocabulary of {len(self)}: it is not from a "
-                    "model of this tokenizer"
-                )
+                raise ValueError(f"the id {token} is outside the vocabulary of {len(self)}")
             if token not in self._structure:
                 kept.append(token)
         return self.backend.decode(kept, skip_special_tokens=False)

@@ -131,7 +131,7 @@ class TestMixedBatches:
                 if word >= 1000:
                     assert length == known.lengths[word - 1000]
 
-    def test_they_are_the_batches_of_the_unlabelled(self):
+    def test_the_unlabelled_come_as_in_batches_of_them_alone(self):
         mixed = MixedBatches(labelled(), unlabelled(), batch_size=4, seed=3)
         alone = Batches(unlabelled(), batch_size=4, seed=3)
         for one, other in zip(mixed, alone, strict=True):

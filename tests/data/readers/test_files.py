@@ -73,7 +73,7 @@ class TestFindFile:
         (tmp_path / "x").write_bytes(b"")
         assert find_file(tmp_path, "x") == tmp_path / "x"
 
-    def test_neither(self, tmp_path: Path) -> None:
+    def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match=r"holds neither x nor x\.gz"):
             find_file(tmp_path, "x")
 

@@ -14,7 +14,7 @@ from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
 
 
 def label_subset(labels: Sequence[int] | Tensor | np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Draw the documents that keep their label, as many from each class as from any other.
+    """Draw the documents that keep their label, equally many from each class.
 
     Where the classes do not divide `count`, some give one document more. With one seed, a
     smaller subset is part of a larger one.

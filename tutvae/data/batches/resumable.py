@@ -12,15 +12,13 @@ class Resumable(Generic[Batch]):
     """One epoch of batches each time it is iterated over, also from the middle.
 
     An epoch that is broken off starts again from its first batch at the next iteration. To go
-    on in its middle, also in another process, use `state_dict` and `load_state_dict`. A kind of
-    batches says how they are drawn (`_batches_from`) and what decides that (`_configuration`).
+    on in its middle, also in another process, use `state_dict` and `load_state_dict`.
 
     Attributes:
         epoch: the epochs completed so far.
     """
 
-    # The position at which an epoch starts; a number of batches, but for windows.
-    _start: Any = 0
+    _start: Any = 0  # where an epoch starts: a number of batches, but for windows
 
     def __init__(self) -> None:
         self.epoch = 0

@@ -23,14 +23,7 @@ DATA_VARIABLE = "TUTVAE_DATA"
 
 
 def local_folder(name: str, folder: str | Path | None = None) -> Path | None:
-    """Find the folder that holds the corpus `name`.
-
-    Args:
-        name: the corpus's folder name, such as "ptb".
-        folder: the folder itself, where the caller knows it.
-
-    Returns:
-        `folder` if given; else `$TUTVAE_DATA/name` if that exists; else None.
+    """Find a corpus: in `folder` if given; else in `$TUTVAE_DATA/name` if that exists.
 
     Raises:
         FileNotFoundError: `folder` was given and is not a folder.
@@ -105,10 +98,10 @@ def decode(content: bytes, where: str, *, errors: str = "strict", first_line: in
         content: the bytes.
         where: what to call their source in an error: a path, "standard input", "argument 2".
         errors: what to do with bytes that are not UTF-8, as for `bytes.decode`.
-        first_line: the number of the first line.
+        first_line: the number of their first line, for an error.
 
     Raises:
-        ValueError: it is not UTF-8 text; the message says where.
+        ValueError: they are not UTF-8 text.
     """
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content:
         raise ValueError(f"{where} is not UTF-8 text: save it as such, or add .gz if it is packed")

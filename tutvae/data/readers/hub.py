@@ -11,14 +11,7 @@ from tutvae.data.readers.texts import from_files
 
 
 def fetch(hub_name: str, name: str, folder: str, advice: str = "", **options: Any) -> Any:
-    """Load a dataset by the library `datasets`, which keeps what it fetched.
-
-    Args:
-        hub_name: the dataset's name on the Hub.
-        name: the corpus's name, for the errors.
-        folder: the name of the folder that might hold the corpus.
-        advice: what else can be done, for the errors.
-        **options: arguments of `datasets.load_dataset`.
+    """Load a dataset by `datasets.load_dataset`, with its `options`.
 
     Raises:
         FileNotFoundError: the library is missing, or the Hub cannot be reached.

@@ -15,17 +15,11 @@ from tutvae.data.readers.texts import SPLITS, clean_rows, from_files, read_docum
 
 
 def lines(path: Path, name: str, pattern: str, sha256: Mapping[str, str]) -> Corpus[Texts]:
-    """Read a file a split with a document a line.
-
-    Args:
-        path: the folder.
-        name: the corpus's name.
-        pattern: the files' names, with `{split}` for the split.
-        sha256: the published files' sums, by split.
+    """Read a file a split, called by `pattern`, with a document a line.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file is not the published one.
+        ValueError: a file is not the published one, whose sum is in `sha256` by split.
     """
     files = {split: find_file(path, pattern.format(split=split)) for split in SPLITS}
     for split, file in files.items():
@@ -45,10 +39,10 @@ def json_lines(
 
     Args:
         name: the corpus's name, and its folder's.
-        hub_name: the dataset's name on the Hub, where the columns have the same names.
+        hub_name: the dataset's name on the Hub.
         label_names: the classes in order; sorted by default.
         splits: those that have a file; the others are held out of the training documents.
-        folder: where the files lie; by default `$TUTVAE_DATA/name`, else they are fetched.
+        folder: where the files lie; by default `$TUTVAE_DATA/name`.
 
     Raises:
         FileNotFoundError: a file is missing, or the Hub cannot be reached.
@@ -64,8 +58,7 @@ def json_lines(
 def published(path: Path, name: str) -> Corpus[Texts]:
     """Read NAME.train.txt and so on, the layout of Yang et al. (2017).
 
-    On each line stands a document, or on each a class, a tab and a document. Their unknown
-    word `_UNK` becomes `<unk>`.
+    A line is a document, or a class, a tab and a document; the word `_UNK` becomes `<unk>`.
 
     Raises:
         FileNotFoundError: a file is missing.

@@ -29,11 +29,7 @@ MNIST_SHA256 = {
 
 
 def read_mnist(folder: Path | None, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Read a split's images, `[N, 784]` intensities in [0, 1], and its labels, `[N]`.
-
-    Args:
-        folder: where the IDX files lie; None fetches the split from the Hub.
-        split: "train" or "test".
+    """Read images, `[N, 784]` in [0, 1], and labels, `[N]`, from IDX files or else the Hub.
 
     Raises:
         FileNotFoundError: a file is missing, or the Hub cannot be reached.

@@ -92,13 +92,7 @@ def read_documents(path: Path) -> list[str]:
 
 
 def clean_rows(rows: Iterable[Row], what: str, label: str | None) -> Documents:
-    """Collect documents and labels as `from_files` describes it, with its warnings and errors.
-
-    Args:
-        rows: the documents, and the label of each.
-        what: what to call their source.
-        label: what to call their labels; None if they have none.
-    """
+    """Collect the documents of `what`, cleaned as `from_files` says, and their labels if any."""
     texts: list[str] = []
     labels: list[str] = []
     blank = replaced = 0
