@@ -18,7 +18,7 @@ import numpy as np
 
 from tutvae.data.batches.windows import Window
 from tutvae.data.readers.files import read_lines, write_beside
-from tutvae.data.tokenization import Tokenizer, not_a_string, require_string
+from tutvae.data.tokenization import Tokenizer, require_documents, require_string
 
 # Documents in memory while they are written.
 WRITTEN_AT_ONCE = 5_000
@@ -162,7 +162,7 @@ class StreamedTexts:
     def __init__(
         self, texts: Iterable[str], tokenizer: Tokenizer, *, max_length: int | None = None
     ) -> None:
-        if isinstance(not_a_string(texts), Iterator):
+        if isinstance(require_documents(texts), Iterator):
             raise TypeError(
                 "texts can be read only once, and training reads them every epoch: give Lines, "
                 "or another iterable that starts anew"
@@ -215,7 +215,7 @@ def tokenize_once(
     Source: chapter 10.
     """
     folder = Path(folder)
-    hashed = _Hashed(not_a_string(texts))
+    hashed = _Hashed(require_documents(texts))
     wanted = {"tokenizer": tokenizer.fingerprint, "max_length": max_length}
     if (folder / "about.json").exists():
         mapped = MappedTexts(folder)

@@ -93,7 +93,7 @@ class Tokenizer:
         if model not in ("words", "bpe"):
             raise ValueError(f'model must be "words" or "bpe", not {model!r}')
         build = backends.train_words if model == "words" else backends.train_bpe
-        return cls(build(not_a_string(texts), max_vocabulary, min_frequency))
+        return cls(build(require_documents(texts), max_vocabulary, min_frequency))
 
     @classmethod
     def from_tokenizers(
@@ -178,7 +178,7 @@ class Tokenizer:
             ValueError: a word is outside the vocabulary and there is no unknown mark, or a
                 document is not Unicode text.
         """
-        documents = (self._prepared(*each) for each in enumerate(not_a_string(texts)))
+        documents = (self._prepared(*each) for each in enumerate(require_documents(texts)))
         encoded: list[list[int]] = []
         while chunk := list(islice(documents, ENCODED_AT_ONCE)):
             try:
@@ -282,7 +282,7 @@ class Tokenizer:
         self._known_words |= words
 
 
-def not_a_string(texts: Iterable[str]) -> Iterable[str]:
+def require_documents(texts: Iterable[str]) -> Iterable[str]:
     """Return `texts`, unless they are one string, whose characters would pass for documents."""
     if isinstance(texts, str):
         raise TypeError("texts must be a list of documents, not one string: write [text]")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 Batch = TypeVar("Batch")
 
 
-class Resumable(Generic[Batch]):
+class Resumable(ABC, Generic[Batch]):
     """One epoch of batches each time it is iterated over, also from the middle.
 
     An epoch that is broken off starts again from its first batch at the next iteration. To go
@@ -53,13 +54,13 @@ class Resumable(Generic[Batch]):
         self.epoch = state["epoch"]
         self._done = self._resume_at = state["batch"]
 
+    @abstractmethod
     def _batches_from(self, start: Any) -> Iterator[tuple[Any, Batch]]:
         """Yield the present epoch's batches from a position on, each with the position after."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _configuration(self) -> dict[str, Any]:
         """What decides which documents are in which batch, ready for JSON."""
-        raise NotImplementedError
 
 
 def endless(batches: Iterable[Batch]) -> Iterator[Batch]:
