@@ -5,7 +5,6 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -222,7 +221,7 @@ class TestMnistFromTheHub:
 
 def test_a_corpus_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Known layouts need no more: here JSON lines with their validation split held out."""
-    load = partial(layouts.json_lines, "verses", "poets/verses", splits=("train", "test"))
+    load = layouts.json_lines("verses", "poets/verses", splits=("train", "test"))
     monkeypatch.setitem(CORPORA, "verses", Entry(load, "verses", ("train.jsonl",)))
     monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
     (tmp_path / "verses").mkdir()

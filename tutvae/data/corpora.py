@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -193,7 +193,7 @@ def yelp(folder: str | Path | None = None) -> Corpus[Texts]:
     path = local_folder("yelp-stars", folder)
     if path is not None and has_file(path, "yelp.train.txt"):
         return layouts.published(path, "yelp")
-    return layouts.json_lines("yelp-stars", YELP_HUB_NAME, YELP_STARS, folder=folder)
+    return layouts.json_lines("yelp-stars", YELP_HUB_NAME, YELP_STARS)(folder)
 
 
 def ag_news(folder: str | Path | None = None) -> Corpus[Texts]:
@@ -211,7 +211,7 @@ def ag_news(folder: str | Path | None = None) -> Corpus[Texts]:
 
     Source: Zhang et al. (2015). Chapter 8.
     """
-    return layouts.json_lines("ag-news", AG_NEWS_HUB_NAME, AG_NEWS_TOPICS, folder=folder)
+    return layouts.json_lines("ag-news", AG_NEWS_HUB_NAME, AG_NEWS_TOPICS)(folder)
 
 
 def _fetch_once(url: str, folder: Path, file: str, sha256: str) -> None:
@@ -251,24 +251,23 @@ class Entry(NamedTuple):
     """A corpus by name.
 
     Attributes:
-        load: returns the `Corpus`; a corpus of files takes its `folder`, by default None.
+        load: returns a `Corpus[Texts]` or `Corpus[Images]`, which its annotation says; where the
+            corpus has a folder, it takes `folder`, by default None.
         folder: the name of the folder that its files are looked for in; None if it has none.
         files: of which one is there where the corpus is, without `.gz`.
-        kind: what its documents are.
         fetched: whether its files are kept in the cache once they were fetched.
     """
 
     load: Callable[..., Corpus[Any]]
     folder: str | None = None
     files: tuple[str, ...] = ()
-    kind: Literal["text", "image"] = "text"
     fetched: bool = False
 
 
 CORPORA = {
     "files": Entry(from_files),
-    "digits": Entry(digits, kind="image"),
-    "mnist": Entry(mnist, "mnist", (MNIST_FILES["train"][0],), kind="image"),
+    "digits": Entry(digits),
+    "mnist": Entry(mnist, "mnist", (MNIST_FILES["train"][0],)),
     "ptb": Entry(ptb, "ptb", ("ptb.train.txt",), fetched=True),
     "yahoo": Entry(yahoo, "yahoo-unlabelled", ("yahoo.train.txt", "val.txt")),
     "yelp": Entry(yelp, "yelp-stars", ("yelp.train.txt", "train.jsonl")),

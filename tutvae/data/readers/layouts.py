@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,27 +32,24 @@ def json_lines(
     hub_name: str,
     label_names: Sequence[str] | None = None,
     splits: Sequence[str] = SPLITS,
-    *,
-    folder: str | Path | None = None,
-) -> Corpus[Texts]:
-    """Read `train.jsonl` and so on, objects with the keys "text" and "label", or else the Hub.
+) -> Callable[..., Corpus[Texts]]:
+    """Make a loader of `train.jsonl` and so on, objects with the keys "text" and "label".
 
     Args:
         name: the corpus's name, and its folder's.
-        hub_name: the dataset's name on the Hub.
+        hub_name: the dataset's name on the Hub, for where there is no such folder.
         label_names: the classes in order; sorted by default.
         splits: those that have a file; the others are held out of the training documents.
-        folder: where the files lie; by default `$TUTVAE_DATA/name`.
-
-    Raises:
-        FileNotFoundError: a file is missing, or the Hub cannot be reached.
-        ValueError: a file is broken, or a label is not among `label_names`.
     """
-    path = local_folder(name, folder)
-    if path is None:
-        return hub.to_corpus(hub.fetch(hub_name, name, name), hub_name)
-    files: dict[str, Any] = {split: find_file(path, f"{split}.jsonl") for split in splits}
-    return from_files(**files, label="label", label_names=label_names, name=name)
+
+    def load(folder: str | Path | None = None) -> Corpus[Texts]:
+        path = local_folder(name, folder)
+        if path is None:
+            return hub.to_corpus(hub.fetch(hub_name, name, name), hub_name)
+        files: dict[str, Any] = {split: find_file(path, f"{split}.jsonl") for split in splits}
+        return from_files(**files, label="label", label_names=label_names, name=name)
+
+    return load
 
 
 def published(path: Path, name: str) -> Corpus[Texts]:
