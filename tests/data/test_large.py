@@ -26,7 +26,6 @@ TEXTS = [" ".join(WORDS[(i * k) % 17] for k in range(1, 2 + i % 7)) for i in ran
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(large, "BLOCK", 5)
-    monkeypatch.setattr(large, "SHARD", 13)  # which blocks do not divide
     monkeypatch.setattr(large, "WRITTEN_AT_ONCE", 8)
 
 
@@ -119,6 +118,21 @@ class TestBatches:
         assert length_hint(by_tokens) == pytest.approx(len(rows(by_tokens)), rel=0.3)
         assert length_hint(WindowedBatches(StreamedTexts(lines, tokenizer), batch_size=5)) == 0
 
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({}, "either batch_size or token_budget"),
+            ({"batch_size": 2, "token_budget": 9}, "either batch_size or token_budget"),
+            ({"batch_size": 0}, "at least 1"),
+            ({"batch_size": 2, "rank": 2, "world_size": 2}, "rank must lie"),
+        ],
+    )
+    def test_settings_that_make_no_sense(
+        self, source: Any, settings: dict[str, int], message: str
+    ) -> None:
+        with pytest.raises(ValueError, match=message):
+            WindowedBatches(source, **settings)
+
     def test_a_window_too_small_for_the_processes(self, source: Any) -> None:
         with pytest.raises(ValueError, match="window of 3 is too small for 4"):
             WindowedBatches(source, window=3, batch_size=5, world_size=4)
@@ -145,7 +159,7 @@ class TestResume:
                 rest += rows(resumed)
             assert rest == expected[done:]
 
-    def test_again_and_again(self, source: Any) -> None:
+    def test_batch_by_batch(self, source: Any) -> None:
         """Every batch is drawn by an object of its own."""
         expected = rows(WindowedBatches(source, window=10, batch_size=4))
         state = WindowedBatches(source, window=10, batch_size=4).state_dict()
@@ -161,7 +175,9 @@ class TestResume:
         assert drawn == expected
 
     @pytest.mark.parametrize("change", [{"seed": 1}, {"window": 11}, {"batch_size": 5}])
-    def test_other_settings(self, source: Any, change: dict[str, int]) -> None:
+    def test_a_state_of_other_settings_is_refused(
+        self, source: Any, change: dict[str, int]
+    ) -> None:
         state = WindowedBatches(source, **{"window": 10, "batch_size": 4}).state_dict()
         other = WindowedBatches(source, **{"window": 10, "batch_size": 4, **change})
         with pytest.raises(ValueError, match=f"have {next(iter(change))} .* resume with the same"):
@@ -213,6 +229,56 @@ class TestTokenizeOnce:
         with pytest.raises(ValueError, match="from other max_length, texts"):
             tokenize_once(Lines(lines.files[:1]), tokenizer, tmp_path / "tokens", max_length=9)
 
+    def test_other_texts_are_never_taken_for_these(
+        self, tokenizer: Tokenizer, tmp_path: Path
+    ) -> None:
+        """Neither of lists, which are compared by their content, nor of marks."""
+        first = tokenize_once(["w1 w2", "w3"], tokenizer, tmp_path / "tokens")
+        again = tokenize_once(iter(["w1 w2", "w3"]), tokenizer, tmp_path / "tokens")
+        assert again.about == first.about
+        for other in (["w4", "w5"], ["w1", "w2w3"], ["w1 w2"], ["w1 w2", "w3", ""]):
+            with pytest.raises(ValueError, match="tokenised from other texts: choose"):
+                tokenize_once(other, tokenizer, tmp_path / "tokens")
+        swapped = Tokenizer.from_tokenizers(tokenizer.backend, bos="<eos>", eos="<bos>")
+        with pytest.raises(ValueError, match="tokenised from other tokenizer: choose"):
+            tokenize_once(["w1 w2", "w3"], swapped, tmp_path / "tokens")
+
+    @pytest.mark.parametrize("position", [0, 5, 8, 13])
+    def test_a_document_that_is_none_is_no_end(
+        self, tokenizer: Tokenizer, tmp_path: Path, position: int
+    ) -> None:
+        texts: list[Any] = [*TEXTS[:position], None, *TEXTS[position:]]
+        with pytest.raises(TypeError, match=f"document {position} is a NoneType"):
+            tokenize_once(texts, tokenizer, tmp_path / "tokens")
+        assert not (tmp_path / "tokens" / "about.json").exists()
+
+    def test_one_string_is_not_a_corpus(self, tokenizer: Tokenizer, tmp_path: Path) -> None:
+        with pytest.raises(TypeError, match=r"write \[text\]"):
+            tokenize_once("w1", tokenizer, tmp_path / "tokens")
+        with pytest.raises(TypeError, match=r"write \[text\]"):
+            StreamedTexts("w1", tokenizer)
+
+    @pytest.mark.parametrize("content", ["", "[]", "null", '{"documents": "many"}', "[" * 10_000])
+    def test_a_broken_description(
+        self, lines: Lines, tokenizer: Tokenizer, tmp_path: Path, content: str
+    ) -> None:
+        folder = tokenize_once(lines, tokenizer, tmp_path / "tokens").folder
+        (folder / "about.json").write_text(content)
+        with pytest.raises(ValueError, match=r"about\.json is not from tokenize_once.*anew"):
+            MappedTexts(folder)
+
+    @pytest.mark.parametrize("name", ["tokens.bin", "ends.bin"])
+    def test_files_that_are_cut_or_missing(
+        self, lines: Lines, tokenizer: Tokenizer, tmp_path: Path, name: str
+    ) -> None:
+        folder = tokenize_once(lines, tokenizer, tmp_path / "tokens").folder
+        (folder / name).write_bytes((folder / name).read_bytes()[:-4])
+        with pytest.raises(ValueError, match="tokenise anew"):
+            MappedTexts(folder)
+        (folder / name).unlink()
+        with pytest.raises(ValueError, match="tokenise anew"):
+            tokenize_once(lines, tokenizer, folder)
+
     def test_one_that_broke_off_is_done_again(
         self, lines: Lines, tokenizer: Tokenizer, tmp_path: Path
     ) -> None:
@@ -237,7 +303,7 @@ class TestTokenizeOnce:
             batches = WindowedBatches(source, batch_size=10, shuffle=False)
             assert max(int(batch.lengths.max()) for batch in batches) == 6
 
-    def test_nothing_to_tokenise(self, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    def test_a_corpus_without_documents(self, tokenizer: Tokenizer, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="no documents"):
             tokenize_once([], tokenizer, tmp_path / "tokens")
 
@@ -245,6 +311,18 @@ class TestTokenizeOnce:
 class TestSources:
     def test_lines_are_the_documents(self, lines: Lines) -> None:
         assert list(lines) == list(lines) == TEXTS
+
+    def test_lines_have_no_byte_order_mark(self, tmp_path: Path) -> None:
+        (tmp_path / "x.txt").write_bytes("\ufeffone\x85still\rtwo\n".encode())
+        assert list(Lines([tmp_path / "x.txt"])) == ["one\x85still", "two"]
+
+    def test_lines_of_a_broken_file(self, tmp_path: Path) -> None:
+        (tmp_path / "x.txt").write_bytes(b"one\n\xff\n")
+        with pytest.raises(ValueError, match=r"x\.txt, line 2, byte 1 is not UTF-8"):
+            list(Lines([tmp_path / "x.txt"]))
+        (tmp_path / "x.gz").write_bytes(gzip.compress(b"one\n")[:-3])
+        with pytest.raises(ValueError, match=r"x\.gz is not a whole gzip file"):
+            list(Lines([tmp_path / "x.gz"]))
 
     def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match="there is no file"):

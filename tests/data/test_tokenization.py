@@ -119,6 +119,24 @@ def test_a_vocabulary_without_room_is_an_error(model, largest_bad):
     assert len(words(model=model, max_vocabulary=largest_bad + 1)) == largest_bad + 1
 
 
+@pytest.mark.parametrize("model", ["words", "bpe"])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_vocabulary": 2**70}, "max_vocabulary must be at most"),
+        ({"min_frequency": -1}, "min_frequency must be at least 0, not -1"),
+    ],
+)
+def test_sizes_out_of_range(model, options, message):
+    with pytest.raises(ValueError, match=message):
+        words(model=model, **options)
+
+
+def test_byte_pairs_without_number_are_refused_before_the_memory_is_asked_for():
+    with pytest.raises(ValueError, match="at most 10000000, not 1000000000"):
+        words(model="bpe", max_vocabulary=10**9)
+
+
 def test_training_on_nothing_is_an_error():
     with pytest.raises(ValueError, match="nothing to train"):
         Tokenizer.train(["  ", "<unk>"])
@@ -131,6 +149,21 @@ def test_one_string_is_not_a_list_of_documents():
         words().encode("the cat")
     with pytest.raises(TypeError, match=r"write \[text\]"):
         Tokenizer.train("the cat")
+
+
+def test_what_is_no_text_is_said():
+    with pytest.raises(TypeError, match="document 1 is a NoneType"):
+        words().encode(["the cat", None])
+    with pytest.raises(ValueError, match="half of a surrogate pair"):
+        words().encode(["the cat", "half \ud83d"])
+
+
+@pytest.mark.parametrize("token", [-1, 11, 50])
+def test_an_id_outside_the_vocabulary_is_not_decoded(token):
+    tokenizer = words()
+    with pytest.raises(ValueError, match=f"the id {token} is outside the vocabulary of 11"):
+        tokenizer.decode([1, 4, token, 2])
+    assert tokenizer.decode([1, 4, 2, token]) == "the"
 
 
 def test_decoding_undoes_encoding():
@@ -186,7 +219,16 @@ def test_the_names_of_the_marks_are_saved(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"marks": {}}', '{"tokenizer": 1, "marks": {}}']
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"marks": {}}',
+        '{"tokenizer": 1, "marks": {}}',
+        '{"tokenizer": {}, "marks": ["<pad>", "<bos>", "<eos>", "<unk>"]}',
+        "[" * 10_000,
+    ],
 )
 def test_loading_another_file_is_an_error(content, tmp_path):
     path = tmp_path / "other.json"
@@ -235,6 +277,36 @@ def test_a_missing_mark_is_named(role):
     existing = foreign(present, unk=None if role == "unk" else "[UNK]")
     with pytest.raises(ValueError, match=rf"no '\[{BERT_MARKS[role][1:-1]}\]'.*{role}="):
         Tokenizer.from_tokenizers(existing, **BERT_MARKS)
+
+
+@pytest.mark.parametrize(
+    ("marks", "message"),
+    [
+        ({"pad": "[SEP]", "eos": "[SEP]"}, r"'\[SEP\]' cannot be both pad and eos.*eos='<eos>'"),
+        ({"bos": "[SEP]"}, "both bos and eos"),
+        ({"pad": "[CLS]"}, "both pad and bos"),
+        ({"unk": "[SEP]"}, "both eos and unk"),
+    ],
+)
+def test_one_mark_for_two_roles_is_refused(marks, message):
+    """As in GPT-2: a mark that is never written could end no text."""
+    with pytest.raises(ValueError, match=message):
+        Tokenizer.from_tokenizers(foreign(BERT_WORDS), **(BERT_MARKS | marks))
+
+
+def test_an_id_that_asks_for_all_memory_is_refused():
+    existing = foreign(BERT_WORDS | {"dog": 4 * 10**9})
+    with pytest.raises(ValueError, match=r"has an id 4000000000.*number its 7 tokens from 0"):
+        Tokenizer.from_tokenizers(existing, **BERT_MARKS)
+
+
+def test_the_marks_tell_tokenizers_apart(tmp_path):
+    tokenizer = Tokenizer.from_tokenizers(foreign(BERT_WORDS), **BERT_MARKS)
+    tokenizer.save(tmp_path / "tokenizer.json")
+    assert Tokenizer.load(tmp_path / "tokenizer.json").fingerprint == tokenizer.fingerprint
+    swapped = BERT_MARKS | {"bos": "[SEP]", "eos": "[CLS]"}
+    other = Tokenizer.from_tokenizers(foreign(BERT_WORDS), **swapped)
+    assert other.fingerprint != tokenizer.fingerprint
 
 
 def test_a_file_that_is_no_tokenizer_is_named(tmp_path):

@@ -15,7 +15,7 @@ import tutvae.models.text_vae
 from tutvae.bounds import importance_weighted_bound
 from tutvae.data.backends import word_backend
 from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
-from tutvae.data.text_corpora import ptb
+from tutvae.data.corpora import ptb
 from tutvae.data.tokenization import Tokenizer
 from tutvae.evaluation.report import evaluate
 from tutvae.models.conv_decoder import DilatedConvDecoder

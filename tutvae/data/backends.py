@@ -9,6 +9,8 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 PAD, BOS, EOS, UNK = MARKS = ("<pad>", "<bos>", "<eos>", "<unk>")
+# The library reserves memory for all byte pairs that there may be, and aborts where it gets none.
+MOST_WORDS, MOST_PIECES = 2**31 - 1, 10_000_000
 
 
 def train_words(
@@ -19,7 +21,7 @@ def train_words(
     Raises:
         ValueError: no word is left, or `max_vocabulary` has no room for one.
     """
-    _check_size(max_vocabulary, len(MARKS) + 1)
+    _check_sizes(max_vocabulary, min_frequency, len(MARKS) + 1, MOST_WORDS)
     counter = tokenizers.Tokenizer(models.WordLevel(unk_token=UNK))
     counter.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     trainer = trainers.WordLevelTrainer(
@@ -52,7 +54,7 @@ def train_bpe(
         ValueError: `max_vocabulary` has no room for the 256 bytes.
     """
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    _check_size(max_vocabulary, len(MARKS) + len(alphabet))
+    _check_sizes(max_vocabulary, min_frequency, len(MARKS) + len(alphabet), MOST_PIECES)
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
@@ -90,7 +92,10 @@ def _without_marks(texts: Iterable[str]) -> Iterator[str]:
     return (marks.sub(" ", text) for text in texts)
 
 
-def _check_size(max_vocabulary: int, smallest: int) -> None:
-    """Raise ValueError for a vocabulary that cannot hold the marks and the units."""
-    if max_vocabulary < smallest:
-        raise ValueError(f"max_vocabulary must be at least {smallest}, not {max_vocabulary}")
+def _check_sizes(max_vocabulary: int, min_frequency: int, smallest: int, largest: int) -> None:
+    """Raise ValueError for a vocabulary that has no room for its units, or too much."""
+    if not smallest <= max_vocabulary <= largest:
+        limit = f"at least {smallest}" if max_vocabulary < smallest else f"at most {largest}"
+        raise ValueError(f"max_vocabulary must be {limit}, not {max_vocabulary}")
+    if min_frequency < 0:
+        raise ValueError(f"min_frequency must be at least 0, not {min_frequency}")

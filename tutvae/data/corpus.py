@@ -49,6 +49,9 @@ class Images:
         """The number of images N."""
         return len(self.pixels)
 
+    def __repr__(self) -> str:
+        return f"Images(N={len(self)}, {self.height} x {self.width})"
+
 
 @dataclass(frozen=True)
 class Texts:
@@ -67,6 +70,12 @@ class Texts:
     def __len__(self) -> int:
         """The number of documents N."""
         return len(self.texts)
+
+    def __repr__(self) -> str:
+        if self.labels is None:
+            return f"Texts(N={len(self)})"
+        classes = "" if self.label_names is None else f" of {len(self.label_names)} classes"
+        return f"Texts(N={len(self)}, with labels{classes})"
 
 
 Split = TypeVar("Split", bound="Images | Texts", covariant=True)

@@ -6,27 +6,27 @@ Either way a window of documents is in memory at a time, of which
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, count, islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tutvae.data.batches.windows import Window
-from tutvae.data.readers.files import write_beside
-from tutvae.data.tokenization import Tokenizer
+from tutvae.data.readers.files import read_lines, write_beside
+from tutvae.data.tokenization import Tokenizer, require_documents, require_string
 
-# Documents in one file, which is opened anew for each block.
-SHARD = 50_000
 # Documents in memory while they are written.
 WRITTEN_AT_ONCE = 5_000
 # Documents that stand together in a window whatever the shuffling: one read of the disk.
 BLOCK = 500
+ANEW = "Delete the folder and tokenise anew."
+# How the files hold ids, and where each document ends.
+ID, END = np.dtype("<i4"), np.dtype("<i8")
 
 
 class Lines:
@@ -48,13 +48,14 @@ class Lines:
                 raise FileNotFoundError(f"there is no file {file}")
 
     def __iter__(self) -> Iterator[str]:
-        """Yield the lines without their ends; blank ones are left out."""
-        for file in self.files:
-            opener: Any = gzip.open if file.suffix == ".gz" else open
-            with opener(file, "rt", encoding="utf-8") as lines:
-                for line in lines:
-                    if text := line.strip():
-                        yield text
+        """Yield the lines without white space around them; blank ones are left out.
+
+        Raises:
+            ValueError: a file is not UTF-8 text, or not a whole gzip file.
+        """
+        for line in chain.from_iterable(map(read_lines, self.files)):
+            if text := line.strip():
+                yield text
 
     @property
     def fingerprint(self) -> list[Any]:
@@ -64,10 +65,11 @@ class Lines:
 
 
 class MappedTexts:
-    """Documents that were tokenised into Arrow files on the disk; see `tokenize_once`.
+    """Documents that were tokenised into files on the disk; see `tokenize_once`.
 
     Args:
-        folder: holds `about.json` and shards of Arrow, `tokens-00000.arrow` and so on.
+        folder: holds `about.json`, all ids end to end in `tokens.bin`, and where each document
+            ends in `ends.bin`.
 
     Attributes:
         documents: how many there are, N.
@@ -76,6 +78,7 @@ class MappedTexts:
 
     Raises:
         FileNotFoundError: the folder holds no tokenised corpus.
+        ValueError: its files are not those that `tokenize_once` wrote.
 
     Source: chapter 10.
     """
@@ -85,11 +88,16 @@ class MappedTexts:
         about = self.folder / "about.json"
         if not about.is_file():
             raise FileNotFoundError(f"{folder} holds no tokenised corpus: make it by tokenize_once")
-        self.about = json.loads(about.read_text(encoding="utf-8"))
-        self.documents: int = self.about["documents"]
-        self.tokens: int = self.about["tokens"]
-        self.pad_id: int = self.about["pad_id"]
-        self._shard: int = self.about["documents_a_shard"]
+        try:
+            self.about = json.loads(about.read_bytes())
+            self.documents, self.tokens, self.pad_id = (
+                int(self.about[name]) for name in ("documents", "tokens", "pad_id")
+            )
+            sizes = [(self.folder / name).stat().st_size for name in ("tokens.bin", "ends.bin")]
+        except (KeyError, OSError, TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"{about} is not from tokenize_once: {error!r}. {ANEW}") from error
+        if sizes != [ID.itemsize * self.tokens, END.itemsize * self.documents]:
+            raise ValueError(f"{folder}: its files are not as long as {about} says. {ANEW}")
 
     def __len__(self) -> int:
         """The number of documents N."""
@@ -119,21 +127,19 @@ class MappedTexts:
         return np.concatenate(positions), list(chain(*blocks))
 
     def _block(self, start: int, stop: int) -> list[np.ndarray]:
-        """Copy the documents from `start` to before `stop` into memory."""
-        from datasets import Dataset
-
-        documents: list[np.ndarray] = []
-        while start < stop:
-            shard, first = divmod(start, self._shard)
-            last = min(first + stop - start, self._shard)
-            # Mapped for this block only: pages once read would count as ours for ever, and to
-            # open one large file would mean to look all through it.
-            dataset = Dataset.from_file(str(_shard_path(self.folder, shard)))
-            column = dataset.with_format("arrow")[first:last]["ids"].combine_chunks()
-            ids = column.flatten().to_numpy().copy()
-            documents += np.split(ids, np.cumsum(column.value_lengths().to_numpy())[:-1])
-            start += last - first
-        return documents
+        """Read the documents from `start` to before `stop`."""
+        # Read and not mapped: pages once read would count as ours for ever.
+        bounds = np.zeros(stop - start + 1, dtype=END)
+        first = max(start - 1, 0)
+        ends = np.fromfile(self.folder / "ends.bin", END, stop - first, offset=END.itemsize * first)
+        bounds[-len(ends) :] = ends
+        ids = np.fromfile(
+            self.folder / "tokens.bin",
+            ID,
+            bounds[-1] - bounds[0],
+            offset=ID.itemsize * int(bounds[0]),
+        )
+        return np.split(ids, bounds[1:-1] - bounds[0])
 
 
 class StreamedTexts:
@@ -148,7 +154,7 @@ class StreamedTexts:
         max_length: longer documents are cut to so many tokens.
 
     Raises:
-        TypeError: `texts` can be iterated over but once.
+        TypeError: `texts` can be iterated over only once, or is one string.
 
     Source: chapter 10.
     """
@@ -156,7 +162,7 @@ class StreamedTexts:
     def __init__(
         self, texts: Iterable[str], tokenizer: Tokenizer, *, max_length: int | None = None
     ) -> None:
-        if isinstance(texts, Iterator):
+        if isinstance(require_documents(texts), Iterator):
             raise TypeError(
                 "texts can be read only once, and training reads them every epoch: give Lines, "
                 "or another iterable that starts anew"
@@ -178,7 +184,7 @@ class StreamedTexts:
 
     def describe(self) -> dict[str, Any]:
         """The tokenizer and the greatest length."""
-        return {"tokenizer": _hash(self.tokenizer), "max_length": self.max_length}
+        return {"tokenizer": self.tokenizer.fingerprint, "max_length": self.max_length}
 
 
 def tokenize_once(
@@ -188,13 +194,14 @@ def tokenize_once(
     *,
     max_length: int | None = None,
 ) -> MappedTexts:
-    """Tokenise a corpus into Arrow files, unless that was done before.
+    """Tokenise a corpus into files, unless that was done before.
 
     Args:
         texts: the documents, for example `Lines`; they are never all in memory.
         tokenizer: turns them into ids.
         folder: where they are kept. If they are there already, from the same tokenizer, length
-            and texts, they are taken as they are.
+            and texts, they are taken as they are. To tell, texts without a `fingerprint` (`Lines`
+            have one) are read once more.
         max_length: longer documents are cut to so many tokens; a warning says how many were.
 
     Returns:
@@ -202,22 +209,20 @@ def tokenize_once(
 
     Raises:
         OSError: the folder cannot be written to, or the disk is full.
+        TypeError: a document is not a string, or `texts` is one.
         ValueError: there are no documents, or the folder holds another corpus.
 
     Source: chapter 10.
     """
     folder = Path(folder)
-    wanted = {
-        "tokenizer": _hash(tokenizer),
-        "max_length": max_length,
-        "texts": getattr(texts, "fingerprint", None),
-    }
+    hashed = _Hashed(require_documents(texts))
+    wanted = {"tokenizer": tokenizer.fingerprint, "max_length": max_length}
     if (folder / "about.json").exists():
         mapped = MappedTexts(folder)
-        _check_same(folder, mapped.about, wanted)
+        _check_same(folder, mapped.about, wanted | {"texts": hashed.fingerprint(read=False)})
         return mapped
     folder.mkdir(parents=True, exist_ok=True)
-    counts = _write_shards(texts, tokenizer, folder, max_length)
+    counts = _write(hashed, tokenizer, folder, max_length)
     if counts["documents"] == 0:
         raise ValueError("there are no documents to tokenise")
     if counts["cut"]:
@@ -226,66 +231,61 @@ def tokenize_once(
             f"tokens and were cut to the first {max_length}",
             stacklevel=2,
         )
-    about = wanted | counts | {"pad_id": tokenizer.pad_id, "documents_a_shard": SHARD}
+    about = wanted | {"texts": hashed.fingerprint(read=True)} | counts
+    about["pad_id"] = tokenizer.pad_id
     # Last: without it, what was written counts for nothing.
     write_beside(folder / "about.json", (json.dumps(about, indent=2) + "\n").encode())
     return MappedTexts(folder)
 
 
-def _write_shards(
+class _Hashed:
+    """Texts, hashed as they are read."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self.texts = texts
+        self.sha256 = hashlib.sha256()
+
+    def __iter__(self) -> Iterator[str]:
+        for number, text in enumerate(self.texts):
+            # With its length, so that no two corpora look alike.
+            content = require_string(text, number).encode(errors="surrogatepass")
+            self.sha256.update(b"%d:%s" % (len(content), content))
+            yield text
+
+    def fingerprint(self, read: bool) -> Any:
+        """What tells these texts from others; they are read for that if they were not yet."""
+        if hasattr(self.texts, "fingerprint"):
+            return self.texts.fingerprint
+        if not read:
+            for _ in self:
+                pass
+        return self.sha256.hexdigest()
+
+
+def _write(
     texts: Iterable[str], tokenizer: Tokenizer, folder: Path, max_length: int | None
 ) -> dict[str, int]:
     """Write the ids of all documents; return how many there are, of how many tokens, and cut."""
     counts = {"documents": 0, "tokens": 0, "cut": 0}
     stream = iter(texts)
-    for shard in count():
-        documents = islice(stream, SHARD)
-        first = next(documents, None)
-        if first is None:
-            break
-        path = _shard_path(folder, shard)
-        _write_arrow(chain([first], documents), tokenizer, path, max_length, counts)
-    return counts
-
-
-def _write_arrow(
-    texts: Iterator[str],
-    tokenizer: Tokenizer,
-    path: Path,
-    max_length: int | None,
-    counts: dict[str, int],
-) -> None:
-    """Write the ids of a shard's documents, and add to the counts."""
-    from datasets import Features, Sequence, Value
-    from datasets.arrow_writer import ArrowWriter
-
-    features = Features({"ids": Sequence(Value("int32"))})
-    with ArrowWriter(features=features, path=str(path), writer_batch_size=WRITTEN_AT_ONCE) as file:
-        while chunk := list(islice(texts, WRITTEN_AT_ONCE)):
+    with (folder / "tokens.bin").open("wb") as tokens, (folder / "ends.bin").open("wb") as ends:
+        while chunk := list(islice(stream, WRITTEN_AT_ONCE)):
             whole = tokenizer.encode(chunk)
             ids = [document[:max_length] for document in whole]
-            file.write_batch({"ids": ids})
+            lengths = np.fromiter(map(len, ids), END)
+            tokens.write(np.fromiter(chain.from_iterable(ids), ID).tobytes())
+            ends.write((counts["tokens"] + np.cumsum(lengths)).astype(END).tobytes())
             counts["documents"] += len(ids)
-            counts["tokens"] += sum(map(len, ids))
+            counts["tokens"] += int(lengths.sum())
             counts["cut"] += sum(len(a) < len(b) for a, b in zip(ids, whole, strict=True))
-        file.finalize()
-
-
-def _shard_path(folder: Path, shard: int) -> Path:
-    """Where a shard is."""
-    return folder / f"tokens-{shard:05}.arrow"
+    return counts
 
 
 def _check_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Raise ValueError where a folder's corpus is not the wanted one."""
-    different = [name for name, value in wanted.items() if found[name] != value]
+    different = [name for name, value in wanted.items() if found.get(name) != value]
     if different:
         raise ValueError(
             f"{folder} holds a corpus tokenised from other {', '.join(different)}: choose another "
             "folder, or delete this one to tokenise anew"
         )
-
-
-def _hash(tokenizer: Tokenizer) -> str:
-    """What tells a tokenizer from another."""
-    return hashlib.sha256(tokenizer.backend.to_str().encode()).hexdigest()[:16]

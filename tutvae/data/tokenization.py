@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable
@@ -13,10 +14,12 @@ import tokenizers
 
 from tutvae.data import backends
 from tutvae.data.backends import BOS, EOS, PAD, UNK
-from tutvae.data.readers.files import write_beside
+from tutvae.data.readers.files import decode, write_beside
 
 # The library's encodings are some 100 bytes a token, so they are made a few at a time.
 ENCODED_AT_ONCE = 1000
+# More rows than the embedding of any model has.
+LARGEST_SIZE = 2**24
 
 
 class Tokenizer:
@@ -32,7 +35,8 @@ class Tokenizer:
         unk_id: id of the mark for everything outside the vocabulary; None if there is none.
 
     Raises:
-        ValueError: the backend's vocabulary lacks a mark.
+        ValueError: the backend's vocabulary lacks a mark, has one mark for two roles, or has
+            ids beyond 2 to the 24.
 
     Source: chapter 3.
     """
@@ -52,8 +56,8 @@ class Tokenizer:
         self.eos_id = _id_of(backend, "eos", eos)
         self.unk_id = None if unk is None else _id_of(backend, "unk", unk)
         self._marks = {"pad": pad, "bos": bos, "eos": eos, "unk": unk}
-        # One more than the largest id: a vocabulary taken over may have gaps.
-        self._size = max(backend.get_vocab().values()) + 1
+        _check_distinct(self._marks)
+        self._size = _size_of(backend)
         self._structure = {self.pad_id, self.bos_id, self.eos_id}
         # Longest first: one mark may begin another.
         structural = sorted((pad, bos, eos), key=len, reverse=True)
@@ -89,7 +93,7 @@ class Tokenizer:
         if model not in ("words", "bpe"):
             raise ValueError(f'model must be "words" or "bpe", not {model!r}')
         build = backends.train_words if model == "words" else backends.train_bpe
-        return cls(build(_not_a_string(texts), max_vocabulary, min_frequency))
+        return cls(build(require_documents(texts), max_vocabulary, min_frequency))
 
     @classmethod
     def from_tokenizers(
@@ -105,19 +109,20 @@ class Tokenizer:
 
         Args:
             existing: the tokenizer, or the path of its JSON file.
-            pad: what its padding mark is called, for example "[PAD]".
-            bos: what its start mark is called, for example "[CLS]" or "<s>".
-            eos: what its end mark is called, for example "[SEP]" or "</s>".
-            unk: what its unknown mark is called, or None where it has none.
+            pad: its padding mark, for example "[PAD]".
+            bos: its start mark, for example "[CLS]" or "<s>".
+            eos: its end mark, for example "[SEP]" or "</s>".
+            unk: its unknown mark, or None where it has none.
 
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: its vocabulary lacks a mark, or the file is no tokenizer.
         """
         if isinstance(existing, tokenizers.Tokenizer):
+            _size_of(existing)  # the library needs minutes to write out huge ids
             serialized = existing.to_str()
         else:
-            serialized = Path(existing).read_text(encoding="utf-8")
+            serialized = decode(Path(existing).read_bytes(), str(existing))
         backend = backends.from_str(serialized, str(existing))
         backend.no_padding()
         backend.no_truncation()
@@ -148,10 +153,8 @@ class Tokenizer:
         elif hasattr(vocab, "itos"):
             words = list(vocab.itos)
         else:
-            raise TypeError(
-                f"a {type(vocab).__name__} is no torchtext vocabulary: "
-                "it has neither .itos nor .get_itos()"
-            )
+            kind = type(vocab).__name__
+            raise TypeError(f"a {kind} is no torchtext vocabulary: no .itos nor .get_itos()")
         present = set(words)
         words += [mark for mark in (pad, bos, eos) if mark not in present]
         known = unk if unk in present else None
@@ -171,13 +174,19 @@ class Tokenizer:
             N lists of ids.
 
         Raises:
-            ValueError: a word is outside the vocabulary and there is no unknown mark.
+            TypeError: a document is not a string.
+            ValueError: a word is outside the vocabulary and there is no unknown mark, or a
+                document is not Unicode text.
         """
-        documents = iter(_not_a_string(texts))
+        documents = (self._prepared(*each) for each in enumerate(require_documents(texts)))
         encoded: list[list[int]] = []
-        while chunk := [self._prepared(text) for text in islice(documents, ENCODED_AT_ONCE)]:
-            for encoding in self.backend.encode_batch(chunk, add_special_tokens=False):
-                encoded.append([self.bos_id, *encoding.ids, self.eos_id])
+        while chunk := list(islice(documents, ENCODED_AT_ONCE)):
+            try:
+                encodings = self.backend.encode_batch(chunk, add_special_tokens=False)
+            except TypeError as error:  # that is what the library says of a lone surrogate
+                advice = 'replace it with text.encode(errors="replace").decode()'
+                raise ValueError(f"a document holds half of a surrogate pair: {advice}") from error
+            encoded += [[self.bos_id, *encoding.ids, self.eos_id] for encoding in encodings]
         return encoded
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -189,19 +198,23 @@ class Tokenizer:
 
         Returns:
             The text.
+
+        Raises:
+            ValueError: an id is outside the vocabulary.
         """
         kept: list[int] = []
         for token in ids.tolist() if hasattr(ids, "tolist") else ids:
             if token == self.eos_id:
                 break
+            if not 0 <= token < len(self):
+                raise ValueError(f"the id {token} is outside the vocabulary of {len(self)}")
             if token not in self._structure:
                 kept.append(token)
         return self.backend.decode(kept, skip_special_tokens=False)
 
     def save(self, path: str | Path) -> None:
         """Write one JSON file, which `load` reads."""
-        content = {"marks": self._marks, "tokenizer": json.loads(self.backend.to_str())}
-        write_beside(path, json.dumps(content, ensure_ascii=False).encode())
+        write_beside(path, self._serialized())
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
@@ -213,13 +226,19 @@ class Tokenizer:
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
-            marks, serialized = content["marks"], json.dumps(content["tokenizer"])
-        except (KeyError, TypeError, ValueError) as error:
+            marks = {role: content["marks"][role] for role in ("pad", "bos", "eos", "unk")}
+            serialized = json.dumps(content["tokenizer"])
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(
                 f"{path} was not written by Tokenizer.save; a file of the tokenizers library "
                 "is read by Tokenizer.from_tokenizers"
             ) from error
         return cls(backends.from_str(serialized, str(path)), **marks)
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells this tokenizer from others: a hash of its vocabulary, rules and marks."""
+        return hashlib.sha256(self._serialized()).hexdigest()[:16]
 
     @property
     def tokens(self) -> list[str]:
@@ -233,8 +252,14 @@ class Tokenizer:
     def __repr__(self) -> str:
         return f"Tokenizer(V={len(self)})"
 
-    def _prepared(self, text: str) -> str:
+    def _serialized(self) -> bytes:
+        """The JSON that `load` reads."""
+        content = {"marks": self._marks, "tokenizer": json.loads(self.backend.to_str())}
+        return json.dumps(content, ensure_ascii=False).encode()
+
+    def _prepared(self, number: int, text: str) -> str:
         """Replace spelt-out structural marks; without an unknown mark, insist on known words."""
+        require_string(text, number)
         unk = self._marks["unk"]
         if unk is None:
             self._require_known(text)
@@ -257,11 +282,42 @@ class Tokenizer:
         self._known_words |= words
 
 
-def _not_a_string(texts: Iterable[str]) -> Iterable[str]:
+def require_documents(texts: Iterable[str]) -> Iterable[str]:
     """Return `texts`, unless they are one string, whose characters would pass for documents."""
     if isinstance(texts, str):
         raise TypeError("texts must be a list of documents, not one string: write [text]")
     return texts
+
+
+def _check_distinct(marks: dict[str, str | None]) -> None:
+    """Raise ValueError where two roles have the same mark."""
+    roles: dict[str | None, str] = {}
+    for role, mark in marks.items():
+        if mark in roles:
+            raise ValueError(
+                f"{mark!r} cannot be both {roles[mark]} and {role}: padding, start and unknown "
+                "marks are never written, so no text could end. Give the tokenizer another mark, "
+                f"such as existing.add_special_tokens(['<{role}>']), and say {role}='<{role}>'"
+            )
+        roles[mark] = role
+
+
+def require_string(text: str, number: int) -> str:
+    """Return document `number` if it is a string."""
+    if not isinstance(text, str):
+        raise TypeError(f"document {number} is a {type(text).__name__}, not a string")
+    return text
+
+
+def _size_of(backend: tokenizers.Tokenizer) -> int:
+    """One more than the largest id, which must not be huge: there may be gaps, but few."""
+    ids = backend.get_vocab().values()
+    if max(ids) >= LARGEST_SIZE:
+        raise ValueError(
+            f"the vocabulary has an id {max(ids)}, and a model needs a row for each id up to the "
+            f"largest: number its {len(ids)} tokens from 0"
+        )
+    return max(ids) + 1
 
 
 def _id_of(backend: tokenizers.Tokenizer, role: str, mark: str) -> int:

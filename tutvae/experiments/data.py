@@ -9,9 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from tutvae.data.batches.text import EncodedTexts
-from tutvae.data.corpora import CORPORA
+from tutvae.data.corpora import CORPORA, YAHOO_HELD_OUT
 from tutvae.data.corpus import Corpus, Texts
-from tutvae.data.text_corpora import YAHOO_HELD_OUT
 from tutvae.data.tokenization import Tokenizer
 from tutvae.experiments.records import data_sha256
 from tutvae.experiments.sections import Count, Listed, Section, Seed, section_like

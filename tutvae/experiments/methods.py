@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from tutvae.data.batches.labelled import MixedBatches
+from tutvae.data.batches.resumable import endless
 from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
 from tutvae.data.tokenization import Tokenizer
 from tutvae.evaluation.classification import bag_of_words, code_classifier
@@ -70,7 +71,7 @@ def _lstm(setting: Setting) -> tuple[Classify, dict[str, Any]]:
     batches = Batches(setting.labelled, batch_size=section.batch_size, seed=setting.seed)
     history = fit(
         model,
-        islice(_endless(batches), section.steps),
+        islice(endless(batches), section.steps),
         epochs=1,
         optimizer=torch.optim.Adam(model.parameters(), lr=section.learning_rate),
         max_grad_norm=experiment.training.max_grad_norm,
@@ -166,12 +167,6 @@ def _most_probable(
 def _in_order(split: EncodedTexts) -> Batches:
     """Every document once."""
     return Batches(split, batch_size=READ_AT_A_TIME, shuffle=False)
-
-
-def _endless(batches: Iterable[TextBatch]) -> Iterator[TextBatch]:
-    """Epoch after epoch."""
-    while True:
-        yield from batches
 
 
 def labels_of(split: EncodedTexts) -> np.ndarray:

@@ -196,11 +196,7 @@ class ReviewGrammar:
             return np.log(self._parser.likelihoods(documents).mean(1))
 
     def posterior(self, document: str) -> Floats:
-        """Return p(category, stars | x), `[5, 5]`.
-
-        Raises:
-            ValueError: the document is outside the grammar.
-        """
+        """Return p(category, stars | x), `[5, 5]`; ValueError outside the grammar."""
         posterior = self.posteriors([document])[0]
         if np.isnan(posterior).any():
             raise ValueError(f"the grammar cannot write this document: {document!r}")

@@ -13,15 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from tutvae.reviews.words import (
-    CATEGORIES,
-    PERSONS,
-    SLOTS,
-    STARS,
-    TENSES,
-    Slot,
-    inflect,
-)
+from tutvae.reviews.words import CATEGORIES, PERSONS, SLOTS, STARS, TENSES, Slot, inflect
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

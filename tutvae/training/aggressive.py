@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from tutvae.data.batches.resumable import endless
 from tutvae.data.batches.text import TextBatch
 from tutvae.evaluation.diagnostics import mutual_information
 from tutvae.evaluation.report import aggregated, encode
@@ -118,7 +119,7 @@ def fit_aggressively(
             return _finished_before(folder.aggressive, network)
         feed: Any = train if can_resume(train) else None
         place = feed.state_dict() if feed is not None else None
-        batches = _without_end(train)
+        batches = endless(train)
         encoder, decoder = (
             _Turn(getattr(model, frozen), Stepper(engine, optimizer, max_grad_norm), batches)
             for frozen, optimizer in (
@@ -201,14 +202,3 @@ def _still_rising(rounds: list[AggressiveRound]) -> bool:
     """Whether the last mutual information is the largest so far."""
     values = [done.mutual_information for done in rounds]
     return len(values) < 2 or values[-1] > max(values[:-1])
-
-
-def _without_end(train: Iterable[Any]) -> Iterator[Any]:
-    """Yield the batches of one pass after another."""
-    while True:
-        empty = True
-        for batch in train:
-            empty = False
-            yield batch
-        if empty:
-            raise ValueError("there is nothing to train on: no batch came")

@@ -113,6 +113,18 @@ def test_the_global_random_state_is_left_alone(shuffle: bool) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_in_training_an_epoch_that_was_broken_off_starts_again() -> None:
+    batches = ImageBatches(grey(), 2, shuffle=True)
+    begun = next(iter(batches))
+    assert torch.equal(next(iter(batches)), begun)
+
+
+def test_a_state_of_other_images_is_refused() -> None:
+    state = ImageBatches(grey(), 4, shuffle=True).state_dict()
+    with pytest.raises(ValueError, match="these batches have images 7"):
+        ImageBatches(grey(7), 4, shuffle=True).load_state_dict(state)
+
+
 def test_no_images() -> None:
     with pytest.raises(ValueError, match="no images"):
         ImageBatches(grey(0), 4, shuffle=True)

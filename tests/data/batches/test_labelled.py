@@ -131,7 +131,7 @@ class TestMixedBatches:
                 if word >= 1000:
                     assert length == known.lengths[word - 1000]
 
-    def test_they_are_the_batches_of_the_unlabelled(self):
+    def test_the_unlabelled_come_as_in_batches_of_them_alone(self):
         mixed = MixedBatches(labelled(), unlabelled(), batch_size=4, seed=3)
         alone = Batches(unlabelled(), batch_size=4, seed=3)
         for one, other in zip(mixed, alone, strict=True):
@@ -180,6 +180,25 @@ class TestMixedBatches:
         second.load_state_dict(json.loads(json.dumps(first.state_dict())))
         rest = [words(batch) for batch in itertools.islice(stream(second), 20 - done)]
         assert begun + rest == expected
+
+    @pytest.mark.parametrize("size", [{"batch_size": 3}, {"token_budget": 20}])
+    def test_processes_share_both_kinds(self, size):
+        def make(rank=0, world_size=1):
+            return MixedBatches(
+                labelled(7), unlabelled(), labelled_size=2, rank=rank, world_size=world_size, **size
+            )
+
+        shares = [make(rank, 2) for rank in range(2)]
+        turns = []
+        for _ in range(3):
+            drawn = [list(share) for share in shares]
+            assert len(drawn[0]) == len(drawn[1])
+            seen = [word for batch in itertools.chain(*drawn) for word in words(batch)]
+            assert sorted(word for word in seen if word < 1000) == list(range(100, 123))
+            turns += [with_label(batch) for step in zip(*drawn, strict=True) for batch in step]
+        alone = make()
+        expected = [with_label(batch) for _ in range(6) for batch in alone]
+        assert turns == expected[: len(turns)]
 
     def test_a_broken_off_epoch_starts_again(self):
         batches = MixedBatches(labelled(), unlabelled(), labelled_size=3, batch_size=4)

@@ -124,6 +124,14 @@ def test_settings_that_make_no_sense(options, message):
         batches_of([3, 4, 5], **options)
 
 
+@pytest.mark.parametrize("as_arrays", [True, False])
+@pytest.mark.parametrize("token", [2.5, 2**31, 2**40, -1])
+def test_ids_that_are_no_ids(token, as_arrays):
+    documents = [[1, token, 2], [1, 2]]
+    with pytest.raises(ValueError, match="token ids must be integers in 0"):
+        EncodedTexts([np.array(d) for d in documents] if as_arrays else documents)
+
+
 @given(lengths_of_documents, sizes, st.booleans(), st.integers(0, 5))
 def test_each_document_comes_exactly_once_an_epoch(lengths, size, shuffle, seed):
     batches = batches_of(lengths, **size, shuffle=shuffle, seed=seed)
@@ -163,6 +171,21 @@ def test_no_batch_exceeds_the_token_budget(lengths, budget):
 def test_batches_of_fixed_size_are_full_but_for_one(lengths, size):
     counts = sorted(len(batch) for batch in batches_of(lengths, batch_size=size))
     assert counts[1:] == [size] * (len(counts) - 1)
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_the_small_batch_holds_now_these_and_now_those(world_size):
+    """A document of a small batch counts for more: it must not be the longest each time."""
+    batches = [
+        batches_of(range(2, 32), batch_size=7, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
+    longest = set()
+    for _ in range(20):
+        epoch = list(itertools.chain(*batches))
+        longest.add(min((len(batch), int(batch.lengths.max())) for batch in epoch)[1])
+    assert min(longest) < 10
+    assert max(longest) > 25
 
 
 def test_the_budget_is_used():
@@ -327,7 +350,7 @@ def test_no_documents_is_an_error():
     "size", [{"batch_size": 32}, {"token_budget": 1000}, {"token_budget": 4000}]
 )
 def test_padding_on_the_penn_treebank_is_below_five_per_cent(size):
-    from tutvae.data.text_corpora import ptb
+    from tutvae.data.corpora import ptb
 
     train = ptb().train
     batches = Batches.from_texts(train, Tokenizer.train(train.texts), **size)

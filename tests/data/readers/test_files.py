@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
+import os
 import re
+import stat
 from pathlib import Path
 
 import pytest
@@ -11,10 +14,13 @@ from tutvae.data.readers.files import (
     DATA_VARIABLE,
     cache_folder,
     check_sha256,
+    decode,
     download,
     find_file,
     local_folder,
     read_bytes,
+    read_lines,
+    split_lines,
     write_beside,
 )
 
@@ -67,7 +73,7 @@ class TestFindFile:
         (tmp_path / "x").write_bytes(b"")
         assert find_file(tmp_path, "x") == tmp_path / "x"
 
-    def test_neither(self, tmp_path: Path) -> None:
+    def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match=r"holds neither x nor x\.gz"):
             find_file(tmp_path, "x")
 
@@ -101,6 +107,53 @@ class TestReadBytes:
             read_bytes(tmp_path / name)
 
 
+class TestDecode:
+    def test_the_byte_order_mark_is_no_text(self) -> None:
+        assert decode("\ufeffnaïve 😀".encode(), "here") == "naïve 😀"
+
+    @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+    def test_a_byte_that_is_not_utf8_is_found(self, end: bytes) -> None:
+        content = b"one" + end + "naïve ".encode() + b"\xe9cole"
+        message = r"standard input, line 2, byte 8 is not UTF-8 \(0xe9\)"
+        with pytest.raises(ValueError, match=message):
+            decode(content, "standard input")
+
+    @pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-16-be"])
+    def test_another_encoding_is_refused(self, codec: str) -> None:
+        with pytest.raises(ValueError, match="argument 2 is not UTF-8 text"):
+            decode("a text".encode(codec), "argument 2")
+
+    def test_what_to_do_with_wrong_bytes(self) -> None:
+        assert decode(b"a\xff", "here", errors="replace") == "a\ufffd"
+
+
+class TestLines:
+    def test_only_line_ends_end_lines(self) -> None:
+        inside = "a\u2028b\x85c\x0cd\x0be\x1cf"
+        assert split_lines(f"{inside}\n\r\nx\ry\n") == [inside, "", "x", "y"]
+        assert split_lines("") == []
+        assert split_lines("no end") == ["no end"]
+
+    @pytest.mark.parametrize("pack", ["", ".gz"])
+    def test_of_a_file(self, tmp_path: Path, pack: str) -> None:
+        content = "\ufeffone\r\n\ntwo\u2028still\rthree\n".encode()
+        path = tmp_path / f"x{pack}"
+        path.write_bytes(gzip.compress(content) if pack else content)
+        assert list(read_lines(path)) == ["one", "", "two\u2028still", "three"]
+
+    def test_a_wrong_byte_of_a_file(self, tmp_path: Path) -> None:
+        (tmp_path / "x").write_bytes(b"one\ntwo\nth\xff")
+        lines = read_lines(tmp_path / "x")
+        assert [next(lines), next(lines)] == ["one", "two"]
+        with pytest.raises(ValueError, match="x, line 3, byte 3 is not UTF-8"):
+            next(lines)
+
+    def test_a_broken_gzip_file(self, tmp_path: Path) -> None:
+        (tmp_path / "x.gz").write_bytes(gzip.compress(CONTENT)[:-9])
+        with pytest.raises(ValueError, match=r"x\.gz is not a whole gzip file"):
+            list(read_lines(tmp_path / "x.gz"))
+
+
 class TestCheckSha256:
     def test_the_published_file(self) -> None:
         check_sha256(CONTENT, hashlib.sha256(CONTENT).hexdigest(), "the file")
@@ -131,6 +184,52 @@ class TestWriteBeside:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert (tmp_path / "x").read_bytes() == b"old"
         assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+    @pytest.mark.parametrize("umask", [0o022, 0o077])
+    def test_a_new_file_obeys_the_umask(self, tmp_path: Path, umask: int) -> None:
+        before = os.umask(umask)
+        try:
+            write_beside(tmp_path / "x", CONTENT)
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o666 & ~umask
+
+    @pytest.mark.parametrize("mode", [0o600, 0o664, 0o444])
+    def test_a_file_keeps_its_permissions(self, tmp_path: Path, mode: int) -> None:
+        (tmp_path / "x").touch()
+        (tmp_path / "x").chmod(mode)
+        write_beside(tmp_path / "x", CONTENT)
+        assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == mode
+        assert (tmp_path / "x").read_bytes() == CONTENT
+
+    def test_a_link_stays_one(self, tmp_path: Path) -> None:
+        (tmp_path / "there").mkdir()
+        (tmp_path / "link").symlink_to(tmp_path / "there" / "x")
+        for content in (CONTENT, b"newer"):
+            write_beside(tmp_path / "link", content)
+            assert (tmp_path / "link").is_symlink()
+            assert (tmp_path / "there" / "x").read_bytes() == content
+
+    @pytest.mark.parametrize(("name", "code"), [("chmod", errno.EPERM), ("fsync", errno.EINVAL)])
+    def test_a_file_system_that_knows_no_permissions_or_synchronising(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, code: int
+    ) -> None:
+        def refuse(*_: object) -> None:
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(os, name, refuse)
+        for content in (CONTENT, b"newer"):
+            write_beside(tmp_path / "x", content)
+            assert (tmp_path / "x").read_bytes() == content
+
+    def test_a_failing_disk_is_said(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(_: int) -> None:
+            raise OSError(errno.EIO, "input/output error")
+
+        monkeypatch.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match="input/output"):
+            write_beside(tmp_path / "x", CONTENT)
+        assert list(tmp_path.iterdir()) == []
 
     def test_the_folder_must_exist(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):

@@ -109,6 +109,24 @@ def test_classes_in_an_order_of_ones_own(tmp_path):
         load(path, label="label", label_names=("neg", "pos"))
 
 
+def test_classes_may_be_given_as_numbers(tmp_path):
+    path = write_json_lines(tmp_path / "own.jsonl", [("a", 10), ("b", 2)])
+    texts = load(path, label="label", label_names=[10, 2])
+    assert texts.label_names == ("10", "2")
+    assert texts.labels == [0, 1]
+
+
+def test_a_class_that_is_given_twice(tmp_path):
+    path = write_json_lines(tmp_path / "own.jsonl", [("a", 1), ("b", 2)])
+    with pytest.raises(ValueError, match="label_names has a class twice: 1, 2, 1"):
+        load(path, label="label", label_names=["1", "2", "1"])
+
+
+def test_a_quoted_text_of_a_tsv_file_may_have_lines(tmp_path):
+    path = write(tmp_path / "own.tsv", 'label\ttext\n0\t"two\nlines"\n1\t"a ""b"""\n')
+    assert load(path).texts == ["two\nlines", 'a "b"']
+
+
 def test_a_single_file_is_split_at_random_by_seed(tmp_path):
     path = write(tmp_path / "own.txt", "\n".join(f"document {i}" for i in range(100)))
     corpus = from_files(path)
@@ -216,6 +234,13 @@ def test_mess_in_a_table(tmp_path):
         ("own.jsonl", '{"text": 7, "label": 1}', "document 1 is a int"),
         ("own.jsonl", '{"text": "a", "label": null}', "document 1 has no 'label'"),
         ("own.jsonl", "text", "line 1 is not JSON"),
+        ("own.jsonl", f'{{"text": "a", "label": {"9" * 5000}}}', "line 1 is not JSON"),
+        ("own.json", '[{"text": "a", "label": 1}]', "line 1 .* JSON array, write each object on"),
+        ("own.json", '[\n{"text": "a", "label": 1}\n]', "line 1 .* array, write each object on"),
+        ("own.csv", "text,label,text\na,1,b\n", "several columns 'text'"),
+        ("own.csv", "label,text,label\n0,a,1\n", "several columns 'label'"),
+        ("own.tsv", 'label\ttext\n0\t"So\n1\tsaid"\n', "line 3 ends a quoted text that holds tabs"),
+        ("own.csv", b"text,label\na,\xff\n", "the 'label' of document 1 is not UTF-8"),
         ("own.docx", "text", "no known format.*csv"),
         ("own.csv", b"\xff\xfet\0e\0", "not UTF-8"),
         ("own.csv", b"text,label\na\0,1\n", "not UTF-8"),

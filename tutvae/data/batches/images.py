@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tutvae.data.batches.resumable import Resumable
 from tutvae.data.corpus import Images
 
 
@@ -26,8 +28,8 @@ def binarise(pixels: Tensor, generator: torch.Generator | None = None) -> Tensor
     return torch.bernoulli(pixels, generator=generator)
 
 
-class ImageBatches:
-    """Minibatches `[B, D]` of binary images, to iterate over once an epoch.
+class ImageBatches(Resumable[Tensor]):
+    """One epoch of minibatches `[B, D]` of binary images each time it is iterated over.
 
     With `shuffle`, every epoch has a new order and a new binarisation. Without, the order is
     the corpus's and the binarisation is always the same draw: a fixed test set.
@@ -49,28 +51,31 @@ class ImageBatches:
             raise ValueError("there are no images to make batches of")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        super().__init__()
         self.images = images
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
         self.generator = torch.Generator().manual_seed(seed)
         self._epoch_start = self.generator.get_state()
-        self._done = 0  # batches of the present epoch that were handed out
-        self._resume_at = 0  # where the next iteration starts
 
     def __len__(self) -> int:
         """The number of batches an epoch."""
         return -(-len(self.images) // self.batch_size)
 
-    def __iter__(self) -> Iterator[Tensor]:
-        """Yield one epoch's batches, `[B, D]`."""
-        start, self._resume_at = self._resume_at, 0
+    def state_dict(self) -> dict[str, Any]:
+        """See `Resumable.state_dict`."""
+        return super().state_dict() | {"epoch_start": self._epoch_start.tolist()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `Resumable.load_state_dict`."""
+        super().load_state_dict(state)
+        self._epoch_start = torch.tensor(state["epoch_start"], dtype=torch.uint8)
+
+    def _batches_from(self, start: int) -> Iterator[tuple[int, Tensor]]:
+        self.generator.set_state(self._epoch_start)
+        yield from islice(enumerate(self._epoch(), 1), start, None)
         self._epoch_start = self.generator.get_state()
-        for index, batch in enumerate(self._epoch(), 1):
-            if index > start:
-                self._done = index
-                yield batch
-        self._epoch_start, self._done = self.generator.get_state(), 0
 
     def _epoch(self) -> Iterator[Tensor]:
         """Draw all of an epoch's batches."""
@@ -83,12 +88,10 @@ class ImageBatches:
         for rows in order.split(self.batch_size):
             yield binarise(pixels[rows], self.generator)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Where the epoch stands, ready for JSON: every batch yielded so far counts as done."""
-        return {"epoch_start": self._epoch_start.tolist(), "batch": self._done}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Make the next iteration go on where `state` was taken, with identical batches."""
-        self.generator.set_state(torch.tensor(state["epoch_start"], dtype=torch.uint8))
-        self._epoch_start = self.generator.get_state()
-        self._done = self._resume_at = state["batch"]
+    def _configuration(self) -> dict[str, Any]:
+        return {
+            "images": len(self.images),
+            "batch_size": self.batch_size,
+            "shuffle": self.shuffle,
+            "seed": self.seed,
+        }

@@ -14,7 +14,7 @@ from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
 
 
 def label_subset(labels: Sequence[int] | Tensor | np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Draw the documents that keep their label, as many from each class as from any other.
+    """Draw the documents that keep their label, equally many from each class.
 
     Where the classes do not divide `count`, some give one document more. With one seed, a
     smaller subset is part of a larger one.
@@ -52,17 +52,17 @@ def label_subset(labels: Sequence[int] | Tensor | np.ndarray, count: int, seed: 
     return np.sort(np.concatenate(chosen))
 
 
-class MixedBatches:
+class MixedBatches(Batches):
     """One epoch of minibatches with and without labels each time it is iterated over.
 
-    An epoch is one pass over the unlabelled documents, in the batches of `Batches`. To every
-    batch come `labelled_size` labelled documents: they are taken in turn from a shuffled order
-    that is drawn anew each time all have had theirs, across the epochs. So each is used as
-    often as any other, but for one. `TextBatch.labels` is -1 where there is no label;
-    `TextBatch.positions` is None, since the documents come from two lists.
+    An epoch is one pass over the unlabelled documents, in the batches of `Batches`. Each batch
+    gets `labelled_size` labelled documents on top: they are taken in turn, in an order that is
+    drawn anew each time all had their turn, across the epochs. So all are used equally often,
+    give or take one. `TextBatch.labels` is -1 where there is no label; `TextBatch.positions` is
+    None, since the documents come from two lists.
 
-    Without unlabelled documents an epoch is one pass over the labelled ones, and `labelled_size`
-    has no say.
+    Without unlabelled documents an epoch is one pass over the labelled ones, and
+    `labelled_size` is not used.
 
     Args:
         labelled: documents with labels, or None.
@@ -72,10 +72,12 @@ class MixedBatches:
         token_budget: largest B x T of a batch's other documents; the labelled ones come on top,
             and a long one makes the rows longer. Give this or `batch_size`.
         seed: of the draws.
+        rank: which of the processes this is, from 0.
+        world_size: the number of processes; each takes its share of both kinds.
 
     Raises:
         ValueError: there are no documents at all, `labelled` has no labels, `labelled_size` is
-            below 1, or the sizes are not those of `Batches`.
+            below 1, or the other settings are not those of `Batches`.
 
     Source: Kingma et al. (2014); Yang et al. (2017). Chapter 8.
     """
@@ -89,6 +91,8 @@ class MixedBatches:
         batch_size: int | None = None,
         token_budget: int | None = None,
         seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         if labelled_size < 1:
             raise ValueError(f"labelled_size must be at least 1, not {labelled_size}")
@@ -97,75 +101,64 @@ class MixedBatches:
         texts = labelled if unlabelled is None else unlabelled
         if texts is None:
             raise ValueError("give labelled documents, unlabelled ones, or both")
-        self.batches = Batches(texts, batch_size=batch_size, token_budget=token_budget, seed=seed)
+        super().__init__(
+            texts,
+            batch_size=batch_size,
+            token_budget=token_budget,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+        )
         self.labelled = labelled
         self.unlabelled = unlabelled
         self.labelled_size = labelled_size
-        self.seed = seed
-        self._taken = 0  # labelled documents in the completed epochs
-
-    @property
-    def epoch(self) -> int:
-        """The epochs completed so far."""
-        return self.batches.epoch
-
-    def __len__(self) -> int:
-        """The number of batches of the present epoch."""
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[TextBatch]:
-        """Yield the batches of the present epoch."""
-        in_this_epoch = len(self) * self.labelled_size
-        for batch in self.batches:
-            done = self.batches.state_dict()["batch"]
-            yield self._complete(batch, self._taken + done * self.labelled_size)
-        self._taken += in_this_epoch
+        self._taken = 0  # labelled documents in the completed epochs, by all processes
+        self._orders: dict[int, np.ndarray] = {}  # of the rounds that the last batch was from
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the epoch stands, ready for JSON; see `Batches.state_dict`."""
-        return self.batches.state_dict() | self._configuration() | {"taken": self._taken}
+        """See `Resumable.state_dict`."""
+        return super().state_dict() | {"taken": self._taken}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Make the next iteration go on where `state` was taken, with identical batches.
-
-        Raises:
-            ValueError: the state is of other documents or other settings.
-        """
-        for name, value in self._configuration().items():
-            if state.get(name) != value:
-                raise ValueError(
-                    f"these batches have {name} {value}, the saved state has {state.get(name)}: "
-                    "resume with the same documents and settings"
-                )
-        self.batches.load_state_dict(state)
+        """See `Resumable.load_state_dict`."""
+        super().load_state_dict(state)
         self._taken = state["taken"]
 
+    def _batches_from(self, start: int) -> Iterator[tuple[int, TextBatch]]:
+        a_step = self.labelled_size * self.world_size
+        in_this_epoch = len(self) * a_step
+        for done, batch in super()._batches_from(start):
+            first = self._taken + (done - 1) * a_step + self.rank * self.labelled_size
+            yield done, self._complete(batch, range(first, first + self.labelled_size))
+        self._taken += in_this_epoch
+
     def _configuration(self) -> dict[str, Any]:
-        """What decides, beside `Batches`, which documents are in which batch."""
-        return {
+        return super()._configuration() | {
             "labelled_documents": 0 if self.labelled is None else len(self.labelled),
             "unlabelled_documents": 0 if self.unlabelled is None else len(self.unlabelled),
             "labelled_size": self.labelled_size,
         }
 
-    def _complete(self, batch: TextBatch, end: int) -> TextBatch:
-        """Hide the labels of an unlabelled batch, and add labelled documents up to turn `end`."""
+    def _complete(self, batch: TextBatch, turns: range) -> TextBatch:
+        """Hide the labels of an unlabelled batch, and add the labelled documents of `turns`."""
         if self.unlabelled is None:
             return replace(batch, positions=None)
         hidden = replace(batch, labels=torch.full_like(batch.lengths, -1), positions=None)
         if self.labelled is None:
             return hidden
-        turns = range(end - self.labelled_size, end)
-        return _join(self.labelled.batch(self._in_turn(turns)), hidden, self.batches.texts.pad_id)
+        return _join(self.labelled.batch(self._in_turn(turns)), hidden, self.texts.pad_id)
 
     def _in_turn(self, turns: range) -> np.ndarray:
         """The labelled documents whose turn it is: turn t is that of round t // N, place t % N."""
         assert self.labelled is not None
         N = len(self.labelled)
         rounds = range(turns.start // N, (turns.stop - 1) // N + 1)
-        orders = [np.random.default_rng([self.seed, i]).permutation(N) for i in rounds]
+        for i in rounds:
+            if i not in self._orders:
+                self._orders[i] = np.random.default_rng([self.seed, i]).permutation(N)
+        self._orders = {i: self._orders[i] for i in rounds}
         start = turns.start - rounds.start * N
-        return np.concatenate(orders)[start : start + len(turns)]
+        return np.concatenate(list(self._orders.values()))[start : start + len(turns)]
 
 
 def _join(first: TextBatch, second: TextBatch, pad_id: int) -> TextBatch:

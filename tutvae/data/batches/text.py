@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tutvae.data.batches.buckets import draw_batches
+from tutvae.data.batches.resumable import Resumable
 from tutvae.data.corpus import Texts
 from tutvae.data.tokenization import Tokenizer
 
@@ -88,7 +90,8 @@ class EncodedTexts:
 
     Raises:
         ValueError: there are no documents, one has fewer than two tokens (start and end mark),
-            the labels are not one a document, or `max_length` is below 2.
+            an id is not an integer in 0 ... 2^31 - 1, the labels are not one a document, or
+            `max_length` is below 2.
     """
 
     def __init__(
@@ -101,7 +104,7 @@ class EncodedTexts:
     ) -> None:
         lengths = np.fromiter(map(len, documents), dtype=np.int64)
         _check_documents(lengths, labels, max_length)
-        self._flat = torch.from_numpy(_end_to_end(documents, int(lengths.sum())))
+        self._flat = torch.from_numpy(_end_to_end(documents))
         self._starts = torch.from_numpy(np.cumsum(lengths) - lengths)
         self.lengths = lengths if max_length is None else np.minimum(lengths, max_length)
         self.labels = None if labels is None else torch.as_tensor(labels, dtype=torch.int64)
@@ -130,7 +133,7 @@ class EncodedTexts:
         return TextBatch(tokens, lengths, None if self.labels is None else self.labels[rows], rows)
 
 
-class Batches:
+class Batches(Resumable[TextBatch]):
     """One epoch of minibatches each time it is iterated over.
 
     Documents of about the same length share a batch. With `shuffle`, lengths are jittered by a
@@ -138,8 +141,10 @@ class Batches:
     same every time, from the shortest documents to the longest, and `TextBatch.positions` says
     where each belongs. Either way each document comes exactly once an epoch.
 
-    An epoch that is broken off starts again from its first batch at the next iteration. To go
-    on in its middle, also in another process, use `state_dict` and `load_state_dict`.
+    `fit` gives each batch the same weight, so a document counts for more among few. With
+    `batch_size` that is so in the one smaller batch, which lies anywhere among the lengths. With
+    `token_budget` batches of long documents hold fewer: on the Penn Treebank at 1,000 tokens, the
+    shortest fifth of the documents weighs 0.45 times the mean, and the longest 1.66 times.
 
     With several processes, each builds the same object but for its `rank`. At every step the
     processes get neighbouring batches, so of about equal length; together they get each
@@ -156,9 +161,6 @@ class Batches:
         seed: of the draws; that of epoch e depends on `(seed, e)` alone.
         rank: which of the processes this is, from 0.
         world_size: the number of processes.
-
-    Attributes:
-        epoch: the epochs completed so far.
 
     Raises:
         ValueError: not exactly one of `batch_size` and `token_budget` is given, one of them is
@@ -178,13 +180,10 @@ class Batches:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        sizes = [size for size in (batch_size, token_budget) if size is not None]
-        if len(sizes) != 1 or sizes[0] < 1:
-            raise ValueError("give either batch_size or token_budget, a number of at least 1")
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank must lie in 0 ... world_size - 1 = {world_size - 1}")
+        check_settings(batch_size, token_budget, rank, world_size)
         if len(texts) < world_size:
             raise ValueError(f"{len(texts)} documents are too few for {world_size} processes")
+        super().__init__()
         self.texts = texts
         self.batch_size = batch_size
         self.token_budget = token_budget
@@ -192,9 +191,6 @@ class Batches:
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
-        self.epoch = 0
-        self._done = 0  # batches of the present epoch that were handed out
-        self._resume_at = 0  # where the next iteration starts
         self._drawn: tuple[int, list[np.ndarray]] | None = None
 
     @classmethod
@@ -227,15 +223,6 @@ class Batches:
         """
         return len(self._positions())
 
-    def __iter__(self) -> Iterator[TextBatch]:
-        """Yield the batches of the present epoch."""
-        epoch, start = self.epoch, self._resume_at
-        self._resume_at = 0
-        for index, positions in enumerate(self._positions()[start:], start + 1):
-            self._done = index
-            yield self.texts.batch(positions)
-        self.epoch, self._done = epoch + 1, 0
-
     @property
     def padding(self) -> float:
         """The fraction of the present epoch's B x T that is padding, on this process."""
@@ -243,27 +230,11 @@ class Batches:
         padded = sum(len(lengths) * int(lengths.max()) for lengths in per_batch)
         return 1 - sum(int(lengths.sum()) for lengths in per_batch) / padded
 
-    def state_dict(self) -> dict[str, Any]:
-        """Where the epoch stands, ready for JSON: every batch yielded so far counts as done."""
-        return {"epoch": self.epoch, "batch": self._done} | self._configuration()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Make the next iteration go on where `state` was taken, with identical batches.
-
-        Raises:
-            ValueError: the state is of other documents or other settings.
-        """
-        for name, value in self._configuration().items():
-            if state.get(name) != value:
-                raise ValueError(
-                    f"these batches have {name} {value}, the saved state has {state.get(name)}: "
-                    "resume with the same documents and settings"
-                )
-        self.epoch = state["epoch"]
-        self._done = self._resume_at = state["batch"]
+    def _batches_from(self, start: int) -> Iterator[tuple[int, TextBatch]]:
+        for done, positions in enumerate(self._positions()[start:], start + 1):
+            yield done, self.texts.batch(positions)
 
     def _configuration(self) -> dict[str, Any]:
-        """What decides which documents are in which batch."""
         return {
             "documents": len(self.texts),
             "tokens": int(self.texts.lengths.sum()),
@@ -289,11 +260,32 @@ class Batches:
         return self._drawn[1]
 
 
-def _end_to_end(documents: Sequence[Sequence[int] | np.ndarray], total: int) -> np.ndarray:
+def check_settings(
+    batch_size: int | None, token_budget: int | None, rank: int, world_size: int
+) -> None:
+    """Raise ValueError for settings with which no batches can be made."""
+    sizes = [size for size in (batch_size, token_budget) if size is not None]
+    if len(sizes) != 1 or sizes[0] < 1:
+        raise ValueError("give either batch_size or token_budget, a number of at least 1")
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank must lie in 0 ... world_size - 1 = {world_size - 1}")
+
+
+def _end_to_end(documents: Sequence[Sequence[int] | np.ndarray]) -> np.ndarray:
     """Join lists or, faster, arrays of ids into one array, `[total]`."""
     if isinstance(documents[0], np.ndarray):
-        return np.concatenate(documents).astype(np.int32, copy=False)
-    return np.fromiter(chain.from_iterable(documents), dtype=np.int32, count=total)
+        ids = np.concatenate(documents)
+    else:
+        try:
+            ids = np.frombuffer(array("i", chain.from_iterable(documents)), dtype=np.int32)
+        except (OverflowError, TypeError) as error:
+            raise ValueError(f"token ids must be integers in 0 ... 2^31 - 1: {error}") from error
+    if ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= 2**31:
+        raise ValueError(
+            f"token ids must be integers in 0 ... 2^31 - 1, not {ids.dtype} in "
+            f"{ids.min()} ... {ids.max()}"
+        )
+    return ids.astype(np.int32, copy=False)
 
 
 def _check_documents(

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
+from tutvae.data.batches.resumable import Resumable
+from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch, check_settings
 
 # Where the documents of a window stand in the corpus, and their ids.
 Window = tuple[np.ndarray, Sequence[np.ndarray]]
@@ -31,7 +32,7 @@ class WindowSource(Protocol):
         ...
 
 
-class WindowedBatches:
+class WindowedBatches(Resumable[TextBatch]):
     """Batches of a corpus that is larger than memory; else like `Batches`.
 
     An epoch goes through the corpus window by window. Within a window, documents of about the
@@ -39,15 +40,13 @@ class WindowedBatches:
 
     Args:
         source: `MappedTexts` or `StreamedTexts` of `tutvae.data.large`.
+        batch_size: see `Batches`.
+        token_budget: see `Batches`.
         window: documents that are in memory at a time, and shuffled among each other.
         shuffle: for training.
         seed: of the draws; that of epoch e depends on `(seed, e)` alone.
         rank: which of the processes this is, from 0.
         world_size: the number of processes; each reads all of the corpus and takes its share.
-        **sizes: `batch_size` or `token_budget`; see `Batches`.
-
-    Attributes:
-        epoch: the epochs completed so far.
 
     Raises:
         ValueError: the window is smaller than the number of processes; see also `Batches`.
@@ -55,78 +54,70 @@ class WindowedBatches:
     Source: chapter 10.
     """
 
+    _start = (0, 0)  # windows, and batches of the next window
+
     def __init__(
         self,
         source: WindowSource,
         *,
+        batch_size: int | None = None,
+        token_budget: int | None = None,
         window: int = 10_000,
         shuffle: bool = True,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
-        **sizes: int,
     ) -> None:
+        check_settings(batch_size, token_budget, rank, world_size)
         if window < world_size:
             raise ValueError(f"a window of {window} is too small for {world_size} processes")
+        super().__init__()
         self.source = source
+        self.batch_size = batch_size
+        self.token_budget = token_budget
         self.window = window
         self.shuffle = shuffle
         self.seed = seed
+        self.rank = rank
         self.world_size = world_size
-        self.epoch = 0
-        self._options: dict[str, Any] = {"shuffle": shuffle, "rank": rank, **sizes}
-        self._options["world_size"] = world_size
-        self._done = self._resume_at = (0, 0)  # windows, and batches of the next window
 
-    def __iter__(self) -> Iterator[TextBatch]:
-        """Yield the batches of the present epoch."""
-        first, skip = self._resume_at
-        self._resume_at = (0, 0)
+    def __length_hint__(self) -> int:
+        """About how many batches an epoch has on this process, where the source knows its size."""
+        if self.batch_size is not None:
+            total, size = getattr(self.source, "documents", 0), self.batch_size
+        else:
+            total, size = getattr(self.source, "tokens", 0), self.token_budget or 1
+        return -(-total // (size * self.world_size))
+
+    def _batches_from(self, start: tuple[int, int]) -> Iterator[tuple[tuple[int, int], TextBatch]]:
+        first, skip = start
         epoch = self.epoch
         random = np.random.default_rng([self.seed, epoch]) if self.shuffle else None
         windows = _without_small_rest(self.source.windows(self.window, first, random), self.window)
         for number, (positions, documents) in enumerate(windows, first):
-            texts = EncodedTexts(documents, pad_id=self.source.pad_id)
-            batches = Batches(texts, seed=self._seed_of(epoch, number), **self._options)
+            batches = Batches(
+                EncodedTexts(documents, pad_id=self.source.pad_id),
+                batch_size=self.batch_size,
+                token_budget=self.token_budget,
+                shuffle=self.shuffle,
+                seed=self._seed_of(epoch, number),
+                rank=self.rank,
+                world_size=self.world_size,
+            )
             for index, batch in enumerate(islice(batches, skip, None), skip + 1):
-                self._done = (number, index)
-                yield replace(batch, positions=_at(positions, batch))
+                yield (number, index), replace(batch, positions=_at(positions, batch))
             skip = 0
-        self.epoch, self._done = epoch + 1, (0, 0)
-
-    def __length_hint__(self) -> int:
-        """About how many batches an epoch has on this process, where the source knows its size."""
-        documents = getattr(self.source, "documents", 0)
-        if "batch_size" in self._options:
-            return -(-documents // (self._options["batch_size"] * self.world_size))
-        tokens = getattr(self.source, "tokens", 0)
-        return -(-tokens // (self._options["token_budget"] * self.world_size))
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where the epoch stands, ready for JSON: every batch yielded so far counts as done."""
-        return {"epoch": self.epoch, "done": list(self._done)} | self._configuration()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Make the next iteration go on where `state` was taken, with identical batches.
-
-        Raises:
-            ValueError: the state is of another corpus or other settings.
-        """
-        for name, value in self._configuration().items():
-            if state.get(name) != value:
-                raise ValueError(
-                    f"these batches have {name} {value}, the saved state has {state.get(name)}: "
-                    "resume with the same corpus and settings"
-                )
-        self.epoch = state["epoch"]
-        windows, batches = state["done"]
-        self._done = self._resume_at = (windows, batches)
 
     def _configuration(self) -> dict[str, Any]:
-        """What decides which documents are in which batch."""
-        options = {name: value for name, value in self._options.items() if name != "rank"}
-        own = {"window": self.window, "seed": self.seed}
-        return options | own | {"source": self.source.describe()}
+        return {
+            "batch_size": self.batch_size,
+            "token_budget": self.token_budget,
+            "window": self.window,
+            "shuffle": self.shuffle,
+            "seed": self.seed,
+            "world_size": self.world_size,
+            "source": self.source.describe(),
+        }
 
     def _seed_of(self, epoch: int, window: int) -> int:
         """A seed for each window of each epoch."""

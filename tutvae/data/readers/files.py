@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+import codecs
+import errno
 import gzip
 import hashlib
 import http.client
+import io
 import os
-import tempfile
+import secrets
+import stat
 import urllib.error
 import urllib.request
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 DATA_VARIABLE = "TUTVAE_DATA"
 
 
 def local_folder(name: str, folder: str | Path | None = None) -> Path | None:
-    """Find the folder that holds the corpus `name`.
-
-    Args:
-        name: the corpus's folder name, such as "ptb".
-        folder: the folder itself, where the caller knows it.
-
-    Returns:
-        `folder` if given; else `$TUTVAE_DATA/name` if that exists; else None.
+    """Find a corpus: in `folder` if given; else in `$TUTVAE_DATA/name` if that exists.
 
     Raises:
         FileNotFoundError: `folder` was given and is not a folder.
@@ -64,19 +64,61 @@ def find_file(folder: Path, name: str) -> Path:
     raise FileNotFoundError(f"{folder} holds neither {name} nor {name}.gz")
 
 
-def read_bytes(path: Path) -> bytes:
-    """Read a whole file, unpacked if its name ends in `.gz`.
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """Open a file to read bytes from, unpacked if its name ends in `.gz`.
 
     Raises:
         ValueError: the gzip file is truncated or corrupt.
     """
-    if path.suffix != ".gz":
-        return path.read_bytes()
-    packed = path.read_bytes()
     try:
-        return gzip.decompress(packed)
-    except (EOFError, OSError, zlib.error) as error:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            yield file
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} is not a whole gzip file ({error}): fetch it again") from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a whole file; see `opened`."""
+    with opened(path) as file:
+        return file.read()
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """Read a text file of any size line by line; see `decode` and `split_lines`."""
+    with opened(path) as file:
+        for number, line in enumerate(file, 1):
+            yield from split_lines(decode(line, str(path), first_line=number))
+
+
+def decode(content: bytes, where: str, *, errors: str = "strict", first_line: int = 1) -> str:
+    """Decode UTF-8 text, and drop its byte-order mark.
+
+    Args:
+        content: the bytes.
+        where: what to call their source in an error: a path, "standard input", "argument 2".
+        errors: what to do with bytes that are not UTF-8, as for `bytes.decode`.
+        first_line: the number of their first line, for an error.
+
+    Raises:
+        ValueError: they are not UTF-8 text.
+    """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content:
+        raise ValueError(f"{where} is not UTF-8 text: save it as such, or add .gz if it is packed")
+    try:
+        return content.decode("utf-8-sig", errors)
+    except UnicodeDecodeError as error:
+        before = split_lines(content[: error.start].decode("utf-8") + "|")
+        byte = len(before[-1].encode())
+        raise ValueError(
+            f"{where}, line {first_line + len(before) - 1}, byte {byte} is not UTF-8 "
+            f"({content[error.start]:#04x}): save the text as UTF-8"
+        ) from error
+
+
+def split_lines(text: str) -> list[str]:
+    r"""Split at \n, \r\n and \r; `str.splitlines` also splits within some documents."""
+    return [line.removesuffix("\n") for line in io.StringIO(text, newline=None)]
 
 
 def check_sha256(content: bytes, expected: str, what: str) -> None:
@@ -96,22 +138,37 @@ def check_sha256(content: bytes, expected: str, what: str) -> None:
 def write_beside(path: str | Path, content: bytes) -> None:
     """Write a whole file, or leave the one that is there: beside it first, then renamed over it.
 
+    A file that is there keeps its permissions. What a symbolic link points to is written.
+
     Raises:
         FileNotFoundError: the folder of `path` does not exist.
         OSError: the folder cannot be written to, or the disk is full.
     """
-    path = Path(path)
-    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    path = Path(os.path.realpath(path))
+    kept = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
+    mode = 0o666 if kept is None else kept  # less the umask
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with open(partial, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
-        os.chmod(partial, 0o644)  # mkstemp's files are their owner's alone
+            _synchronise(file.fileno())
+        if kept is not None:
+            with suppress(PermissionError):  # some file systems have no permissions to set
+                os.chmod(partial, kept)
         os.replace(partial, path)
     except BaseException:
-        os.unlink(partial)
+        partial.unlink(missing_ok=True)
         raise
+
+
+def _synchronise(descriptor: int) -> None:
+    """Have the bytes on the disk, where the file system can."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
 
 
 def download(url: str, path: Path, sha256: str) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
-import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tutvae.data.readers.files import read_bytes
+from tutvae.data.readers.files import decode, read_bytes, split_lines
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
@@ -41,7 +39,7 @@ def file_rows(path: Path, text: str, label: str | None) -> Iterator[Row]:
         )
     if label is not None:
         raise ValueError(f"{path} has no columns, so no label {label!r}: use CSV or JSON lines")
-    return ((line, None) for line in _decoded(path).split("\n"))
+    return ((line, None) for line in split_lines(_decoded(path)))
 
 
 def class_names(dataset: Any, label: str | None) -> Sequence[str] | None:
@@ -69,28 +67,20 @@ def dataset_rows(
 
 
 def _decoded(path: Path) -> str:
-    """A file's text with plain line ends; bytes that are not UTF-8 as surrogates."""
-    content = read_bytes(path)
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content:
-        raise ValueError(f"{path} is not UTF-8 text: save it as such, or add .gz if it is packed")
-    decoded = content.decode("utf-8-sig", errors="surrogateescape")
-    return decoded.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n")
+    """A file's text; bytes that are not UTF-8 as surrogates."""
+    return decode(read_bytes(path), str(path), errors="surrogateescape")
 
 
 def _table_rows(path: Path, delimiter: str, text: str, label: str | None) -> Iterator[Row]:
     """Yield the rows of a CSV or TSV file."""
-    lines = io.StringIO(_decoded(path), newline="")
+    lines = (f"{line}\n" for line in split_lines(_decoded(path)))
     # The module's limit of 131,072 characters a field is below some documents.
     limit = csv.field_size_limit(2**31 - 1)
     try:
         table = csv.DictReader(lines, delimiter=delimiter, strict=True)
         _check_columns(path, table.fieldnames or [], text, label)
         for row in table:
-            if None in row:
-                raise ValueError(
-                    f"{path}, line {table.line_num} has more fields than the header: "
-                    "put quotes around a text that holds the delimiter"
-                )
+            _check_row(f"{path}, line {table.line_num}", row, delimiter)
             yield row[text], row[label] if label else None
     except csv.Error as error:
         start = table.line_num + 1
@@ -99,29 +89,46 @@ def _table_rows(path: Path, delimiter: str, text: str, label: str | None) -> Ite
         csv.field_size_limit(limit)
 
 
+def _check_row(where: str, row: dict[Any, Any], delimiter: str) -> None:
+    """Raise ValueError for a row with too many fields, or of several rows joined by quotes."""
+    if None in row:
+        raise ValueError(
+            f"{where} has more fields than the header: "
+            "put quotes around a text that holds the delimiter"
+        )
+    # Few write both into one text; a quotation mark that is not closed joins rows with both.
+    if delimiter == "\t" and any({"\t", "\n"} <= set(value or "") for value in row.values()):
+        raise ValueError(
+            f"{where} ends a quoted text that holds tabs and line ends: if it is several rows, "
+            'double the quotation marks within a text and put others around it ("""So,"" he said")'
+        )
+
+
 def _json_rows(path: Path, text: str, label: str | None) -> Iterator[Row]:
     """Yield the rows of a file of one JSON object a line."""
-    for number, line in enumerate(_decoded(path).split("\n"), 1):
+    for number, line in enumerate(split_lines(_decoded(path)), 1):
         if not line.strip():
             yield None, None
             continue
+        where = f"{path}, line {number}"
+        hint = "; of a JSON array, write each object on a line" if line.lstrip()[0] == "[" else ""
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{where} is not JSON: {error}{hint}") from error
         if not isinstance(row, dict):
-            raise ValueError(f"{path}, line {number} is not a JSON object")
-        _check_columns(f"{path}, line {number}", row, text, label)
+            raise ValueError(f"{where} is not a JSON object{hint}")
+        _check_columns(where, list(row), text, label)
         yield row[text], row[label] if label else None
 
 
-def _check_columns(
-    where: Path | str, columns: Sequence[str] | Mapping[str, Any], text: str, label: str | None
-) -> None:
-    """Raise ValueError where a wanted column is missing."""
+def _check_columns(where: Path | str, columns: Sequence[str], text: str, label: str | None) -> None:
+    """Raise ValueError where a wanted column is missing or not the only one of its name."""
+    found = f", only {', '.join(map(repr, columns))}" if columns else " nor any other"
     for role, column in (("text", text), ("label", label)):
         if column is not None and column not in columns:
             raise ValueError(
-                f"{where} has no column {column!r}, only {', '.join(map(repr, columns))}: "
-                f"name the right one with {role}=..."
+                f"{where} has no column {column!r}{found}: name the right one with {role}=..."
             )
+        if columns.count(column) > 1:
+            raise ValueError(f"{where} has several columns {column!r}: rename all but one")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tutvae.data.corpus import Corpus, Texts
-from tutvae.data.readers.rows import class_names, dataset_rows, file_rows
+from tutvae.data.readers.rows import Row, class_names, dataset_rows, file_rows
 
 SPLITS = ("train", "valid", "test")
 # What others call the validation split.
@@ -22,17 +22,17 @@ SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
-class _Documents:
+class Documents:
     """A split before its labels are numbers."""
 
     texts: list[str]
     labels: list[str] | None
     label_names: Sequence[str] | None = None
 
-    def take(self, positions: np.ndarray) -> _Documents:
+    def take(self, positions: np.ndarray) -> Documents:
         """The documents at `positions`."""
         labels = None if self.labels is None else [self.labels[i] for i in positions]
-        return _Documents([self.texts[i] for i in positions], labels, self.label_names)
+        return Documents([self.texts[i] for i in positions], labels, self.label_names)
 
 
 def from_files(
@@ -83,10 +83,7 @@ def from_files(
     sources = _sources(train, valid, test)
     splits = {split: _read(source, text, label) for split, source in sources.items()}
     splits = _with_held_out(splits, held_out, seed)
-    names = None if label is None else _label_names(list(splits.values()), label_names)
-    return Corpus(
-        name or _name_of(train), **{split: _texts(splits[split], names) for split in SPLITS}
-    )
+    return to_corpus(name or _name_of(train), splits, label_names)
 
 
 def read_documents(path: Path) -> list[str]:
@@ -94,25 +91,32 @@ def read_documents(path: Path) -> list[str]:
     return _read(path, "text", None).texts
 
 
-def index_labels(labels: Sequence[str], names: Sequence[str]) -> list[int]:
-    """Turn class names into their numbers.
+def clean_rows(rows: Iterable[Row], what: str, label: str | None) -> Documents:
+    """Collect the documents of `what`, cleaned as `from_files` says, and their labels if any."""
+    texts: list[str] = []
+    labels: list[str] = []
+    blank = replaced = 0
+    for number, (document, category) in enumerate(rows, 1):
+        document, bad = _clean(document, what, number)
+        if not document:
+            blank += 1
+            continue
+        texts.append(document)
+        replaced += bad
+        if label is not None:
+            labels.append(_label(category, label, what, number))
+    if not texts:
+        raise ValueError(f"{what} holds no documents")
+    _warn(what, blank, replaced)
+    return Documents(texts, labels if label is not None else None)
 
-    Raises:
-        ValueError: a label is not among `names`.
-    """
-    index = {name: i for i, name in enumerate(names)}
-    unknown = sorted(set(labels) - set(index))
-    if unknown:
-        raise ValueError(f"the label {unknown[0]!r} is not one of {', '.join(names)}")
-    return [index[label] for label in labels]
 
-
-def sorted_labels(labels: set[str]) -> list[str]:
-    """The class names in order: by value where all are numbers, else by the alphabet."""
-    try:
-        return sorted(sorted(labels), key=float)
-    except ValueError:
-        return sorted(labels)
+def to_corpus(
+    name: str, splits: Mapping[str, Documents], label_names: Sequence[str] | None = None
+) -> Corpus[Texts]:
+    """Make a corpus of its splits, their labels numbered by `label_names` or in sorted order."""
+    names = _label_names(list(splits.values()), label_names)
+    return Corpus(name, **{split: _texts(splits[split], names) for split in SPLITS})
 
 
 def _sources(train: Any, valid: Any, test: Any) -> dict[str, Any]:
@@ -133,30 +137,13 @@ def _name_of(train: Any) -> str:
     return Path(train).name.split(".")[0] if isinstance(train, (str, Path)) else "dataset"
 
 
-def _read(source: Any, text: str, label: str | None) -> _Documents:
-    """Read a split and clean it, warning of what was skipped or replaced."""
-    names = None
+def _read(source: Any, text: str, label: str | None) -> Documents:
+    """Read a split from a file or a dataset."""
     if isinstance(source, (str, Path)):
-        what, rows = str(source), file_rows(Path(source), text, label)
-    else:
-        what, names = "the dataset", class_names(source, label)
-        rows = dataset_rows(source, text, label, names)
-    texts: list[str] = []
-    labels: list[str] = []
-    blank = replaced = 0
-    for number, (document, category) in enumerate(rows, 1):
-        document, bad = _clean(document, what, number)
-        if not document:
-            blank += 1
-            continue
-        texts.append(document)
-        replaced += bad
-        if label is not None:
-            labels.append(_label(category, label, what, number))
-    if not texts:
-        raise ValueError(f"{what} holds no documents")
-    _warn(what, blank, replaced)
-    return _Documents(texts, labels if label is not None else None, names)
+        return clean_rows(file_rows(Path(source), text, label), str(source), label)
+    names = class_names(source, label)
+    documents = clean_rows(dataset_rows(source, text, label, names), "the dataset", label)
+    return replace(documents, label_names=names)
 
 
 def _clean(document: Any, what: str, number: int) -> tuple[str, bool]:
@@ -174,6 +161,8 @@ def _label(category: Any, label: str, what: str, number: int) -> str:
     name = "" if category is None else str(category).strip()
     if not name:
         raise ValueError(f"{what}: document {number} has no {label!r}")
+    if SURROGATES.search(name):
+        raise ValueError(f"{what}: the {label!r} of document {number} is not UTF-8: {name!a}")
     return name
 
 
@@ -185,12 +174,12 @@ def _warn(what: str, blank: int, replaced: int) -> None:
     if replaced:
         said.append(f"documents with bytes that are not UTF-8, now �: {replaced}")
     if said:
-        warnings.warn(f"{what}: {'; '.join(said)}", stacklevel=4)
+        warnings.warn(f"{what}: {'; '.join(said)}", stacklevel=5)
 
 
 def _with_held_out(
-    splits: dict[str, _Documents], held_out: float, seed: int
-) -> dict[str, _Documents]:
+    splits: dict[str, Documents], held_out: float, seed: int
+) -> dict[str, Documents]:
     """Fill each missing split with documents of the training split, which loses them."""
     missing = [split for split in ("valid", "test") if split not in splits]
     if not missing:
@@ -210,14 +199,31 @@ def _with_held_out(
     return splits | {split: train.take(positions) for split, positions in parts.items()}
 
 
-def _label_names(splits: list[_Documents], given: Sequence[str] | None) -> Sequence[str]:
+def _label_names(splits: list[Documents], given: Sequence[str] | None) -> Sequence[str]:
     """The classes in order: as given, as the dataset has them, or sorted."""
-    names = given or splits[0].label_names
-    return names or sorted_labels({label for split in splits for label in split.labels or ()})
+    if given is None:
+        found = {label for split in splits for label in split.labels or ()}
+        return splits[0].label_names or _sorted(found)
+    names = tuple(map(str, given))
+    if len(set(names)) < len(names):
+        raise ValueError(f"label_names has a class twice: {', '.join(names)}")
+    return names
 
 
-def _texts(split: _Documents, names: Sequence[str] | None) -> Texts:
+def _sorted(labels: set[str]) -> list[str]:
+    """Class names by value where all are numbers, else by the alphabet."""
+    try:
+        return sorted(sorted(labels), key=float)
+    except ValueError:
+        return sorted(labels)
+
+
+def _texts(split: Documents, names: Sequence[str]) -> Texts:
     """A finished split."""
-    if split.labels is None or names is None:
+    if split.labels is None:
         return Texts(split.texts)
-    return Texts(split.texts, index_labels(split.labels, names), label_names=names)
+    index = {name: i for i, name in enumerate(names)}
+    unknown = sorted(set(split.labels) - set(index))
+    if unknown:
+        raise ValueError(f"the label {unknown[0]!r} is not one of {', '.join(names)}")
+    return Texts(split.texts, [index[label] for label in split.labels], label_names=names)

@@ -11,8 +11,8 @@ from itertools import pairwise
 
 import pytest
 
-from tutvae.data import text_corpora
-from tutvae.data.text_corpora import ag_news, ptb, yahoo, yelp
+from tutvae.data import corpora
+from tutvae.data.corpora import CORPORA, ag_news, ptb, yahoo, yelp
 from tutvae.data.tokenization import Tokenizer
 
 PTB = {"train": " a cat \n the <unk> \n", "valid": " N dogs \n", "test": " a dog \n"}
@@ -30,7 +30,7 @@ def nowhere(tmp_path, monkeypatch):
 def small_ptb(monkeypatch):
     """Hold three small files for the published ones."""
     sums = {split: hashlib.sha256(text.encode()).hexdigest() for split, text in PTB.items()}
-    monkeypatch.setattr(text_corpora, "PTB_SHA256", sums)
+    monkeypatch.setattr(corpora, "PTB_SHA256", sums)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def server(tmp_path, monkeypatch):
     folder = tmp_path / "served"
     folder.mkdir()
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    monkeypatch.setattr(text_corpora, "PTB_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr(corpora, "PTB_URL", f"http://127.0.0.1:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield folder, asked
@@ -138,7 +138,7 @@ def test_ptb_that_cannot_be_fetched_says_what_to_do(small_ptb, nowhere):
         ptb()
     message = str(caught.value)
     assert str(nowhere / "ptb") in message
-    assert "ptb(folder)" in message
+    assert "folder=" in message
     assert "404" in message
 
 
@@ -199,6 +199,28 @@ def test_the_published_layout(load, pack, nowhere, tmp_path):
     assert corpus.test.texts == ["d\te"]
     assert corpus.test.labels == [0]
     assert corpus.test.label_names == ["0", "9", "10"]
+
+
+def test_an_empty_document_costs_no_labels(nowhere, tmp_path):
+    """Of the published layout: a class, a tab and nothing."""
+    files = {
+        "yelp.train.txt": "1\ta\n1\t\n2\tb\n\n",
+        "yelp.valid.txt": "2\tc\n",
+        "yelp.test.txt": "1\td\n",
+    }
+    folder = write_all(tmp_path / "yelp", files)
+    with pytest.warns(UserWarning, match="blank documents skipped: 2"):
+        corpus = yelp(folder)
+    assert corpus.train.texts == ["a", "b"]
+    assert (corpus.train.labels, corpus.valid.labels, corpus.test.labels) == ([0, 1], [1], [0])
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_class_before_some_documents_only(split, nowhere, tmp_path):
+    files = {f"yelp.{name}.txt": "1\ta\n2\tb\n" for name in ("train", "valid", "test")}
+    files[f"yelp.{split}.txt"] = "1\ta\nb\n"
+    with pytest.raises(ValueError, match=rf"yelp\.{split}\.txt, line 2 has no tab"):
+        yelp(write_all(tmp_path / "yelp", files))
 
 
 def test_yelp_stars_become_labels_from_zero(nowhere, tmp_path):
@@ -288,7 +310,7 @@ def test_yahoo_from_the_hub_joins_question_and_answer(nowhere, monkeypatch):
         return datasets.Dataset.from_dict(columns).cast_column("topic", topics)
 
     both = datasets.DatasetDict({"train": rows(40), "test": rows(2)})
-    monkeypatch.setattr(datasets, "load_dataset", {text_corpora.YAHOO_HUB_NAME: both}.__getitem__)
+    monkeypatch.setattr(datasets, "load_dataset", {corpora.YAHOO_HUB_NAME: both}.__getitem__)
     corpus = yahoo()
     assert corpus.name == "yahoo_answers_topics"
     assert (len(corpus.train), len(corpus.valid)) == (36, 4)
@@ -299,7 +321,7 @@ def test_yahoo_from_the_hub_joins_question_and_answer(nowhere, monkeypatch):
 
 def test_without_network_yahoo_names_the_papers_sample_too(nowhere, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(FileNotFoundError, match=r"yahoo\(folder\).*TUTVAE_DATA.*jxhe"):
+    with pytest.raises(FileNotFoundError, match=r"yahoo .*folder=.*TUTVAE_DATA.*jxhe"):
         yahoo()
 
 
@@ -311,8 +333,10 @@ def test_without_network_the_error_says_what_to_do(load, hub, monkeypatch, nowhe
         raise ConnectionError(f"couldn't reach {name}")
 
     monkeypatch.setattr(datasets, "load_dataset", offline)
-    with pytest.raises(FileNotFoundError, match=rf"{load.__name__}\(folder\).*TUTVAE_DATA.*reach"):
+    with pytest.raises(FileNotFoundError, match=r"folder=.*TUTVAE_DATA.*reach") as caught:
         load()
+    folder = CORPORA[load.__name__].folder
+    assert f"{folder}/" in str(caught.value)
 
 
 @pytest.mark.parametrize("load", [yahoo, yelp, ag_news])

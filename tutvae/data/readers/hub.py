@@ -1,0 +1,50 @@
+"""Corpora from the Hugging Face Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tutvae.data.corpus import Corpus, Texts
+from tutvae.data.readers.files import DATA_VARIABLE
+from tutvae.data.readers.texts import from_files
+
+
+def fetch(hub_name: str, name: str, folder: str, advice: str = "", **options: Any) -> Any:
+    """Load a dataset by `datasets.load_dataset`, with its `options`.
+
+    Raises:
+        FileNotFoundError: the library is missing, or the Hub cannot be reached.
+    """
+    try:
+        from datasets import load_dataset
+    except ImportError as error:
+        reason = f"install tutvae[data] to fetch {hub_name} from the Hugging Face Hub"
+        raise missing(name, folder, reason + advice) from error
+    try:
+        return load_dataset(hub_name, **options)
+    except Exception as error:  # each version of the library raises its own when offline
+        reason = f"{hub_name} could not be fetched from the Hugging Face Hub ({error})"
+        raise missing(name, folder, reason + advice) from error
+
+
+def to_corpus(dataset: Any, hub_name: str) -> Corpus[Texts]:
+    """Make a corpus of a dataset with the columns "text" and "label"."""
+    return from_files(dataset, label="label", name=hub_name.split("/")[1])
+
+
+def join_columns(dataset: Any, columns: Sequence[str], label: str) -> Any:
+    """Join some columns of a dataset to "text", and call another "label"."""
+
+    def join(row: dict[str, Any]) -> dict[str, str]:
+        return {"text": " ".join(row[name] for name in columns if row[name])}
+
+    return dataset.map(join).rename_column(label, "label").select_columns(["text", "label"])
+
+
+def missing(name: str, folder: str, reason: str) -> FileNotFoundError:
+    """The error for a corpus that is nowhere."""
+    return FileNotFoundError(
+        f"the files of {name} are not here: give their folder (folder=...), or set "
+        f"{DATA_VARIABLE} to the folder that holds {folder}/; {reason}"
+    )

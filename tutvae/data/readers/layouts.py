@@ -1,0 +1,91 @@
+"""Layouts in which corpora of texts are published: from a folder to a corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tutvae.data.backends import UNK
+from tutvae.data.corpus import Corpus, Texts
+from tutvae.data.readers import hub
+from tutvae.data.readers.files import check_sha256, find_file, local_folder, read_bytes
+from tutvae.data.readers.rows import Row, file_rows
+from tutvae.data.readers.texts import SPLITS, clean_rows, from_files, read_documents, to_corpus
+
+
+def lines(path: Path, name: str, pattern: str, sha256: Mapping[str, str]) -> Corpus[Texts]:
+    """Read a file a split, called by `pattern`, with a document a line.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is not the published one, whose sum is in `sha256` by split.
+    """
+    files = {split: find_file(path, pattern.format(split=split)) for split in SPLITS}
+    for split, file in files.items():
+        check_sha256(read_bytes(file), sha256[split], str(file))
+    return Corpus(name, **{split: Texts(read_documents(file)) for split, file in files.items()})
+
+
+def json_lines(
+    name: str,
+    hub_name: str,
+    label_names: Sequence[str] | None = None,
+    splits: Sequence[str] = SPLITS,
+) -> Callable[..., Corpus[Texts]]:
+    """Make a loader of `train.jsonl` and so on, objects with the keys "text" and "label".
+
+    Args:
+        name: the corpus's name, and its folder's.
+        hub_name: the dataset's name on the Hub, for where there is no such folder.
+        label_names: the classes in order; sorted by default.
+        splits: those that have a file; the others are held out of the training documents.
+    """
+
+    def load(folder: str | Path | None = None) -> Corpus[Texts]:
+        path = local_folder(name, folder)
+        if path is None:
+            return hub.to_corpus(hub.fetch(hub_name, name, name), hub_name)
+        files: dict[str, Any] = {split: find_file(path, f"{split}.jsonl") for split in splits}
+        return from_files(**files, label="label", label_names=label_names, name=name)
+
+    return load
+
+
+def published(path: Path, name: str) -> Corpus[Texts]:
+    """Read NAME.train.txt and so on, the layout of Yang et al. (2017).
+
+    A line is a document, or a class, a tab and a document; the word `_UNK` becomes `<unk>`.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: some lines have a tab and others do not.
+    """
+    files = {split: find_file(path, f"{name}.{split}.txt") for split in SPLITS}
+    label = "class" if any("\t" in line for line, _ in _raw_lines(files["train"])) else None
+    rows = _classes_and_documents if label else _raw_lines
+    return to_corpus(
+        name, {split: clean_rows(rows(file), str(file), label) for split, file in files.items()}
+    )
+
+
+def published_documents(file: Path) -> list[str]:
+    """Read one file of Yang et al. without classes."""
+    return clean_rows(_raw_lines(file), str(file), None).texts
+
+
+def _raw_lines(file: Path) -> Iterator[Row]:
+    """Yield the lines; none of the words that the corpora really hold contains `_UNK`."""
+    return ((line.replace("_UNK", UNK), None) for line, _ in file_rows(file, "text", None))
+
+
+def _classes_and_documents(file: Path) -> Iterator[Row]:
+    """Yield documents and classes; a document may be empty."""
+    for number, (line, _) in enumerate(_raw_lines(file), 1):
+        label, tab, document = line.partition("\t")
+        if line.strip() and not tab:
+            raise ValueError(
+                f"{file}, line {number} has no tab, as other lines do: write a class and a tab "
+                "before every document, or before none"
+            )
+        yield document, label
