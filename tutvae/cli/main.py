@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shlex
+import shutil
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -12,8 +13,14 @@ from typing import Annotated, Any
 
 import typer
 
+import tutvae
 from tutvae.cli import runs as of_runs
-from tutvae.cli.console import AsJson, Debug, note, readable_errors, show
+from tutvae.cli.console import AsJson, Debug, is_terminal, note, readable_errors, show
+from tutvae.data.corpora import whereabouts
+from tutvae.data.readers.files import DATA_VARIABLE
+from tutvae.experiments.published import compare, published_rows, recorded_rows, table
+from tutvae.experiments.records import hardware, read_results, recorded_folder, summary_table
+from tutvae.training.loop import pick_device
 
 SHOWN_VERSIONS = ("torch", "numpy", "accelerate", "tokenizers")
 
@@ -22,6 +29,22 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tutvae {tutvae.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version."),
+    ] = False,
+) -> None:
+    """What stands before the commands."""
 
 
 @app.command()
@@ -90,16 +113,20 @@ for command in (
 
 @app.command()
 def results(
-    folder: Annotated[Path, typer.Argument(help="The folder of results files.")] = Path("results"),
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            help="The folder of results files: results, or where that is not, the recorded runs "
+            "that come with the package."
+        ),
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Show recorded runs on their test sets, ours beside published ones."""
     with readable_errors(debug):
-        from tutvae.experiments.published import compare, recorded_rows
-        from tutvae.experiments.records import read_results
-
-        records = read_results(folder)
+        own = Path("results")
+        records = read_results(folder or (own if own.is_dir() else recorded_folder()))
         content = {
             "recorded": [row.to_dict() for x in records for row in recorded_rows(x)],
             "comparisons": [comparison.to_dict() for comparison in compare(records)],
@@ -109,17 +136,14 @@ def results(
 
 def _tables(records: list[dict[str, Any]]) -> str:
     """A table for each corpus, then one for each record of classifiers."""
-    from tutvae.experiments.published import published_corpora, published_rows, recorded_rows, table
-    from tutvae.experiments.records import summary_table
-
+    width = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None
     rows = [row for record in records for row in recorded_rows(record)]
     parts = []
     for corpus in dict.fromkeys(row.corpus for row in rows):
-        known = published_corpora().get(corpus)
-        tokens = "" if known is None else f", {known['tokens_per_document']} tokens a document"
         ours = [row for row in rows if row.corpus == corpus]
-        parts.append(f"{corpus}, test set, nats a document{tokens}")
-        parts.append(table([*ours, *published_rows(corpus)]) + "\n")
+        texts = "; L tokens a document, PPL = exp(NLL / L)" if ours[0].perplexity else ""
+        parts.append(f"{corpus}, test set, nats a document{texts}")
+        parts.append(table([*ours, *published_rows(corpus)], width) + "\n")
     for record in records:
         if not recorded_rows(record):
             parts.append(f"{record['name']}, accuracy on the test set\n{summary_table(record)}\n")
@@ -127,31 +151,30 @@ def _tables(records: list[dict[str, Any]]) -> str:
 
 
 @app.command()
-def info(as_json: AsJson = False) -> None:
+def info(as_json: AsJson = False, debug: Debug = False) -> None:
     """Show versions, the device, its threads, and which corpora are at hand."""
-    import tutvae
-    from tutvae.data.corpora import whereabouts
-    from tutvae.data.readers.files import DATA_VARIABLE
-    from tutvae.experiments.records import hardware
-    from tutvae.training.loop import pick_device
+    with readable_errors(debug):
+        places = whereabouts()
+        facts: dict[str, Any] = {
+            "tutvae": tutvae.__version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in SHOWN_VERSIONS},
+            "device": str(pick_device()),
+            **hardware(),
+            DATA_VARIABLE: os.environ.get(DATA_VARIABLE),
+        }
+        rows = facts | {DATA_VARIABLE: facts[DATA_VARIABLE] or "not set"}
+        for name, (folder, found) in places.items():
+            where = f", set {DATA_VARIABLE}" if folder is None else f" in {folder}"
+            rows[name] = f"{'found' if found else 'not found'}{where}"
+        width = max(map(len, rows))
+        lines = [f"{name:<{width}}  {value}" for name, value in rows.items() if value is not None]
+        data = {
+            name: {"found": place.found, "folder": place.folder and str(place.folder)}
+            for name, place in places.items()
+        }
+        show(lines, facts | {"data": data}, as_json)
 
-    places = whereabouts()
-    facts: dict[str, Any] = {
-        "tutvae": tutvae.__version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in SHOWN_VERSIONS},
-        "device": str(pick_device()),
-        **hardware(),
-        DATA_VARIABLE: os.environ.get(DATA_VARIABLE),
-    }
-    width = max(map(len, [*facts, *places]))
-    told = facts | {DATA_VARIABLE: facts[DATA_VARIABLE] or "not set"}
-    lines = [f"{name:<{width}}  {value}" for name, value in told.items() if value is not None]
-    for name, (folder, found) in places.items():
-        where = f", set {DATA_VARIABLE}" if folder is None else f" in {folder}"
-        lines.append(f"{name:<{width}}  {'found' if found else 'not found'}{where}")
-    data = {
-        name: {"found": place.found, "folder": place.folder and str(place.folder)}
-        for name, place in places.items()
-    }
-    show(lines, facts | {"data": data}, as_json)
+
+if __name__ == "__main__":
+    app(prog_name="tutvae")

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
+
+import torch
 
 from tutvae.data.tokenization import Tokenizer
 from tutvae.evaluation.report import Report
+from tutvae.experiments.images import ImageExperiment, load_corpus, measure_images
+from tutvae.experiments.loading import validate_experiment
+from tutvae.experiments.measuring import measure_texts
+from tutvae.experiments.records import data_sha256, read_json
+from tutvae.experiments.text_corpora import load_texts
+from tutvae.experiments.text_sections import TextExperiment
+from tutvae.experiments.trained import load_trained
 from tutvae.models.text_vae import LanguageModel, TextVAE
 from tutvae.models.vae import VAE
 from tutvae.training.checkpoints import save_weights, write_or_explain
 from tutvae.training.run_folder import RunFolder
-
-if TYPE_CHECKING:  # these two import much that loading the package should not
-    from tutvae.experiments import ImageExperiment, TextExperiment
 
 # Trained models that come with the package, each as `export_run` wrote it.
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
@@ -56,10 +62,13 @@ def load_run(folder: str | Path) -> TrainedRun:
 
     Source: chapter 10.
     """
-    from tutvae.experiments.trained import load_trained
-
     kept = RunFolder(_found(folder))
     experiment, data_sha256 = _described(kept)
+    if not kept.weights.exists() and kept.record.exists():
+        raise FileNotFoundError(
+            f"the run in {folder} is finished, but its {kept.weights.name} is gone: copy it there, "
+            "or remove the folder and train anew"
+        )
     if not kept.weights.exists():
         epochs = len(kept.metrics.read_text("utf-8").splitlines()) if kept.metrics.exists() else 0
         raise FileNotFoundError(
@@ -73,6 +82,12 @@ def load_run(folder: str | Path) -> TrainedRun:
             "used: copy it there, too"
         )
     model, tokenizer = load_trained(experiment, kept.path)
+    for name, values in model.state_dict().items():
+        if not torch.isfinite(values).all():
+            raise ValueError(
+                f"{kept.weights} holds numbers that are not finite, in {name!r}: it is damaged, or "
+                "of a training that diverged. Train anew, with a smaller learning rate"
+            )
     return TrainedRun(kept.path, experiment, model.eval(), tokenizer, data_sha256)
 
 
@@ -125,12 +140,6 @@ def evaluate_run(
 
     Source: Burda et al. (2016), section 5. Chapter 10.
     """
-    from tutvae.experiments import ImageExperiment, load_corpus
-    from tutvae.experiments.images import measure_images
-    from tutvae.experiments.measuring import measure_texts
-    from tutvae.experiments.records import data_sha256
-    from tutvae.experiments.text_corpora import load_texts
-
     experiment, model = run.experiment, run.model
     if isinstance(experiment, ImageExperiment):
         images = load_corpus(experiment.corpus)
@@ -164,8 +173,6 @@ def _found(folder: str | Path) -> Path:
 
 def _described(kept: RunFolder) -> tuple[TextExperiment | ImageExperiment, str | None]:
     """What the run in a folder was, and the hash of its data."""
-    from tutvae.experiments import ImageExperiment, TextExperiment, validate_experiment
-
     if not kept.path.is_dir():
         raise FileNotFoundError(f"there is no folder {kept.path}: {A_RUN}")
     if not kept.configuration.exists():
@@ -177,10 +184,10 @@ def _described(kept: RunFolder) -> tuple[TextExperiment | ImageExperiment, str |
             )
         raise FileNotFoundError(f"{kept.path} holds no run: {A_RUN}")
     try:
-        table = kept.read_configuration()
+        table = read_json(kept.configuration)
         sha = table.pop("data_sha256", None)
         experiment = validate_experiment(table)
-    except (ValueError, AttributeError, TypeError) as error:
+    except ValueError as error:
         fault = str(error).splitlines()[0]
         raise ValueError(
             f"{kept.configuration} describes no run of an experiment file ({fault}). The weights "

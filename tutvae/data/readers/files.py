@@ -79,6 +79,24 @@ def read_bytes(path: Path) -> bytes:
         raise ValueError(f"{path} is not a whole gzip file ({error}): fetch it again") from error
 
 
+def decode(content: bytes, where: str) -> str:
+    """Read UTF-8, without its byte order mark.
+
+    Raises:
+        ValueError: it is not UTF-8; the message names `where` it is from, and the position.
+    """
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where} is not UTF-8, at byte {error.start}") from error
+
+
+def split_lines(text: str) -> list[str]:
+    r"""The lines of a text, which end at `\n`, `\r\n` or `\r` and nowhere else."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return lines if lines[-1] else lines[:-1]
+
+
 def check_sha256(content: bytes, expected: str, what: str) -> None:
     """Compare the SHA-256 of `content` with the published one.
 
