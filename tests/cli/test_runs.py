@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -134,11 +135,11 @@ class TestReconstruct:
     def test_bytes_that_are_no_text(self, vae: Path, documents: list[str]) -> None:
         piped = tutvae("reconstruct", vae, input=b"good\n\xff\xfe\n")
         assert piped.exit_code == 1
-        assert piped.stderr.startswith("error: standard input is not UTF-8")
+        assert re.match(r"error: standard input.* is not UTF-8", piped.stderr)
         for command in (["reconstruct", vae, "good"], ["interpolate", vae, "good"]):
             result = tutvae(*command, os.fsdecode(b"\xff\xfe"))
             assert result.exit_code == 1
-            assert result.stderr.startswith("error: text 2 of the command is not UTF-8")
+            assert re.match(r"error: text 2 of the command.* is not UTF-8", result.stderr)
 
     def test_unknown_words_are_told(self, vae: Path, documents: list[str]) -> None:
         text = f"{documents[0]} Zebra qux Zebra <unk>"
@@ -251,7 +252,6 @@ class TestErrors:
             ["interpolate", "x", "a", "b", "--steps", "1"],
             ["sample", "x", "--temperature", "inf"],
             ["sample", "x", "--temperature", "nan"],
-            ["sample", "x", "--top-p", "nan"],
         ],
     )
     def test_wrong_usage_is_exit_code_2(self, arguments: list[str]) -> None:

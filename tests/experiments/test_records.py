@@ -51,6 +51,8 @@ COMMITTED = sorted((REPOSITORY / "results").glob("*.json"))
 
 def undescribed(record: BaseModel | Any, where: str = "") -> list[str]:
     """The keys of a record that its schema does not have."""
+    if isinstance(record, dict) and (known := KEYS.get(where.rpartition(".")[2])):
+        return [f"{where}.{key}" for key in record.keys() - known]
     if isinstance(record, BaseModel):
         extra = [] if type(record) in OPEN else [f"{where}.{key}" for key in record.model_extra]
         items = [(key, getattr(record, key)) for key in type(record).model_fields]
@@ -66,6 +68,16 @@ SCHEMAS = {
     "text": TextRecord,
     "sweep": SweepRecord,
     "classification": ClassificationRecord,
+}
+FACTORS = {"category", "stars", "person", "tense"}
+# Of what the schema takes for a dict of one type.
+KEYS: dict[str, set[str]] = {
+    "versions": {"python", "tutvae", "torch", "numpy"},
+    "curves": {*results.CURVES, "valid_reconstruction", "valid_kl"},
+    "accuracy": {"valid", "test"},
+    "entropy": {"value", "standard_error"},
+    "bayes_accuracy": {"value", "standard_error"},
+    **{factor: {"accuracy", "nats", "entropy"} for factor in FACTORS},
 }
 # Validated as an experiment.
 OPEN = (results._Configuration, results._Corpus)
@@ -124,6 +136,8 @@ def check_run(outcome: dict[str, Any], experiment: Any) -> None:
         assert epochs == {experiment.training.epochs}
     else:
         assert max(epochs) <= experiment.training.epochs
+    assert set(outcome["reports"]) <= {"valid", "test"}
+    assert set(outcome.get("probes", {})) <= FACTORS
     for split, report in outcome["reports"].items():
         samples = experiment.evaluation.importance_samples
         if isinstance(experiment, TextExperiment):
@@ -347,6 +361,7 @@ class TestBeforeTheTraining:
         assert list((tmp_path / "results").iterdir()) == []
         path = write_result(RECORD, tmp_path)
         check_writable(self.DRAFT, tmp_path)
+        check_writable({"name": "run"}, tmp_path)
         assert read_result(path) == RECORD
 
     def test_a_name_that_is_too_long_for_a_file(self, tmp_path: Path) -> None:
@@ -389,7 +404,7 @@ class TestReading:
             ("configuration", None, "configuration: Input should be a valid dictionary"),
             ("configuration.corpus", {}, "configuration.corpus.name: Field required"),
             ("configuration.corpus.name", ["ptb"], "corpus.name: Input should be a valid string"),
-            ("configuration.kind", "text", "tokens_per_second: Field required, and 5 faults more"),
+            ("configuration.kind", "text", "tokens_per_second: Field required, and 5 more"),
             ("configuration.kind", "classification", "majority_accuracy: Field required"),
             ("hardware.threads", 0, "hardware.threads: Input should be greater than or equal"),
             ("versions.torch", ..., "versions: it has no 'torch'"),

@@ -52,19 +52,14 @@ def sample(
     temperature: Annotated[
         float,
         typer.Option(
-            min=0,
-            callback=finite,
-            help="Below 1 more probable words; 0 always the most probable.",
+            min=0, callback=finite, help="Below 1 more probable words; 0 always the most probable."
         ),
     ] = 1.0,
     top_k: Annotated[
         int | None, typer.Option(min=1, help="Draw from the k most probable words.")
     ] = None,
     top_p: Annotated[
-        float,
-        typer.Option(
-            min=0, max=1, callback=finite, help="Draw from the nucleus of this probability."
-        ),
+        float, typer.Option(min=0, max=1, help="Draw from the nucleus of this probability.")
     ] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="Another seed, other texts.")] = 0,
     as_json: AsJson = False,

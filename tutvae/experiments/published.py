@@ -34,12 +34,8 @@ class Row:
         source: of a published figure, with its table; None for a recorded run.
         grade: how a published figure was checked: "V", read in a copy of the source, or "C",
             computed from files.
-        bound: reconstruction + KL.
-        nll: importance-weighted NLL, exact without a code.
+        bound, nll, kl, mutual_information, mutual_information_ceiling: as in `Report`.
         samples: how many samples the NLL is from, 1 where it is exact; None if not known.
-        kl: to the prior.
-        mutual_information: between documents and codes.
-        mutual_information_ceiling: the most that could be measured.
         active_units: latent dimensions in use, a mean over the seeds.
         tokens_per_document: L, the predicted tokens a document: of those that were measured, and
             for a published row of the corpus's test set.

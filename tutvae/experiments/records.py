@@ -23,7 +23,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from tutvae.data.corpus import Corpus, Images, Texts
 from tutvae.data.readers.files import write_beside
-from tutvae.experiments.sections import Name, faults
+from tutvae.experiments.sections import Name
 
 PACKAGE = Path(__file__).parents[1]
 RECORDED_VERSIONS = ("tutvae", "torch", "numpy")
@@ -60,9 +60,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
 
-class Hardware(_Part):
-    """What `hardware` tells."""
-
+class _Hardware(_Part):
     accelerator: str | None
     processor: Text
     cores: Count
@@ -93,9 +91,7 @@ class TextMeasures(Measures):
     perplexity: Annotated[float, Field(ge=1)]
 
 
-class Aggressive(_Part):
-    """What the aggressive phase took and achieved."""
-
+class _Aggressive(_Part):
     seconds: Amount
     decoder_steps: Count
     encoder_steps: Count
@@ -107,47 +103,39 @@ class _Corpus(_Part):
     train_size: Count = ABSENT
 
 
-class _Configuration(_Part):
-    """What every kind of experiment has; `validate_experiment` checks all of it."""
-
+class _Configuration(_Part):  # all of it is checked by `validate_experiment`
     corpus: _Corpus
 
 
 class _Head(_Part):
-    """What every record begins with."""
-
     name: Name
     command: Text
     started: Annotated[str, Field(pattern=TIME)]
     commit: Commit
-    hardware: Hardware
+    hardware: _Hardware
     versions: Versions
     configuration: _Configuration
     data_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class _OfTexts(_Part):
-    """What a run of texts achieved."""
-
     train_seconds: Amount
     tokens_per_second: Count
     parameters: Count
     curves: Curves
     reports: Annotated[dict[str, TextMeasures], _keys("valid", "test")]
     initialisation_seconds: Amount = ABSENT
-    aggressive: Aggressive = ABSENT
+    aggressive: _Aggressive = ABSENT
     receptive_field: Count = ABSENT
     best_epoch: Count = ABSENT
     probes: dict[str, Probe] = ABSENT
 
 
 class _OneOfMany(_Part):
-    """What tells a run from the others of its record; it may have been made elsewhere."""
-
     variant: Text
     seed: int
     commit: Commit = None
-    hardware: Hardware = ABSENT
+    hardware: _Hardware = ABSENT
 
 
 class SweepRun(_OneOfMany, _OfTexts):
@@ -253,13 +241,13 @@ def check_writable(record: dict[str, Any], folder: str | Path) -> None:
     """Raise where `write_result` could not write a record: to be called before the training.
 
     Args:
-        record: as much as is known of it; its `name` and `configuration` at the least.
-        folder: where it is to be written; made if it does not exist.
+        record: as much as is known of it, its `name` at the least.
+        folder: made if it does not exist.
 
     Raises:
         OSError: the folder cannot be written to, or the name is too long for a file.
-        ValueError: the file is there already, and holds another configuration, other data, or
-            a run that `record` lacks.
+        ValueError: the file is there already, and is of another configuration or other data;
+            but a sweep may grow, if it keeps every run that is there.
     """
     path = Path(folder) / f"{record['name']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -306,20 +294,18 @@ def _value(value: Any) -> str:
 
 def _loss(old: dict[str, Any], new: dict[str, Any]) -> str | None:
     """What would be lost if the new record replaced the old one."""
-    from tutvae.experiments.loading import validate_experiment  # it imports this module
+    from tutvae.experiments import validate_experiment  # it imports this module
 
     try:  # one from before a key was added has the key's default
         configuration = validate_experiment(old["configuration"]).configuration()
     except ValueError:
         configuration = old["configuration"]
-    keys = new.keys() & {"configuration", "data_sha256"}
-    before = {key: old[key] for key in keys} | {"configuration": configuration}
-    if before == {key: new[key] for key in keys}:
-        return None
     runs = [run.items() for run in new.get("runs", [])]
     if "runs" in old and all(any(run.items() <= other for other in runs) for run in old["runs"]):
         return None  # a sweep has grown
-    return _difference(before, {key: new[key] for key in keys})
+    after = {key: new[key] for key in ("configuration", "data_sha256") if key in new}
+    before = {key: {**old, "configuration": configuration}[key] for key in after}
+    return None if before == after else _difference(before, after)
 
 
 def _difference(old: Any, new: Any, key: str = "") -> str:
@@ -357,13 +343,20 @@ def read_result(path: str | Path) -> dict[str, Any]:
         record = read_json(path)
         _kind(record).model_validate(record)
     except ValueError as error:
-        found = faults(error, record) if isinstance(error, ValidationError) else [str(error)]
-        more = f", and {len(found) - 1} faults more" if len(found) > 1 else ""
         raise ValueError(
-            f"{path} is not a results file of this version: {found[0]}{more}. Move it elsewhere, "
-            "or write it anew with `tutvae train`"
+            f"{path} is not a results file of this version: {_fault(error)}. Move it elsewhere, or "
+            "write it anew with `tutvae train`"
         ) from error
     return record
+
+
+def _fault(error: ValueError) -> str:
+    """The first fault, with the keys that lead to it."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first, *more = error.errors()
+    key, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    return f"{key}: {message}" + (f", and {len(more)} more" if more else "")
 
 
 def _kind(record: dict[str, Any]) -> type[_Head]:
@@ -415,15 +408,7 @@ def recorded_result(name: str) -> dict[str, Any]:
 
 
 def summary(record: dict[str, Any], split: str = "test") -> str:
-    """Tell in a few lines what a run or a sweep achieved and where it comes from.
-
-    Args:
-        record: of the run.
-        split: which of its reports to show.
-
-    Returns:
-        The command, the provenance and the figures, in nats an example.
-    """
+    """Tell in a few lines what a run or a sweep achieved on a split and where it comes from."""
     machine, versions = record["hardware"], record["versions"]
     trained = [*record.get("runs", [record]), *record.get("shared", [])]
     seconds = sum(run["train_seconds"] for run in trained)
@@ -459,16 +444,10 @@ def _figures(record: dict[str, Any], split: str) -> str:
 
 
 def summary_table(record: dict[str, Any], split: str = "test") -> str:
-    """Tell what the variants of a sweep achieved, a line each.
+    """Tell what the variants of a sweep achieved on a split, a line each.
 
-    Args:
-        record: of the sweep.
-        split: which of the reports to show.
-
-    Returns:
-        Mean and standard deviation over the seeds of bound, importance-weighted NLL, KL and
-        mutual information, in nats an example, and of the perplexity; or, of classifiers, of
-        the accuracy: a line a method, a column a number of labels.
+    Means and standard deviations over the seeds, in nats an example; of classifiers, of the
+    accuracy: a line a method, a column a number of labels.
     """
     if "accuracy" in record["runs"][0]:
         return _accuracy_table(record, split)
