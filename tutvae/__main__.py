@@ -2,4 +2,4 @@
 
 from tutvae.cli.main import app
 
-app()
+app(prog_name="tutvae")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -269,14 +270,50 @@ class TestResults:
         assert result.exit_code == 0, result.output
         ptb, digits, labels = result.output.split("\n\n")
         lines = ptb.splitlines()
-        assert lines[0] == "ptb, test set, nats a document, 21.917 tokens a document"
-        assert [line.split()[0] for line in lines[2:] if line.startswith("ptb_remedies/")] == [
-            f"ptb_remedies/{name}" for name in ("vae", "language_model", "cnn")
-        ]
-        assert "Texar, README of its VAE example [V]: VAE, LSTM decoder" in ptb
+        assert lines[0].startswith("ptb, test set, nats a document; L tokens a document")
+        assert lines[1].split()[:3] == ["NLL", "L", "PPL"]
+        assert lines[2] == "ptb_remedies"
+        assert [line.split()[0] for line in lines[3:6]] == ["vae", "language_model", "cnn"]
+        assert "Texar, README of its VAE example [V]\n  VAE, LSTM decoder " in ptb
         assert digits.splitlines()[0] == "digits, test set, nats a document"
         assert labels.splitlines()[0] == "tiny_labels, accuracy on the test set"
         assert "semi_supervised" in labels
+
+    def test_nll_tokens_and_perplexity_of_every_row_belong_together(self, folder: Path) -> None:
+        content = json.loads(runner.invoke(app, ["results", str(folder), "--json"]).output)
+        for row in content["recorded"][:3]:
+            expected = math.exp(row["nll"] / row["tokens_per_document"])
+            # Each is a mean over two seeds.
+            assert row["perplexity"] == pytest.approx(expected, rel=5e-3)
+
+    @pytest.mark.parametrize("columns", [80, 120])
+    def test_no_line_is_wider_than_the_terminal(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, columns: int
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setattr("tutvae.cli.main.is_terminal", lambda stream: True)
+        lines = runner.invoke(app, ["results", str(folder)]).output.splitlines()
+        assert max(map(len, lines)) <= columns
+        assert any("too narrow" in line for line in lines) == (columns == 80)
+
+    def test_without_a_folder_those_of_the_package(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        result = runner.invoke(app, ["results"])
+        assert result.exit_code == 0, result.output
+        assert "ptb_remedies" in result.output
+        (tmp_path / "results").mkdir()
+        result = runner.invoke(app, ["results"])
+        assert result.output.startswith("error: there is no results file in results")
+
+    @pytest.mark.parametrize("content", ["", "null", "[]", "5", "{}", "[" * 100_000, '{"runs": 3}'])
+    def test_a_foreign_file(self, folder: Path, content: str) -> None:
+        (folder / "foreign.json").write_text(content)
+        result = runner.invoke(app, ["results", str(folder)])
+        assert result.exit_code == 1
+        (line,) = result.output.splitlines()
+        assert line.startswith(f"error: {folder / 'foreign.json'} is not a results file")
 
     def test_json(self, folder: Path) -> None:
         result = runner.invoke(app, ["results", str(folder), "--json"])
@@ -325,6 +362,28 @@ class TestInfo:
         assert rows["ptb"] == f"not found in {tmp_path / '.cache' / 'tutvae' / 'ptb'}"
         assert rows["yelp"] == "not found, set TUTVAE_DATA"
         assert json.loads(runner.invoke(app, ["info", "--json"]).output)["TUTVAE_DATA"] is None
+
+
+class TestAsAModule:
+    @staticmethod
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True)
+
+    @pytest.mark.parametrize("module", ["tutvae", "tutvae.cli.main"])
+    def test_it_is_the_command_line(self, module: str) -> None:
+        done = self.run(module, "train", "--help")
+        assert done.returncode == 0, done.stderr
+        assert "Usage: tutvae train [OPTIONS] " in done.stdout
+
+    def test_the_folder_of_the_command_line_says_that_it_is_none(self) -> None:
+        done = self.run("tutvae.cli", "--help")
+        assert done.returncode == 1
+        assert "cannot be directly executed" in done.stderr
+
+
+def test_version() -> None:
+    result = runner.invoke(app, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"tutvae {tutvae.__version__}\n")
 
 
 def test_without_arguments_it_explains_itself() -> None:

@@ -2,10 +2,15 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import re
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from tutvae import interpolate_texts, load_run, reconstruct, sample_texts
@@ -107,6 +112,35 @@ class TestReconstruct:
         piped = tutvae("reconstruct", vae, input="\n".join(documents) + "\n")
         assert piped.stdout == given
 
+    @pytest.mark.parametrize("separator", ["\u2028", "\x85", "\x0c"])
+    def test_a_line_ends_at_a_line_end_only(
+        self, vae: Path, documents: list[str], separator: str
+    ) -> None:
+        text = documents[0].replace(" ", separator, 1)
+        piped = tutvae("reconstruct", vae, input=f"{text}\r\n{text}\n")
+        assert piped.exit_code == 0, piped.output
+        assert len(piped.stdout.splitlines()) == 2
+
+    def test_a_byte_order_mark_is_no_part_of_a_text(self, vae: Path, documents: list[str]) -> None:
+        piped = tutvae("reconstruct", vae, input=f"\ufeff{documents[0]}\n")
+        assert piped.stdout == tutvae("reconstruct", vae, documents[0]).stdout
+        assert piped.stderr == ""
+
+    def test_closed_standard_input(self, vae: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("tutvae.cli.console.sys", SimpleNamespace(stdin=None))
+        result = tutvae("reconstruct", vae)
+        assert result.exit_code == 2
+        assert "give texts, or lines on standard input" in result.output
+
+    def test_bytes_that_are_no_text(self, vae: Path, documents: list[str]) -> None:
+        piped = tutvae("reconstruct", vae, input=b"good\n\xff\xfe\n")
+        assert piped.exit_code == 1
+        assert re.match(r"error: standard input.* is not UTF-8", piped.stderr)
+        for command in (["reconstruct", vae, "good"], ["interpolate", vae, "good"]):
+            result = tutvae(*command, os.fsdecode(b"\xff\xfe"))
+            assert result.exit_code == 1
+            assert re.match(r"error: text 2 of the command.* is not UTF-8", result.stderr)
+
     def test_unknown_words_are_told(self, vae: Path, documents: list[str]) -> None:
         text = f"{documents[0]} Zebra qux Zebra <unk>"
         result = tutvae("reconstruct", vae, text, "--json")
@@ -117,19 +151,10 @@ class TestReconstruct:
     def test_without_texts_where_somebody_types(
         self, vae: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("tutvae.cli.runs.sys", Typed)
+        monkeypatch.setattr("tutvae.cli.console.is_terminal", lambda stream: True)
         result = tutvae("reconstruct", vae)
         assert result.exit_code == 2
         assert "give texts, or lines on standard input" in result.output
-
-
-class Typed:
-    """What stands for `sys` where standard input is a terminal."""
-
-    class stdin:  # noqa: N801
-        @staticmethod
-        def isatty() -> bool:
-            return True
 
 
 class TestInterpolate:
@@ -196,6 +221,25 @@ class TestErrors:
         debugged = tutvae(*(folders.get(argument, argument) for argument in arguments), "--debug")
         assert isinstance(debugged.exception, ValueError | FileNotFoundError)
 
+    @pytest.mark.parametrize("command", ["evaluate", "sample", "reconstruct", "export"])
+    def test_weights_that_are_not_finite(self, vae: Path, tmp_path: Path, command: str) -> None:
+        copy = Path(shutil.copytree(vae, tmp_path / "copy"))
+        weights = load_file(copy / "weights.safetensors")
+        weights["decoder.output.bias"][:] = float("nan")
+        save_file(weights, copy / "weights.safetensors")
+        more = {"reconstruct": ["a"], "export": [tmp_path / "new"]}.get(command, [])
+        result = tutvae(command, copy, *more)
+        assert result.exit_code == 1
+        assert "weights.safetensors holds numbers that are not finite" in result.stderr
+        assert result.stdout == ""
+
+    @pytest.mark.parametrize("options", [["-n", 10**18], ["-n", 10**20], ["--seed", 10**20]])
+    def test_numbers_that_are_too_large(self, vae: Path, options: list[object]) -> None:
+        result = tutvae("sample", vae, *options)
+        assert result.exit_code == 1
+        (line,) = result.stderr.splitlines()
+        assert line.startswith("error: a number is too large for this computer (")
+
     @pytest.mark.parametrize(
         "arguments",
         [
@@ -206,6 +250,8 @@ class TestErrors:
             ["evaluate", "x", "-S", "0"],
             ["interpolate", "x", "only one"],
             ["interpolate", "x", "a", "b", "--steps", "1"],
+            ["sample", "x", "--temperature", "inf"],
+            ["sample", "x", "--temperature", "nan"],
         ],
     )
     def test_wrong_usage_is_exit_code_2(self, arguments: list[str]) -> None:

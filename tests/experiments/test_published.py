@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -17,6 +17,7 @@ from tutvae.experiments.published import (
     recorded_rows,
     table,
 )
+from tutvae.experiments.records import recorded_result
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -24,7 +25,13 @@ REPOSITORY = Path(__file__).parents[2]
 def report(**changes: Any) -> dict[str, Any]:
     """A report on PTB's test set."""
     terms = {"bound": 102.5, "importance_weighted_nll": 101.0, "importance_samples": 500, "kl": 3.0}
-    rest = {"examples": 3761, "active_units": 4, "perplexity": 100.0, "mutual_information": 2.5}
+    rest = {
+        "examples": 3761,
+        "tokens": 82_742,
+        "active_units": 4,
+        "perplexity": 100.0,
+        "mutual_information": 2.5,
+    }
     return terms | rest | {"mutual_information_ceiling": 7.6} | changes
 
 
@@ -82,7 +89,7 @@ class TestPublished:
         assert row.perplexity == pytest.approx(math.exp(328.1 / 79.867))
 
     def test_the_runs_that_answer_are_described(self) -> None:
-        names = {name for _, answers in module._figures() for name in answers}
+        names = {name for _, answers in module._published_rows() for name in answers}
         assert len(names) > 5
         for name in names:
             file, _, variant = name.partition("/")
@@ -178,21 +185,73 @@ class TestComparing:
         assert comparison["ours"][0]["kl"] == 3.0
 
 
+class TestTokensPerDocument:
+    """NLL, L and perplexity of a row belong together."""
+
+    @pytest.mark.parametrize("name", ["ptb_remedies", "ptb_vae", "yahoo_tenth", "yahoo_longer"])
+    def test_it_is_that_of_the_documents_that_were_measured(self, name: str) -> None:
+        for row in recorded_rows(recorded_result(name)):
+            of_all = published_corpora()[row.corpus]["tokens_per_document"]
+            assert row.perplexity == pytest.approx(
+                math.exp(row.nll / row.tokens_per_document), rel=1e-3
+            )
+            is_whole = "measured on" not in row.differs
+            assert (row.tokens_per_document == pytest.approx(of_all, abs=1e-3)) == is_whole
+            assert row.to_dict()["tokens_per_document"] == row.tokens_per_document
+
+    def test_it_is_that_of_the_corpus_for_a_published_row(self) -> None:
+        for row in published_rows():
+            known = published_corpora()[row.corpus]["tokens_per_document"]
+            assert row.tokens_per_document == known
+
+    def test_images_have_none(self, digits_run: tuple[Any, dict[str, Any]]) -> None:
+        (row,) = recorded_rows(digits_run[1])
+        assert row.tokens_per_document is None
+
+
 class TestTable:
+    ROWS: ClassVar = [
+        Row("ptb", "ours", bound=102.5, nll=101.126, samples=500, kl=3.0, perplexity=100.96),
+        Row("ptb", "sweep/plain", bound=104.25, nll=104.0, differs="measured on some"),
+        Row("ptb", "sweep/linear", bound=103.5, nll=103.25, differs="measured on some"),
+        Row("ptb", "VAE", source="Texar, README", grade="V", bound=102.54, differs="nothing"),
+        Row("ptb", "language model", nll=101.5, samples=1),
+    ]
+
     def test_columns_line_up(self) -> None:
-        rows = [
-            Row("ptb", "ours", bound=102.5, nll=101.126, samples=500, kl=3.0, perplexity=100.96),
-            Row("ptb", "VAE", source="Texar, README", grade="V", bound=102.54, differs="nothing"),
-            Row("ptb", "language model", nll=101.5, samples=1),
-        ]
-        head, ours, texar, note, exact = table(rows).splitlines()
-        ends = {title: head.index(title) + len(title) for title in ("bound", "NLL", "samples")}
-        assert ours[: ends["bound"]].endswith(" 102.50")
+        head, ours, _, plain, _, _, texar, exact, *_ = table(self.ROWS).splitlines()
+        ends = {title: head.index(title) + len(title) for title in ("NLL", "bound", "samples")}
         assert ours[: ends["NLL"]].endswith(" 101.13")
+        assert ours[: ends["bound"]].endswith(" 102.50")
         assert ours[: ends["samples"]].endswith(" 500")
-        assert texar.startswith("Texar, README [V]: VAE ")
         assert texar[: ends["bound"]].endswith(" 102.54")
         assert texar[ends["bound"] :].strip() == ""
-        assert note == "  differs: nothing"
         assert exact[: ends["samples"]].endswith(" exact")
-        assert len(head) == len(ours) == len(texar) == len(exact)
+        assert len(head) == len(ours) == len(plain) == len(texar) == len(exact)
+
+    def test_variants_and_models_stand_below_their_record_or_source(self) -> None:
+        lines = [line.split("  1")[0].rstrip() for line in table(self.ROWS).splitlines()]
+        assert lines[1:8] == [
+            "ours",
+            "sweep",
+            "  plain (1)",
+            "  linear (1)",
+            "Texar, README [V]",
+            "  VAE (2)",
+            "language model",
+        ]
+
+    def test_what_differs_is_told_once(self) -> None:
+        lines = table(self.ROWS).splitlines()
+        assert lines[8:] == ["(1) measured on some", "(2) nothing"]
+
+    def test_a_column_that_nobody_fills_is_left_out(self) -> None:
+        assert table(self.ROWS).split("\n")[0].split() == ["NLL", "PPL", "bound", "KL", "samples"]
+
+    def test_a_narrow_terminal(self) -> None:
+        whole = table(self.ROWS).splitlines()
+        assert table(self.ROWS, width=len(whole[0])).splitlines() == whole
+        *lines, hidden = table(self.ROWS, width=40).splitlines()
+        assert max(len(line) for line in lines) <= 40
+        assert lines[0].split() == ["NLL", "PPL", "bound"]
+        assert hidden == "not shown, as the terminal is too narrow: KL, samples"

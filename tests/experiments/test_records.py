@@ -11,10 +11,10 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, ClassVar
 
-import jsonschema
 import numpy as np
 import pytest
 import torch
+from pydantic import BaseModel
 
 import tutvae
 from tutvae.data.corpus import Corpus, Images, Texts
@@ -26,11 +26,17 @@ from tutvae.experiments import (
 )
 from tutvae.experiments import records as results
 from tutvae.experiments.records import (
+    ClassificationRecord,
+    ImageRecord,
+    SweepRecord,
+    TextRecord,
+    check_writable,
     data_sha256,
     hardware,
     provenance,
     read_result,
     read_results,
+    recorded_folder,
     recorded_result,
     significant,
     summary,
@@ -41,146 +47,53 @@ from tutvae.experiments.records import (
 REPOSITORY = Path(__file__).parents[2]
 COMMITTED = sorted((REPOSITORY / "results").glob("*.json"))
 
-STRING = {"type": "string", "minLength": 1}
-COUNT = {"type": "integer", "minimum": 1}
-NATS = {"type": "number"}
+
+def undescribed(record: BaseModel | Any, where: str = "") -> list[str]:
+    """The keys of a record that its schema does not have."""
+    if isinstance(record, dict) and (known := KEYS.get(where.rpartition(".")[2])):
+        return [f"{where}.{key}" for key in record.keys() - known]
+    if isinstance(record, BaseModel):
+        extra = [] if type(record) in OPEN else [f"{where}.{key}" for key in record.model_extra]
+        items = [(key, getattr(record, key)) for key in type(record).model_fields]
+    else:
+        extra = []
+        items = list(record.items() if isinstance(record, dict) else enumerate(record))
+    inner = [(key, x) for key, x in items if isinstance(x, BaseModel | dict | list)]
+    return extra + [fault for key, x in inner for fault in undescribed(x, f"{where}.{key}")]
 
 
-def closed(properties: dict[str, Any], optional: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The schema of an object with these keys and no others."""
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": [key for key in properties if key not in optional],
-        "additionalProperties": False,
-    }
-
-
-REPORT = closed(
-    {
-        "examples": COUNT,
-        "reconstruction": NATS,
-        "kl": {"type": "number", "minimum": 0},
-        "importance_weighted_nll": NATS,
-        "importance_samples": COUNT,
-        "active_units": {"type": "integer", "minimum": 0},
-        "kl_per_dimension": {"type": "array", "items": {"type": "number"}},
-        "bound": NATS,
-        "mutual_information": {"type": "number", "minimum": 0},
-        "mutual_information_ceiling": {"type": "number", "minimum": 0},
-        "tokens": COUNT,
-        "perplexity": {"type": "number", "minimum": 1},
-    },
-    optional=("mutual_information", "mutual_information_ceiling", "tokens", "perplexity"),
-)
-CURVE = {"type": "array", "items": {"type": "number"}, "minItems": 1}
-COLUMNS = ("epoch", "step", "kl_weight", "learning_rate", "train_reconstruction", "train_kl")
-VALID_COLUMNS = ("valid_reconstruction", "valid_kl")
-CURVES = closed(dict.fromkeys(COLUMNS + VALID_COLUMNS, CURVE), optional=VALID_COLUMNS)
-COMMIT = {"type": ["string", "null"], "pattern": r"^[0-9a-f]{40}(\+changes)?$"}
-HEAD = {
-    "name": {"type": "string", "pattern": r"^[\w-]+$"},
-    "command": {"type": "string", "pattern": "^tutvae "},
-    "started": {"type": "string", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$"},
-    "commit": COMMIT,
-    "hardware": closed(
-        {
-            "accelerator": {"type": ["string", "null"]},
-            "processor": STRING,
-            "cores": COUNT,
-            "threads": COUNT,
-        }
-    ),
-    "versions": closed(dict.fromkeys(("python", "tutvae", "torch", "numpy"), STRING)),
-    "configuration": {"type": "object"},  # validated as an experiment
-    "data_sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
-}
-IMAGE_RUN = {
-    "train_seconds": {"type": "number", "minimum": 0},
-    "examples_per_second": COUNT,
-    "curves": CURVES,
-    "reports": closed({"valid": REPORT, "test": REPORT}, optional=("valid",)),
-}
-SHARE = {"type": "number", "minimum": 0, "maximum": 1}
-PROBE = closed({"accuracy": SHARE, "nats": NATS, "entropy": NATS})
-FACTORS = ("category", "stars", "person", "tense")
-AGGRESSIVE = closed(
-    {
-        "seconds": {"type": "number", "minimum": 0},
-        "decoder_steps": COUNT,
-        "encoder_steps": COUNT,
-        "mutual_information": {"type": "array", "items": {"type": "number", "minimum": 0}},
-    }
-)
-TEXT_RUN = {
-    "aggressive": AGGRESSIVE,
-    "initialisation_seconds": {"type": "number", "minimum": 0},
-    "train_seconds": {"type": "number", "minimum": 0},
-    "tokens_per_second": COUNT,
-    "parameters": COUNT,
-    "receptive_field": COUNT,
-    "best_epoch": COUNT,
-    "curves": CURVES,
-    "reports": closed({"valid": REPORT, "test": REPORT}),
-    "probes": closed(dict.fromkeys(FACTORS, PROBE)),
-}
-OPTIONAL = (
-    "hardware",  # records of before have it once for all
-    "aggressive",
-    "initialisation_seconds",
-    "receptive_field",
-    "best_epoch",
-    "probes",
-)
-ENTROPY = {"entropy": closed({"value": NATS, "standard_error": NATS})}
-SWEEP_RUN = {
-    "variant": STRING,
-    "seed": {"type": "integer"},
-    "commit": COMMIT,
-    "hardware": HEAD["hardware"],
-    **TEXT_RUN,
-}
-RUNS = {"type": "array", "items": closed(SWEEP_RUN, optional=OPTIONAL), "minItems": 1}
-ACCURACY = closed({"valid": SHARE, "test": SHARE})
-CLASSIFIER = {
-    "variant": STRING,
-    "method": STRING,
-    "labels": COUNT,
-    "seed": {"type": "integer"},
-    "commit": COMMIT,
-    "hardware": HEAD["hardware"],
-    "accuracy": ACCURACY,
-    "train_seconds": {"type": "number", "minimum": 0},
-    "parameters": COUNT,
-}
-OF_VAE = {"epochs": COUNT, "reconstruction": NATS, "kl": {"type": "number", "minimum": 0}}
-CLASSIFICATION = {
-    "majority_accuracy": SHARE,
-    "bayes_accuracy": closed({"value": SHARE, "standard_error": NATS}),
-    "shared": {
-        "type": "array",
-        "items": closed({"model": STRING, **SWEEP_RUN}, optional=OPTIONAL),
-    },
-    "runs": {
-        "type": "array",
-        "items": closed(CLASSIFIER | OF_VAE, optional=("hardware", *OF_VAE)),
-        "minItems": 1,
-    },
-}
 SCHEMAS = {
-    "image": closed(HEAD | IMAGE_RUN),
-    "text": closed(HEAD | ENTROPY | TEXT_RUN, optional=("entropy", *OPTIONAL)),
-    "sweep": closed(HEAD | ENTROPY | {"runs": RUNS}, optional=("entropy",)),
-    "classification": closed(HEAD | CLASSIFICATION, optional=("bayes_accuracy",)),
+    "image": ImageRecord,
+    "text": TextRecord,
+    "sweep": SweepRecord,
+    "classification": ClassificationRecord,
 }
+FACTORS = {"category", "stars", "person", "tense"}
+# Of what the schema takes for a dict of one type.
+KEYS: dict[str, set[str]] = {
+    "versions": {"python", "tutvae", "torch", "numpy"},
+    "curves": {*results.CURVES, "valid_reconstruction", "valid_kl"},
+    "accuracy": {"valid", "test"},
+    "entropy": {"value", "standard_error"},
+    "bayes_accuracy": {"value", "standard_error"},
+    **{factor: {"accuracy", "nats", "entropy"} for factor in FACTORS},
+}
+# Validated as an experiment.
+OPEN = (results._Configuration, results._Corpus)
+OF_VAE = ("epochs", "reconstruction", "kl")
 
 
 def check(record: dict[str, Any]) -> None:
     """Assert that a record holds everything, and that its numbers agree with each other."""
     experiment = validate_experiment(record["configuration"])
     is_sweep = isinstance(experiment, TextExperiment) and experiment.is_sweep
-    jsonschema.validate(record, SCHEMAS["sweep" if is_sweep else experiment.kind])
+    schema = SCHEMAS["sweep" if is_sweep else experiment.kind]
+    shared = [f".shared.{n}.model" for n in range(len(record.get("shared", [])))]
+    assert undescribed(schema.model_validate(record)) == shared
     assert experiment.name == record["name"]
+    assert record["command"].startswith("tutvae ")
+    for run in (*record.get("runs", []), *record.get("shared", [])):
+        assert "commit" in run
     if isinstance(experiment, ClassificationExperiment):
         check_classifiers(record, experiment)
         return
@@ -222,6 +135,8 @@ def check_run(outcome: dict[str, Any], experiment: Any) -> None:
         assert epochs == {experiment.training.epochs}
     else:
         assert max(epochs) <= experiment.training.epochs
+    assert set(outcome["reports"]) <= {"valid", "test"}
+    assert set(outcome.get("probes", {})) <= FACTORS
     for split, report in outcome["reports"].items():
         samples = experiment.evaluation.importance_samples
         if isinstance(experiment, TextExperiment):
@@ -273,37 +188,81 @@ def test_the_record_of_a_run_holds_everything(
     assert read_result(path) == json.loads(json.dumps(record))  # tuples become lists
 
 
-def test_so_does_that_of_a_text(reviews_run: tuple[Any, dict[str, Any]], tmp_path: Path) -> None:
+def test_the_record_of_a_run_of_texts_holds_everything(
+    reviews_run: tuple[Any, dict[str, Any]], tmp_path: Path
+) -> None:
     check(read_result(write_result(reviews_run[1], tmp_path)))
 
 
-def test_and_that_of_a_sweep(sweep_run: dict[str, Any], tmp_path: Path) -> None:
+def test_the_record_of_a_sweep_holds_everything(sweep_run: dict[str, Any], tmp_path: Path) -> None:
     check(read_result(write_result(sweep_run, tmp_path)))
 
 
-def test_and_that_of_classifiers(classification_run: dict[str, Any], tmp_path: Path) -> None:
+def test_the_record_of_classifiers_holds_everything(
+    classification_run: dict[str, Any], tmp_path: Path
+) -> None:
     check(read_result(write_result(classification_run, tmp_path)))
 
 
-class TestWriting:
-    RECORD: ClassVar = {"name": "run", "reports": {"test": {"bound": 97.25}}, "note": "ä"}
+MEASURES = {
+    "examples": 300,
+    "reconstruction": 90.0,
+    "kl": 7.25,
+    "bound": 97.25,
+    "importance_weighted_nll": 96.0,
+    "importance_samples": 7,
+    "active_units": 1,
+    "kl_per_dimension": [7.25],
+}
+CURVES = ("epoch", "step", "kl_weight", "learning_rate", "train_reconstruction", "train_kl")
+RECORD: dict[str, Any] = {
+    "name": "run",
+    "command": "tutvae train run.toml",
+    "started": "2026-01-31T12:00:00+00:00",
+    "commit": None,
+    "hardware": {"accelerator": None, "processor": "abacus", "cores": 2, "threads": 1},
+    "versions": {"python": "3.11", "tutvae": "0", "torch": "2", "numpy": "1"},
+    "configuration": {"name": "run", "corpus": {"name": "digits"}, "training": {"epochs": 1}},
+    "data_sha256": "0" * 64,
+    "train_seconds": 1.5,
+    "examples_per_second": 100,
+    "curves": {name: [1] for name in CURVES},
+    "reports": {"test": MEASURES},
+    "note": "ä",
+}
 
+
+def changed(path: str, value: Any, record: dict[str, Any] = RECORD) -> dict[str, Any]:
+    """A record with another value; `...` takes it away."""
+    record = json.loads(json.dumps(record))
+    *keys, last = [int(key) if key.isdigit() else key for key in path.split(".")]
+    table = record
+    for key in keys:
+        table = table[key]
+    if value is ...:
+        del table[last]
+    else:
+        table[last] = value
+    return record
+
+
+class TestWriting:
     def test_round_trip(self, tmp_path: Path) -> None:
-        path = write_result(self.RECORD, tmp_path / "new" / "folder")
+        path = write_result(RECORD, tmp_path / "new" / "folder")
         assert path == tmp_path / "new" / "folder" / "run.json"
-        assert read_result(path) == self.RECORD
-        assert read_result(str(path)) == self.RECORD
+        assert read_result(path) == RECORD
+        assert read_result(str(path)) == RECORD
 
     def test_a_key_a_line(self, tmp_path: Path) -> None:
-        lines = write_result(self.RECORD, tmp_path).read_text(encoding="utf-8").splitlines()
+        lines = write_result(RECORD, tmp_path).read_text(encoding="utf-8").splitlines()
         assert lines[0] == "{"
         assert lines[-1] == "}"
-        assert [line.split('"')[1] for line in lines[1:-1]] == ["name", "reports", "note"]
+        assert [line.split('"')[1] for line in lines[1:-1]] == list(RECORD)
 
     def test_a_run_of_a_sweep_a_line(self, tmp_path: Path) -> None:
         record = {"name": "run", "runs": [{"seed": 0, "x": [{"a": 1}]}, {"seed": 1}]}
         path = write_result(record, tmp_path)
-        assert read_result(path) == record
+        assert json.loads(path.read_text()) == record
         assert path.read_text().splitlines()[2:-1] == [
             '  "runs": [',
             '    {"seed": 0, "x": [{"a": 1}]},',
@@ -312,38 +271,170 @@ class TestWriting:
         ]
 
     def test_a_newer_record_replaces_the_older(self, tmp_path: Path) -> None:
-        write_result(self.RECORD, tmp_path)
-        write_result({**self.RECORD, "note": "newer"}, tmp_path)
+        write_result(RECORD, tmp_path)
+        write_result({**RECORD, "note": "newer"}, tmp_path)
         assert read_result(tmp_path / "run.json")["note"] == "newer"
         assert len(list(tmp_path.iterdir())) == 1
+
+    def test_what_a_killed_process_left_is_swept_away(self, tmp_path: Path) -> None:
+        """Of this record: another one may be being written at this moment."""
+        (tmp_path / ".run.json.x3_9abcd").write_text("{")
+        (tmp_path / ".running.json.x3_9abcd").write_text("{")
+        write_result(RECORD, tmp_path)
+        names = sorted(path.name for path in tmp_path.iterdir())
+        assert names == [".running.json.x3_9abcd", "run.json"]
 
     def test_a_failure_leaves_the_older(self, tmp_path: Path) -> None:
         """The disk is full half-way through the file."""
         resource = pytest.importorskip("resource", reason="file size limits are POSIX")
-        write_result(self.RECORD, tmp_path)
+        write_result(RECORD, tmp_path)
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
         try:
             with pytest.raises(OSError, match="too large"):
-                write_result({**self.RECORD, "note": "n" * 200}, tmp_path)
+                write_result({**RECORD, "note": "n" * 200}, tmp_path)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        assert read_result(tmp_path / "run.json") == self.RECORD
+        assert read_result(tmp_path / "run.json") == RECORD
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
     def test_numbers_that_json_cannot_hold(self, tmp_path: Path, value: float) -> None:
         with pytest.raises(ValueError, match="JSON"):
-            write_result({**self.RECORD, "note": [value]}, tmp_path)
+            write_result({**RECORD, "note": [value]}, tmp_path)
         assert list(tmp_path.iterdir()) == []
 
 
+class TestAnotherRecordOfTheSameName:
+    @pytest.mark.parametrize(
+        ("path", "value", "difference"),
+        [
+            ("configuration.training.epochs", 2, r"its configuration\.training\.epochs is 1, now"),
+            ("configuration.seed", 3, r"its configuration\.seed is None, now it is 3"),
+            ("data_sha256", "1" * 64, "its data_sha256 is 0+, now it is 1+"),
+        ],
+    )
+    @pytest.mark.parametrize("function", [write_result, check_writable])
+    def test_it_is_never_overwritten(
+        self, tmp_path: Path, function: Any, path: str, value: Any, difference: str
+    ) -> None:
+        before = write_result(RECORD, tmp_path).read_bytes()
+        with pytest.raises(ValueError, match=rf"run\.json holds .*{difference}.*--results"):
+            function(changed(path, value), tmp_path)
+        assert (tmp_path / "run.json").read_bytes() == before
+
+    def test_a_default_that_was_not_written_down_is_no_difference(
+        self, digits_run: tuple[Any, dict[str, Any]], tmp_path: Path
+    ) -> None:
+        record = digits_run[1]
+        older = changed("configuration.kind", ..., record)
+        write_result(older, tmp_path)
+        write_result(record, tmp_path)
+        assert read_result(tmp_path / "tiny_digits.json")["configuration"] == json.loads(
+            json.dumps(record["configuration"])
+        )
+
+    def test_a_sweep_may_grow_and_never_shrink(
+        self, sweep_run: dict[str, Any], tmp_path: Path
+    ) -> None:
+        fewer = {**sweep_run, "runs": sweep_run["runs"][:2]}
+        fewer = changed("configuration.variants", {"vae": {}}, fewer)
+        write_result(fewer, tmp_path)
+        with_hardware = [{**run, "hardware": RECORD["hardware"]} for run in sweep_run["runs"]]
+        write_result({**sweep_run, "runs": with_hardware}, tmp_path)
+        assert len(read_result(tmp_path / "tiny_sweep.json")["runs"]) == 6
+        with pytest.raises(ValueError, match=r"its configuration\.variants\.language_model is "):
+            write_result(fewer, tmp_path)
+
+    def test_a_foreign_file_is_left_alone(self, tmp_path: Path) -> None:
+        (tmp_path / "run.json").write_text("[]")
+        with pytest.raises(ValueError, match=r"run\.json is not a results file"):
+            write_result(RECORD, tmp_path)
+        assert (tmp_path / "run.json").read_text() == "[]"
+
+
+class TestBeforeTheTraining:
+    DRAFT: ClassVar = {key: RECORD[key] for key in ("name", "configuration")}
+
+    def test_nothing_is_left_behind(self, tmp_path: Path) -> None:
+        check_writable(self.DRAFT, tmp_path / "results")
+        assert list((tmp_path / "results").iterdir()) == []
+        path = write_result(RECORD, tmp_path)
+        check_writable(self.DRAFT, tmp_path)
+        check_writable({"name": "run"}, tmp_path)
+        assert read_result(path) == RECORD
+
+    def test_a_name_that_is_too_long_for_a_file(self, tmp_path: Path) -> None:
+        with pytest.raises(OSError, match="name too long"):
+            check_writable({**self.DRAFT, "name": "n" * 250}, tmp_path)
+
+    def test_a_folder_that_cannot_be_written_to(self, tmp_path: Path) -> None:
+        (tmp_path / "taken").write_text("a file")
+        with pytest.raises(OSError, match="taken"):
+            check_writable(self.DRAFT, tmp_path / "taken")
+
+
 class TestReading:
-    @pytest.mark.parametrize("content", ["", "{", "[1, 2]", '{"name": "x"}', '"reports"'])
+    @pytest.mark.parametrize(
+        "content", ["", "{", "[1, 2]", '{"name": "x"}', '"reports"', "null", "5", "[" * 100_000]
+    )
     def test_another_file(self, tmp_path: Path, content: str) -> None:
         path = tmp_path / "x.json"
         path.write_text(content)
-        with pytest.raises(ValueError, match=r"x\.json is not a results file"):
+        with pytest.raises(ValueError, match=r"x\.json is not a results file.*Move it elsewhere"):
             read_result(path)
+
+    def test_bytes_that_are_no_text(self, tmp_path: Path) -> None:
+        (tmp_path / "x.json").write_bytes(b"\xff\xfe")
+        with pytest.raises(ValueError, match=r"x\.json is not a results file"):
+            read_result(tmp_path / "x.json")
+
+    @pytest.mark.parametrize(
+        ("path", "value", "fault"),
+        [
+            ("reports", ..., "reports: Field required"),
+            ("reports.test", ..., "reports: it has no 'test'"),
+            ("reports.test.kl", ..., "reports.test.kl: Field required"),
+            ("reports.test.kl", None, "reports.test.kl: Input should be a valid number"),
+            ("reports.test.kl", "3", "reports.test.kl: Input should be a valid number"),
+            ("reports.test.kl", float("nan"), "reports.test.kl: Input should be a finite number"),
+            ("reports.test.mutual_information", None, "mutual_information: Input should be"),
+            ("curves.train_kl", ..., "curves: it has no 'train_kl'"),
+            ("curves.train_kl", [float("inf")], "curves.train_kl.0: Input should be a finite"),
+            ("configuration", None, "configuration: Input should be a valid dictionary"),
+            ("configuration.corpus", {}, "configuration.corpus.name: Field required"),
+            ("configuration.corpus.name", ["ptb"], "corpus.name: Input should be a valid string"),
+            ("configuration.kind", "text", "tokens_per_second: Field required, and 5 more"),
+            ("configuration.kind", "classification", "majority_accuracy: Field required"),
+            ("hardware.threads", 0, "hardware.threads: Input should be greater than or equal"),
+            ("versions.torch", ..., "versions: it has no 'torch'"),
+            ("name", "../x", "name: String should match pattern"),
+        ],
+    )
+    def test_an_incomplete_one_names_the_key(
+        self, tmp_path: Path, path: str, value: Any, fault: str
+    ) -> None:
+        (tmp_path / "x.json").write_text(json.dumps(changed(path, value)))
+        with pytest.raises(ValueError, match=r"x\.json is not a results file") as caught:
+            read_result(tmp_path / "x.json")
+        assert fault in str(caught.value)
+        assert "pydantic" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("path", "value", "fault"),
+        [
+            ("runs", [], "runs: List should have at least 1 item"),
+            ("runs.1.variant", ..., "runs.1.variant: Field required"),
+            ("runs.0.reports.test.perplexity", ..., "runs.0.reports.test.perplexity: Field req"),
+            ("runs.0.hardware", {}, "runs.0.hardware.accelerator: Field required"),
+        ],
+    )
+    def test_an_incomplete_sweep_names_the_run(
+        self, tmp_path: Path, sweep_run: dict[str, Any], path: str, value: Any, fault: str
+    ) -> None:
+        (tmp_path / "x.json").write_text(json.dumps(changed(path, value, sweep_run)))
+        with pytest.raises(ValueError, match=r"x\.json is not a results file") as caught:
+            read_result(tmp_path / "x.json")
+        assert fault in str(caught.value)
 
     def test_no_file(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match=r"x\.json"):
@@ -351,7 +442,7 @@ class TestReading:
 
     def test_all_of_a_folder_by_name(self, tmp_path: Path) -> None:
         for name in ("second", "first"):
-            write_result({**TestWriting.RECORD, "name": name}, tmp_path)
+            write_result({**RECORD, "name": name}, tmp_path)
         (tmp_path / "notes.txt").write_text("no results file")
         assert [record["name"] for record in read_results(tmp_path)] == ["first", "second"]
 
@@ -370,12 +461,13 @@ class TestRecordedRuns:
 
     @pytest.mark.parametrize("folder", ["results", "tutvae/recorded"])
     def test_beside_the_package_or_in_it(self, package: Path, folder: str) -> None:
-        write_result(TestWriting.RECORD, package.parent / folder)
-        assert recorded_result("run") == TestWriting.RECORD
+        write_result(RECORD, package.parent / folder)
+        assert recorded_result("run") == RECORD
+        assert recorded_folder() == package.parent / folder
 
     def test_an_unknown_run(self, package: Path) -> None:
         for name in ("run", "second"):
-            write_result({**TestWriting.RECORD, "name": name}, package.parent / "results")
+            write_result({**RECORD, "name": name}, package.parent / "results")
         with pytest.raises(FileNotFoundError, match=r"no recorded run 'third'.*: run, second$"):
             recorded_result("third")
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import tutvae
 from tutvae import load_run, reconstruct, sample_texts
@@ -156,13 +156,30 @@ class TestWhatCannotBeLoaded:
 
     @pytest.mark.parametrize("epochs", [0, 2])
     def test_an_unfinished_one(self, copy: Path, epochs: int) -> None:
-        (copy / "weights.safetensors").unlink()
+        for name in ("weights.safetensors", "record.json"):
+            (copy / name).unlink()
         lines = (copy / "metrics.jsonl").read_text().splitlines(keepends=True)
         (copy / "metrics.jsonl").write_text("".join(lines[:epochs]))
         if epochs == 0:
             (copy / "metrics.jsonl").unlink()
         message = f"not finished, {epochs} of 4 epochs are done .* same `tutvae train`"
         with pytest.raises(FileNotFoundError, match=message):
+            load_run(copy)
+
+    def test_a_finished_one_whose_weights_are_gone(self, copy: Path) -> None:
+        (copy / "weights.safetensors").unlink()
+        message = r"is finished, but its weights\.safetensors is gone: copy it there"
+        with pytest.raises(FileNotFoundError, match=message):
+            load_run(copy)
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_weights_that_are_not_finite(self, copy: Path, value: float) -> None:
+        path = copy / "weights.safetensors"
+        weights = load_file(path)
+        weights["decoder.output.bias"][3] = value
+        save_file(weights, path)
+        message = r"weights\.safetensors holds numbers that are not finite, in 'decoder\.output\."
+        with pytest.raises(ValueError, match=message):
             load_run(copy)
 
     def test_without_its_tokenizer(self, copy: Path) -> None:
@@ -186,7 +203,9 @@ class TestWhatCannotBeLoaded:
         with pytest.raises(ValueError, match="no whole checkpoint"):
             load_run(copy)
 
-    @pytest.mark.parametrize("content", ["", "[]", "{}", '{"sizes": 3}', '{"kind": "text"}'])
+    @pytest.mark.parametrize(
+        "content", ["", "[]", "{}", '{"sizes": 3}', '{"kind": "text"}', "null", "5", "[" * 100_000]
+    )
     def test_a_run_of_something_else(self, copy: Path, content: str) -> None:
         (copy / "configuration.json").write_text(content)
         message = r"configuration\.json describes no run of an experiment file \(.+\)"

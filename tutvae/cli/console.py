@@ -1,35 +1,76 @@
-"""What the commands of `tutvae.cli.main` have in common."""
+"""What the commands have in common: how they read texts, print results and tell errors."""
 
 from __future__ import annotations
 
 import json
+import math
+import os
+import re
+import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
+
+from tutvae.data.readers.files import decode, split_lines
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+# What PyTorch says of a number or a size that is too large for it, in errors of several kinds.
+TOO_LARGE = re.compile(
+    "not enough memory|can't allocate|out of memory|overflow when|without overflow|"
+    "multiplication overflow|calculation overflowed",
+    re.IGNORECASE,
+)
+PARSERS = {"json", "tomllib", "tomli"}
+
 
 @contextmanager
 def readable_errors(debug: bool) -> Iterator[None]:
-    """Turn an expected error into one message and exit code 1."""
+    """Turn an error that the user can mend into one message and exit code 1.
+
+    All others are bugs, and keep their traceback.
+    """
     try:
         yield
     except BrokenPipeError:  # whoever read the output has seen enough: the command line knows
         raise
-    except (OSError, ValueError, FloatingPointError) as error:
-        if debug:
+    except Exception as error:
+        sentence = _sentence(error)
+        if debug or sentence is None:
             raise
-        typer.echo(f"error: {error}", err=True)
+        note(f"error: {sentence}")
         raise typer.Exit(1) from None
+
+
+def _sentence(error: Exception) -> str | None:
+    """What went wrong and what to do; None for a bug."""
+    first_line = str(error).strip().partition("\n")[0]
+    if isinstance(error, (MemoryError, OverflowError)) or TOO_LARGE.search(str(error)):
+        return (
+            f"a number is too large for this computer ({first_line}): give a smaller size, count "
+            "or rate; --debug shows where it is needed"
+        )
+    if isinstance(error, (ValueError, OSError, FloatingPointError)):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError) and error.name is not None:
+        package = error.name.partition(".")[0]
+        return None if package == "tutvae" else f"{first_line}: pip install {package}"
+    if isinstance(error, ImportError):
+        return str(error) if error.name is None else None  # without a name, it is our sentence
+    if isinstance(error, RecursionError):
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        if frame.f_globals["__name__"].partition(".")[0] in PARSERS:
+            return f"a file is nested too deeply to be read ({first_line})"
+    return None
 
 
 def note(message: str) -> None:
     """Tell what is no result, on standard error."""
-    typer.echo(message, err=True)
+    typer.echo(_printable(message, sys.stderr), err=True)
 
 
 def show(lines: list[str] | str, content: Any, as_json: bool) -> None:
@@ -39,8 +80,56 @@ def show(lines: list[str] | str, content: Any, as_json: bool) -> None:
         lines: for a person.
         content: the same for a script, ready for JSON.
         as_json: which of the two.
+
+    Raises:
+        OSError: standard output cannot be written.
     """
     if as_json:
-        typer.echo(json.dumps(content, ensure_ascii=False, allow_nan=False))
+        text = json.dumps(content, ensure_ascii=False, allow_nan=False)
     else:
-        typer.echo(lines if isinstance(lines, str) else "\n".join(lines))
+        text = lines if isinstance(lines, str) else "\n".join(lines)
+    try:
+        typer.echo(_printable(text, sys.stdout))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # Otherwise Python would try, and fail, once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OSError(f"standard output cannot be written ({error}): make room there") from error
+
+
+def _printable(text: str, stream: TextIO | None) -> str:
+    """A text that can be encoded, and that cannot command a terminal."""
+    text = text.encode("utf-8", "backslashreplace").decode()
+    if not is_terminal(stream):
+        return text
+    return "".join(x if x.isprintable() or x in "\n\t" else ascii(x)[1:-1] for x in text)
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether somebody watches, or types."""
+    return stream is not None and stream.isatty()
+
+
+def given_texts(arguments: list[str]) -> list[str]:
+    """The texts of a command: its arguments, or without any the lines of standard input.
+
+    Raises:
+        typer.BadParameter: there are no arguments, and nothing is piped in.
+        ValueError: a text is not UTF-8.
+    """
+    if arguments:
+        return [
+            decode(os.fsencode(text), f"text {number} of the command")
+            for number, text in enumerate(arguments, 1)
+        ]
+    if sys.stdin is None or is_terminal(sys.stdin):
+        raise typer.BadParameter("give texts, or lines on standard input", param_hint="TEXT")
+    return split_lines(decode(sys.stdin.buffer.read(), "standard input"))
+
+
+def finite(value: float) -> float:
+    """Refuse an option that is infinite or no number."""
+    if not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number")
+    return value

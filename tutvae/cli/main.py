@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shlex
+import shutil
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -12,8 +13,23 @@ from typing import Annotated, Any
 
 import typer
 
+import tutvae
 from tutvae.cli import runs as of_runs
-from tutvae.cli.console import AsJson, Debug, note, readable_errors, show
+from tutvae.cli.console import AsJson, Debug, is_terminal, note, readable_errors, show
+from tutvae.data.corpora import whereabouts
+from tutvae.data.readers.files import DATA_VARIABLE
+from tutvae.experiments import load_experiment, run_experiment
+from tutvae.experiments.published import compare, published_rows, recorded_rows, table
+from tutvae.experiments.records import (
+    check_writable,
+    hardware,
+    read_results,
+    recorded_folder,
+    summary_table,
+)
+from tutvae.training.engine import rank_and_world_size
+from tutvae.training.loop import pick_device
+from tutvae.training.run_folder import RunFolder
 
 SHOWN_VERSIONS = ("torch", "numpy", "tokenizers")
 
@@ -22,6 +38,22 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tutvae {tutvae.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version."),
+    ] = False,
+) -> None:
+    """What stands before the commands."""
 
 
 @app.command()
@@ -45,19 +77,12 @@ def train(
     again. Under torchrun, its processes share the batches.
     """
     with readable_errors(debug):
-        from tutvae.experiments import load_experiment, run_experiment
-        from tutvae.experiments.records import summary_table
-        from tutvae.training.engine import rank_and_world_size
-        from tutvae.training.run_folder import RunFolder
-
         described = load_experiment(experiment, settings or [])
         command = shlex.join(["tutvae", *sys.argv[1:]])
         kept = RunFolder(runs / described.name)
-        was_finished, was_begun = kept.record.exists(), kept.last.exists()
-        # Before hours of training, not after.
-        for needed in (kept.path, results):
-            needed.mkdir(parents=True, exist_ok=True)
-        if was_begun and not was_finished and rank_and_world_size()[0] == 0:
+        was_finished, is_first = kept.record.exists(), rank_and_world_size()[0] == 0
+        check_writable({"name": described.name}, results)  # before hours of training, not after
+        if kept.last.exists() and not was_finished and is_first:
             note(f"found an interrupted run in {kept.path}")
         try:
             _, record = run_experiment(
@@ -66,20 +91,24 @@ def train(
         except KeyboardInterrupt:
             note("\nstopped: the same command goes on from the last checkpoint")
             raise
-        if rank_and_world_size()[0] > 0:  # the first process tells
-            return
-        if "runs" in record:
-            typer.echo(summary_table(record))
-        for split, report in record.get("reports", {}).items():
-            nll, samples = report["importance_weighted_nll"], report["importance_samples"]
-            how = f"{samples} samples" if report["kl_per_dimension"] else "exact"
-            typer.echo(f"{split}: bound {report['bound']:.2f}, NLL {nll:.2f} ({how})")
-        typer.echo(f"wrote {results / described.name}.json and {kept.path}")
-        if was_finished:
-            note(
-                f"{kept.path} was finished before, so nothing was trained. To train it anew, "
-                "remove that folder; to train beside it, give another name: --set name=..."
-            )
+        if is_first:
+            _tell_outcome(record, f"wrote {results / described.name}.json and {kept.path}")
+            if was_finished:
+                note(
+                    f"{kept.path} was finished before, so nothing was trained. To train it anew, "
+                    "remove that folder; to train beside it, give another name: --set name=..."
+                )
+
+
+def _tell_outcome(record: dict[str, Any], written: str) -> None:
+    """Print what a run or a sweep achieved."""
+    if "runs" in record:
+        typer.echo(summary_table(record))
+    for split, report in record.get("reports", {}).items():
+        nll, samples = report["importance_weighted_nll"], report["importance_samples"]
+        how = f"{samples} samples" if report["kl_per_dimension"] else "exact"
+        typer.echo(f"{split}: bound {report['bound']:.2f}, NLL {nll:.2f} ({how})")
+    typer.echo(written)
 
 
 for command in (
@@ -94,16 +123,20 @@ for command in (
 
 @app.command()
 def results(
-    folder: Annotated[Path, typer.Argument(help="The folder of results files.")] = Path("results"),
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            help="The folder of results files: results, or where that is not, the recorded runs "
+            "that come with the package."
+        ),
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Show recorded runs on their test sets, ours beside published ones."""
     with readable_errors(debug):
-        from tutvae.experiments.published import compare, recorded_rows
-        from tutvae.experiments.records import read_results
-
-        records = read_results(folder)
+        own = Path("results")
+        records = read_results(folder or (own if own.is_dir() else recorded_folder()))
         content = {
             "recorded": [row.to_dict() for x in records for row in recorded_rows(x)],
             "comparisons": [comparison.to_dict() for comparison in compare(records)],
@@ -113,17 +146,14 @@ def results(
 
 def _tables(records: list[dict[str, Any]]) -> str:
     """A table for each corpus, then one for each record of classifiers."""
-    from tutvae.experiments.published import published_corpora, published_rows, recorded_rows, table
-    from tutvae.experiments.records import summary_table
-
+    width = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None
     rows = [row for record in records for row in recorded_rows(record)]
     parts = []
     for corpus in dict.fromkeys(row.corpus for row in rows):
-        known = published_corpora().get(corpus)
-        tokens = "" if known is None else f", {known['tokens_per_document']} tokens a document"
         ours = [row for row in rows if row.corpus == corpus]
-        parts.append(f"{corpus}, test set, nats a document{tokens}")
-        parts.append(table([*ours, *published_rows(corpus)]) + "\n")
+        texts = "; L tokens a document, PPL = exp(NLL / L)" if ours[0].perplexity else ""
+        parts.append(f"{corpus}, test set, nats a document{texts}")
+        parts.append(table([*ours, *published_rows(corpus)], width) + "\n")
     for record in records:
         if not recorded_rows(record):
             parts.append(f"{record['name']}, accuracy on the test set\n{summary_table(record)}\n")
@@ -131,31 +161,30 @@ def _tables(records: list[dict[str, Any]]) -> str:
 
 
 @app.command()
-def info(as_json: AsJson = False) -> None:
+def info(as_json: AsJson = False, debug: Debug = False) -> None:
     """Show versions, the device, its threads, and which corpora are at hand."""
-    import tutvae
-    from tutvae.data.corpora import whereabouts
-    from tutvae.data.readers.files import DATA_VARIABLE
-    from tutvae.experiments.records import hardware
-    from tutvae.training.loop import pick_device
+    with readable_errors(debug):
+        places = whereabouts()
+        facts: dict[str, Any] = {
+            "tutvae": tutvae.__version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in SHOWN_VERSIONS},
+            "device": str(pick_device()),
+            **hardware(),
+            DATA_VARIABLE: os.environ.get(DATA_VARIABLE),
+        }
+        rows = facts | {DATA_VARIABLE: facts[DATA_VARIABLE] or "not set"}
+        for name, (folder, found) in places.items():
+            where = f", set {DATA_VARIABLE}" if folder is None else f" in {folder}"
+            rows[name] = f"{'found' if found else 'not found'}{where}"
+        width = max(map(len, rows))
+        lines = [f"{name:<{width}}  {value}" for name, value in rows.items() if value is not None]
+        data = {
+            name: {"found": place.found, "folder": place.folder and str(place.folder)}
+            for name, place in places.items()
+        }
+        show(lines, facts | {"data": data}, as_json)
 
-    places = whereabouts()
-    facts: dict[str, Any] = {
-        "tutvae": tutvae.__version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in SHOWN_VERSIONS},
-        "device": str(pick_device()),
-        **hardware(),
-        DATA_VARIABLE: os.environ.get(DATA_VARIABLE),
-    }
-    width = max(map(len, [*facts, *places]))
-    told = facts | {DATA_VARIABLE: facts[DATA_VARIABLE] or "not set"}
-    lines = [f"{name:<{width}}  {value}" for name, value in told.items() if value is not None]
-    for name, (folder, found) in places.items():
-        where = f", set {DATA_VARIABLE}" if folder is None else f" in {folder}"
-        lines.append(f"{name:<{width}}  {'found' if found else 'not found'}{where}")
-    data = {
-        name: {"found": place.found, "folder": place.folder and str(place.folder)}
-        for name, place in places.items()
-    }
-    show(lines, facts | {"data": data}, as_json)
+
+if __name__ == "__main__":
+    app(prog_name="tutvae")

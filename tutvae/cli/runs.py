@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from tutvae.cli.console import AsJson, Debug, note, readable_errors, show
-
-if TYPE_CHECKING:
-    from tutvae.data.tokenization import Tokenizer
-    from tutvae.models import LanguageModel, TextVAE
+from tutvae.cli.console import AsJson, Debug, finite, given_texts, note, readable_errors, show
+from tutvae.data.backends import UNK
+from tutvae.data.tokenization import Tokenizer
+from tutvae.experiments.runs import evaluate_run, export_run, load_run
+from tutvae.generation import texts as generation
+from tutvae.models import VAE, LanguageModel, TextVAE
+from tutvae.training.loop import pick_device
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run, or ptb.")]
 
 
-class Split(str, Enum):
+class Part(str, Enum):
     """The part of a corpus to measure on."""
 
     VALID = "valid"
@@ -28,7 +29,7 @@ class Split(str, Enum):
 
 def evaluate(
     run: Run,
-    split: Annotated[Split, typer.Option(help="The part of the corpus.")] = Split.TEST,
+    split: Annotated[Part, typer.Option(help="The part of the corpus.")] = Part.TEST,
     importance_samples: Annotated[
         int | None,
         typer.Option("--importance-samples", "-S", min=1, help="As in the run by default."),
@@ -38,9 +39,6 @@ def evaluate(
 ) -> None:
     """Measure the model of a run on its corpus, as the run itself did."""
     with readable_errors(debug):
-        from tutvae.experiments.runs import evaluate_run, load_run
-        from tutvae.training.loop import pick_device
-
         trained = load_run(run)
         trained.model.to(pick_device())
         report = evaluate_run(trained, split.value, importance_samples=importance_samples)
@@ -52,7 +50,10 @@ def sample(
     run: Run,
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many texts.")] = 10,
     temperature: Annotated[
-        float, typer.Option(min=0, help="Below 1 more probable words; 0 always the most probable.")
+        float,
+        typer.Option(
+            min=0, callback=finite, help="Below 1 more probable words; 0 always the most probable."
+        ),
     ] = 1.0,
     top_k: Annotated[
         int | None, typer.Option(min=1, help="Draw from the k most probable words.")
@@ -66,10 +67,8 @@ def sample(
 ) -> None:
     """Write new texts with the model of a run, a line each."""
     with readable_errors(debug):
-        from tutvae.generation.texts import sample_texts
-
         model, tokenizer = _of_texts(run)
-        texts = sample_texts(
+        texts = generation.sample_texts(
             model,
             tokenizer,
             count,
@@ -95,16 +94,11 @@ def reconstruct(
     Write the words as the model's corpus does, which mostly means in lower case, with spaces
     around punctuation. A word that it does not know is read as its unknown mark.
     """
-    if not texts:
-        if sys.stdin.isatty():
-            raise typer.BadParameter("give texts, or lines on standard input", param_hint="TEXT")
-        texts = sys.stdin.read().splitlines()
     with readable_errors(debug):
-        from tutvae.generation.texts import reconstruct
-
+        texts = given_texts(texts or [])
         model, tokenizer = _with_code(run)
         _check_texts(texts, tokenizer)
-        found = reconstruct(model, tokenizer, texts)
+        found = generation.reconstruct(model, tokenizer, texts)
         pairs = zip(texts, found, strict=True)
         show(found, [{"text": text, "reconstruction": own} for text, own in pairs], as_json)
 
@@ -119,11 +113,10 @@ def interpolate(
 ) -> None:
     """Walk from one text to another: decode codes on the line between theirs."""
     with readable_errors(debug):
-        from tutvae.generation.texts import interpolate_texts
-
         model, tokenizer = _with_code(run)
+        left, right = given_texts([left, right])
         _check_texts([left, right], tokenizer)
-        walk = interpolate_texts(model, tokenizer, left, right, steps)
+        walk = generation.interpolate_texts(model, tokenizer, left, right, steps)
         show(walk, walk, as_json)
 
 
@@ -134,8 +127,6 @@ def export(
 ) -> None:
     """Write what is needed to use the model of a run, in 16 bits: a folder to hand on."""
     with readable_errors(debug):
-        from tutvae.experiments.runs import export_run, load_run
-
         exported = export_run(load_run(run), folder)
         size = sum(path.stat().st_size for path in exported.iterdir())
         typer.echo(f"wrote {exported}, {size / 1e6:.1f} MB")
@@ -143,10 +134,6 @@ def export(
 
 def _of_texts(run: Path) -> tuple[TextVAE | LanguageModel, Tokenizer]:
     """The model of a run, which must be one of texts, on the fastest device at hand."""
-    from tutvae.experiments.runs import load_run
-    from tutvae.models import VAE
-    from tutvae.training.loop import pick_device
-
     trained = load_run(run)
     if isinstance(trained.model, VAE) or trained.tokenizer is None:
         raise ValueError(f"{run} holds a model of images: this command writes texts")
@@ -156,8 +143,6 @@ def _of_texts(run: Path) -> tuple[TextVAE | LanguageModel, Tokenizer]:
 
 def _with_code(run: Path) -> tuple[TextVAE, Tokenizer]:
     """The model of a run, which must have a code."""
-    from tutvae.models import TextVAE
-
     model, tokenizer = _of_texts(run)
     if not isinstance(model, TextVAE):
         raise ValueError(
@@ -168,8 +153,6 @@ def _with_code(run: Path) -> tuple[TextVAE, Tokenizer]:
 
 def _check_texts(texts: Sequence[str], tokenizer: Tokenizer) -> None:
     """Raise ValueError where there is nothing to read, and tell of unknown words."""
-    from tutvae.data.backends import UNK
-
     if not texts:
         raise ValueError("there is no text: standard input is empty")
     for number, text in enumerate(texts, 1):

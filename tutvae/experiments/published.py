@@ -6,9 +6,11 @@ import math
 import statistics
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from tutvae.experiments.records import aligned
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -32,16 +34,12 @@ class Row:
         source: of a published figure, with its table; None for a recorded run.
         grade: how a published figure was checked: "V", read in a copy of the source, or "C",
             computed from files.
-        bound: reconstruction + KL.
-        nll: importance-weighted NLL, exact without a code.
+        bound, nll, kl, mutual_information, mutual_information_ceiling: as in `Report`.
         samples: how many samples the NLL is from, 1 where it is exact; None if not known.
-        kl: to the prior.
-        mutual_information: between documents and codes.
-        mutual_information_ceiling: the most that could be measured.
         active_units: latent dimensions in use, a mean over the seeds.
-        perplexity: exp(NLL / L), of the bound where no NLL is known. L is the number of predicted
-            tokens a document: those that were measured, and for a published row those of the
-            corpus's test set.
+        tokens_per_document: L, the predicted tokens a document: of those that were measured, and
+            for a published row of the corpus's test set.
+        perplexity: exp(NLL / L), of the bound where no NLL is known.
         printed_perplexity: what the source prints, with the L that it counts.
         minutes: of training, a run.
         seeds: runs that the figures are means of; None for a published row.
@@ -59,6 +57,7 @@ class Row:
     mutual_information: float | None = None
     mutual_information_ceiling: float | None = None
     active_units: float | None = None
+    tokens_per_document: float | None = None
     perplexity: float | None = None
     printed_perplexity: float | None = None
     minutes: float | None = None
@@ -93,7 +92,7 @@ def published_corpora() -> dict[str, dict[str, Any]]:
 
 def published_rows(corpus: str | None = None) -> list[Row]:
     """The published figures, of one corpus or all; perplexities are at the L of the corpus."""
-    return [row for row, _ in _figures() if corpus in (None, row.corpus)]
+    return [row for row, _ in _published_rows() if corpus in (None, row.corpus)]
 
 
 def recorded_rows(record: dict[str, Any]) -> list[Row]:
@@ -123,22 +122,37 @@ def compare(records: Iterable[dict[str, Any]]) -> list[Comparison]:
     ours = {row.model: row for record in records for row in recorded_rows(record)}
     lined_up = [
         Comparison(row, tuple(ours[name] for name in answers if name in ours))
-        for row, answers in _figures()
+        for row, answers in _published_rows()
     ]
     return [comparison for comparison in lined_up if comparison.ours]
 
 
-def table(rows: Iterable[Row]) -> str:
-    """Tell the figures in lines of equal width, a line a row and a line what differs."""
+def table(rows: Iterable[Row], width: int | None = None) -> str:
+    """Lay figures out, a line a row; what differs is told once, below.
+
+    Args:
+        rows: those of one record or source, one after the other, stand below its name.
+        width: of the terminal, for which the last columns are left out; None for all of them.
+    """
     rows = list(rows)
-    names = [_name(row) for row in rows]
-    width = max(map(len, ["model", *names]))
-    lines = [f"{'model':<{width}}" + "".join(f"{title:>11}" for title in COLUMNS)]
-    for name, row in zip(names, rows, strict=True):
-        cells = (cell(row) for cell in COLUMNS.values())
-        lines.append(f"{name:<{width}}" + "".join(f"{cell:>11}" for cell in cells))
-        if row.differs:
-            lines.append(f"  differs: {row.differs}")
+    notes = list(dict.fromkeys(row.differs for row in rows if row.differs))
+    marks = {note: f" ({number})" for number, note in enumerate(notes, 1)}
+    groups, names = zip(*map(_names, rows), strict=True)
+    names = tuple(x + marks.get(row.differs, "") for x, row in zip(names, rows, strict=True))
+    columns = [[title, *map(cell, rows)] for title, cell in COLUMNS.items()]
+    columns = [column for column in columns if any(column[1:])]
+    hidden: list[str] = []
+    while True:
+        head, *body = aligned(list(zip(("", *names), *columns, strict=True)))
+        if width is None or len(head) <= width or len(columns) == 1:
+            break
+        hidden.insert(0, columns.pop()[0])
+    lines = [head]
+    for before, group, line in zip(("", *groups), groups, body, strict=False):
+        lines += [line] if group in ("", before) else [group, line]
+    lines += [f"({number}) {note}" for number, note in enumerate(notes, 1)]
+    if hidden:
+        lines.append(f"not shown, as the terminal is too narrow: {', '.join(hidden)}")
     return "\n".join(lines)
 
 
@@ -147,29 +161,26 @@ def _published() -> dict[str, Any]:
     return tomllib.loads(FIGURES.read_text(encoding="utf-8"))
 
 
-def _figures() -> list[tuple[Row, list[str]]]:
+def _published_rows() -> list[tuple[Row, list[str]]]:
     """Each published figure as a row, and the names of the runs that answer it."""
     content = _published()
     found = []
     for figure in content["figures"]:
         L = content["corpora"][figure["corpus"]]["tokens_per_document"]
         names = ("bound", "nll", "kl", "mutual_information", "printed_perplexity")
+        nats = figure.get("nll", figure.get("bound"))
         row = Row(
             figure["corpus"],
             figure["model"],
             source=f"{figure['source']}, {figure['table']}",
             grade=GRADES[figure["grade"]],
+            tokens_per_document=L,
+            perplexity=None if nats is None else math.exp(nats / L),
             differs=figure.get("differs", ""),
             **{name: figure.get(name) for name in names},
         )
-        found.append((_with_perplexity(row, L), figure.get("beside", [])))
+        found.append((row, figure.get("beside", [])))
     return found
-
-
-def _with_perplexity(row: Row, tokens_per_document: float) -> Row:
-    """Add the perplexity, of the NLL or else of the bound."""
-    nats = row.bound if row.nll is None else row.nll
-    return row if nats is None else replace(row, perplexity=math.exp(nats / tokens_per_document))
 
 
 def _recorded(record: dict[str, Any], variant: str, runs: list[dict[str, Any]]) -> Row:
@@ -178,8 +189,8 @@ def _recorded(record: dict[str, Any], variant: str, runs: list[dict[str, Any]]) 
     configuration = record["configuration"]
     corpus = configuration["corpus"]["name"]
 
-    def mean(name: str) -> float | None:
-        return statistics.mean(r[name] for r in reports) if name in reports[0] else None
+    def mean(name: str, share: int = 1) -> float | None:
+        return statistics.mean(r[name] / share for r in reports) if name in reports[0] else None
 
     return Row(
         corpus,
@@ -191,6 +202,7 @@ def _recorded(record: dict[str, Any], variant: str, runs: list[dict[str, Any]]) 
         mutual_information=mean("mutual_information"),
         mutual_information_ceiling=mean("mutual_information_ceiling"),
         active_units=mean("active_units"),
+        tokens_per_document=mean("tokens", reports[0]["examples"]),
         perplexity=mean("perplexity"),
         minutes=statistics.mean(map(_seconds, runs)) / 60,
         seeds=len(runs),
@@ -219,9 +231,12 @@ def _differences(corpus: dict[str, Any], examples: int) -> str:
     return "; ".join(found)
 
 
-def _name(row: Row) -> str:
-    """What stands at the start of a row's line."""
-    return row.model if row.source is None else f"{row.source} [{row.grade}]: {row.model}"
+def _names(row: Row) -> tuple[str, str]:
+    """Under which heading a row stands, "" for none, and what it is called there."""
+    if row.source is not None:
+        return f"{row.source} [{row.grade}]", f"  {row.model}"
+    record, _, variant = row.model.partition("/")
+    return (record, f"  {variant}") if variant else ("", record)
 
 
 def _shown(value: float | None, decimals: int = 2) -> str:
@@ -229,15 +244,16 @@ def _shown(value: float | None, decimals: int = 2) -> str:
     return "" if value is None else f"{value:.{decimals}f}"
 
 
-# The columns of a table: their titles, and what a row has there.
+# The columns of a table, from the most important on, and what a row has there.
 COLUMNS: dict[str, Callable[[Row], str]] = {
-    "bound": lambda row: _shown(row.bound),
     "NLL": lambda row: _shown(row.nll),
-    "samples": lambda row: "exact" if row.samples == 1 else _shown(row.samples, 0),
+    "L": lambda row: _shown(row.tokens_per_document),
+    "PPL": lambda row: _shown(row.perplexity),
+    "bound": lambda row: _shown(row.bound),
     "KL": lambda row: _shown(row.kl),
+    "samples": lambda row: "exact" if row.samples == 1 else _shown(row.samples, 0),
     "MI": lambda row: _shown(row.mutual_information),
     "at most": lambda row: _shown(row.mutual_information_ceiling),
     "units": lambda row: _shown(row.active_units, 0),
-    "perplexity": lambda row: _shown(row.perplexity),
     "minutes": lambda row: _shown(row.minutes, 0),
 }

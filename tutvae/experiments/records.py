@@ -1,4 +1,7 @@
-"""Results files: what a run achieved, and everything needed to repeat it."""
+"""Results files: what a run achieved, and everything needed to repeat it.
+
+The schema of a file is `ImageRecord`, `TextRecord`, `SweepRecord` or `ClassificationRecord`.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,179 @@ import os
 import platform
 import statistics
 import subprocess
+import tempfile
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from tutvae.data.corpus import Corpus, Images, Texts
 from tutvae.data.readers.files import write_beside
+from tutvae.experiments.sections import Name
 
 PACKAGE = Path(__file__).parents[1]
 RECORDED_VERSIONS = ("tutvae", "torch", "numpy")
+
+
+def _keys(*needed: str) -> AfterValidator:
+    """The keys that a dict must have."""
+
+    def check(found: dict[str, Any]) -> dict[str, Any]:
+        if missing := [key for key in needed if key not in found]:
+            raise ValueError(f"it has no {' and no '.join(map(repr, missing))}")
+        return found
+
+    return AfterValidator(check)
+
+
+Text = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(ge=1)]
+Amount = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}(\+changes)?$")] | None
+TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$"
+CURVES = ("epoch", "step", "kl_weight", "learning_rate", "train_reconstruction", "train_kl")
+Curves = Annotated[dict[str, Annotated[list[float], Field(min_length=1)]], _keys(*CURVES)]
+Versions = Annotated[dict[str, Text], _keys("python", "tutvae", "torch", "numpy")]
+Estimate = Annotated[dict[str, float], _keys("value", "standard_error")]
+Probe = Annotated[dict[str, float], _keys("accuracy", "nats", "entropy")]
+ABSENT: Any = Field(default=None)  # such a key may be left out, but is never null
+
+
+class _Part(BaseModel):
+    """A part of a record. Strict: neither true nor "3" passes for a number."""
+
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+
+class _Hardware(_Part):
+    accelerator: str | None
+    processor: Text
+    cores: Count
+    threads: Count
+
+
+class Measures(_Part):
+    """A `Report` on one split, of images."""
+
+    examples: Count
+    reconstruction: float
+    kl: Amount
+    bound: float
+    importance_weighted_nll: float
+    importance_samples: Count
+    active_units: Annotated[int, Field(ge=0)]
+    kl_per_dimension: list[float]
+    mutual_information: Amount = ABSENT
+    mutual_information_ceiling: Amount = ABSENT
+
+
+class TextMeasures(Measures):
+    """A `Report` on one split, of texts."""
+
+    mutual_information: Amount
+    mutual_information_ceiling: Amount
+    tokens: Count
+    perplexity: Annotated[float, Field(ge=1)]
+
+
+class _Aggressive(_Part):
+    seconds: Amount
+    decoder_steps: Count
+    encoder_steps: Count
+    mutual_information: list[Amount]
+
+
+class _Corpus(_Part):
+    name: Text
+    train_size: Count = ABSENT
+
+
+class _Configuration(_Part):  # all of it is checked by `validate_experiment`
+    corpus: _Corpus
+
+
+class _Head(_Part):
+    name: Name
+    command: Text
+    started: Annotated[str, Field(pattern=TIME)]
+    commit: Commit
+    hardware: _Hardware
+    versions: Versions
+    configuration: _Configuration
+    data_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class _OfTexts(_Part):
+    train_seconds: Amount
+    tokens_per_second: Count
+    parameters: Count
+    curves: Curves
+    reports: Annotated[dict[str, TextMeasures], _keys("valid", "test")]
+    initialisation_seconds: Amount = ABSENT
+    aggressive: _Aggressive = ABSENT
+    receptive_field: Count = ABSENT
+    best_epoch: Count = ABSENT
+    probes: dict[str, Probe] = ABSENT
+
+
+class _OneOfMany(_Part):
+    variant: Text
+    seed: int
+    commit: Commit = None
+    hardware: _Hardware = ABSENT
+
+
+class SweepRun(_OneOfMany, _OfTexts):
+    """A run of a sweep; or, with the key `model`, one that classifiers start from."""
+
+
+class ClassifierRun(_OneOfMany):
+    """A classifier; the last three keys are of the semi-supervised model."""
+
+    method: Text
+    labels: Count
+    accuracy: Annotated[dict[str, Share], _keys("valid", "test")]
+    train_seconds: Amount
+    parameters: Count
+    epochs: Count = ABSENT
+    reconstruction: float = ABSENT
+    kl: Amount = ABSENT
+
+
+class ImageRecord(_Head):
+    """The record of a run of images."""
+
+    train_seconds: Amount
+    examples_per_second: Count
+    curves: Curves
+    reports: Annotated[dict[str, Measures], _keys("test")]
+
+
+class TextRecord(_Head, _OfTexts):
+    """The record of a run of texts."""
+
+    entropy: Estimate = ABSENT
+
+
+class SweepRecord(_Head):
+    """The record of a sweep."""
+
+    entropy: Estimate = ABSENT
+    runs: Annotated[list[SweepRun], Field(min_length=1)]
+
+
+class ClassificationRecord(_Head):
+    """The record of classifiers at several numbers of labels."""
+
+    majority_accuracy: Share
+    bayes_accuracy: Estimate = ABSENT
+    shared: list[SweepRun]
+    runs: Annotated[list[ClassifierRun], Field(min_length=1)]
 
 
 def provenance() -> dict[str, Any]:
@@ -73,6 +237,29 @@ def significant(value: Any, digits: int) -> Any:
     return float(f"{value:.{digits}g}") if isinstance(value, float) else value
 
 
+def check_writable(record: dict[str, Any], folder: str | Path) -> None:
+    """Raise where `write_result` could not write a record: to be called before the training.
+
+    Args:
+        record: as much as is known of it, its `name` at the least.
+        folder: made if it does not exist.
+
+    Raises:
+        OSError: the folder cannot be written to, or the name is too long for a file.
+        ValueError: the file is there already, and is of another configuration or other data;
+            but a sweep may grow, if it keeps every run that is there.
+    """
+    path = Path(folder) / f"{record['name']}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
+        pass
+    if path.exists() and (loss := _loss(read_result(path), json.loads(json.dumps(record)))):
+        raise ValueError(
+            f"{path} holds another record: {loss}. Choose another folder with --results, "
+            "another name with --set name=..., or move the file away"
+        )
+
+
 def write_result(record: dict[str, Any], folder: str | Path) -> Path:
     """Write a record to `folder/NAME.json`, whole or not at all.
 
@@ -84,12 +271,16 @@ def write_result(record: dict[str, Any], folder: str | Path) -> Path:
         The file.
 
     Raises:
-        ValueError: a value is NaN or infinite, which JSON cannot hold.
+        OSError: it cannot be written.
+        ValueError: a value is NaN or infinite, which JSON cannot hold, or the file is there
+            already with another record; see `check_writable`.
     """
     path = Path(folder) / f"{record['name']}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     # A line a key: short enough to read, and a changed value changes one line.
     lines = [f"  {json.dumps(key)}: {_value(value)}" for key, value in record.items()]
+    check_writable(record, folder)
+    for partial in path.parent.glob(f".{path.name}.*"):  # what a killed process left
+        partial.unlink(missing_ok=True)
     write_beside(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
     return path
 
@@ -101,20 +292,80 @@ def _value(value: Any) -> str:
     return json.dumps(value, allow_nan=False)
 
 
+def _loss(old: dict[str, Any], new: dict[str, Any]) -> str | None:
+    """What would be lost if the new record replaced the old one."""
+    from tutvae.experiments import validate_experiment  # it imports this module
+
+    try:  # one from before a key was added has the key's default
+        configuration = validate_experiment(old["configuration"]).configuration()
+    except ValueError:
+        configuration = old["configuration"]
+    runs = [run.items() for run in new.get("runs", [])]
+    if "runs" in old and all(any(run.items() <= other for other in runs) for run in old["runs"]):
+        return None  # a sweep has grown
+    after = {key: new[key] for key in ("configuration", "data_sha256") if key in new}
+    before = {key: {**old, "configuration": configuration}[key] for key in after}
+    return None if before == after else _difference(before, after)
+
+
+def _difference(old: Any, new: Any, key: str = "") -> str:
+    """The first value in which two tables differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        name = next(name for name in {**old, **new} if old.get(name) != new.get(name))
+        return _difference(old.get(name), new.get(name), f"{key}.{name}".lstrip("."))
+    return f"its {key} is {old}, now it is {new}"
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Read a JSON file that holds a table.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds something else; the message names the file.
+    """
+    try:
+        table = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged, it is no JSON: {error}") from error
+    if not isinstance(table, dict):
+        raise ValueError(f"{path} is damaged: it holds {json.dumps(table)[:20]}, not a table")
+    return table
+
+
 def read_result(path: str | Path) -> dict[str, Any]:
     """Read a results file.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not a results file.
+        ValueError: it is not a results file; the message names the file and its first fault.
     """
     try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not a results file: {error}") from error
-    if not isinstance(record, dict) or not {"reports", "runs"} & set(record):
-        raise ValueError(f"{path} is not a results file: it has neither reports nor runs")
+        record = read_json(path)
+        _kind(record).model_validate(record)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not a results file of this version: {_fault(error)}. Move it elsewhere, or "
+            "write it anew with `tutvae train`"
+        ) from error
     return record
+
+
+def _fault(error: ValueError) -> str:
+    """The first fault, with the keys that lead to it."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first, *more = error.errors()
+    key, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    return f"{key}: {message}" + (f", and {len(more)} more" if more else "")
+
+
+def _kind(record: dict[str, Any]) -> type[_Head]:
+    """The schema of a record."""
+    configuration = record.get("configuration")
+    kind = configuration.get("kind") if isinstance(configuration, dict) else None
+    if kind == "text":
+        return SweepRecord if "runs" in record else TextRecord
+    return ClassificationRecord if kind == "classification" else ImageRecord
 
 
 def read_results(folder: str | Path) -> list[dict[str, Any]]:
@@ -130,6 +381,12 @@ def read_results(folder: str | Path) -> list[dict[str, Any]]:
     return [read_result(path) for path in paths]
 
 
+def recorded_folder() -> Path:
+    """The folder of the results files that come with the project."""
+    inside = PACKAGE / "recorded"  # in an installed package; in a checkout they lie beside it
+    return inside if inside.is_dir() else PACKAGE.parent / "results"
+
+
 def recorded_result(name: str) -> dict[str, Any]:
     """Read a results file that comes with the project.
 
@@ -142,28 +399,16 @@ def recorded_result(name: str) -> dict[str, Any]:
     Raises:
         FileNotFoundError: there is none of that name; the message lists those there are.
     """
-    # In an installed package the files lie inside it, in a checkout beside it.
-    folder = next(
-        (f for f in (PACKAGE / "recorded", PACKAGE.parent / "results") if f.is_dir()), None
-    )
-    names = sorted(path.stem for path in folder.glob("*.json")) if folder else []
-    if folder is None or name not in names:
+    paths = {path.stem: path for path in sorted(recorded_folder().glob("*.json"))}
+    if name not in paths:
         raise FileNotFoundError(
-            f"no recorded run {name!r}; there are: {', '.join(names) or 'none'}"
+            f"no recorded run {name!r}; there are: {', '.join(paths) or 'none'}"
         )
-    return read_result(folder / f"{name}.json")
+    return read_result(paths[name])
 
 
 def summary(record: dict[str, Any], split: str = "test") -> str:
-    """Tell in a few lines what a run or a sweep achieved and where it comes from.
-
-    Args:
-        record: of the run.
-        split: which of its reports to show.
-
-    Returns:
-        The command, the provenance and the figures, in nats an example.
-    """
+    """Tell in a few lines what a run or a sweep achieved on a split and where it comes from."""
     machine, versions = record["hardware"], record["versions"]
     trained = [*record.get("runs", [record]), *record.get("shared", [])]
     seconds = sum(run["train_seconds"] for run in trained)
@@ -199,16 +444,10 @@ def _figures(record: dict[str, Any], split: str) -> str:
 
 
 def summary_table(record: dict[str, Any], split: str = "test") -> str:
-    """Tell what the variants of a sweep achieved, a line each.
+    """Tell what the variants of a sweep achieved on a split, a line each.
 
-    Args:
-        record: of the sweep.
-        split: which of the reports to show.
-
-    Returns:
-        Mean and standard deviation over the seeds of bound, importance-weighted NLL, KL and
-        mutual information, in nats an example, and of the perplexity; or, of classifiers, of
-        the accuracy: a line a method, a column a number of labels.
+    Means and standard deviations over the seeds, in nats an example; of classifiers, of the
+    accuracy: a line a method, a column a number of labels.
     """
     if "accuracy" in record["runs"][0]:
         return _accuracy_table(record, split)
@@ -222,12 +461,19 @@ def summary_table(record: dict[str, Any], split: str = "test") -> str:
     variants: dict[str, list[dict[str, Any]]] = {}
     for run in record["runs"]:
         variants.setdefault(run["variant"], []).append(run["reports"][split])
-    width = max(map(len, ["variant", *variants]))
-    lines = [f"{'variant':<{width}}  seeds" + "".join(f"{name:>17}" for name in columns)]
+    rows = [["variant", "seeds", *columns]]
     for variant, reports in variants.items():
         cells = [_mean_and_spread([report[key] for report in reports]) for key in columns.values()]
-        lines.append(f"{variant:<{width}}  {len(reports):>5}" + "".join(f"{c:>17}" for c in cells))
-    return "\n".join(lines)
+        rows.append([variant, str(len(reports)), *cells])
+    return "\n".join(aligned(rows))
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lay out a table, a line a row: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    ]
 
 
 def _accuracy_table(record: dict[str, Any], split: str) -> str:
@@ -237,11 +483,11 @@ def _accuracy_table(record: dict[str, Any], split: str) -> str:
         row = cells.setdefault(f"{run['variant']} {run['method']}", {})
         row.setdefault(run["labels"], []).append(run["accuracy"][split])
     columns = sorted({labels for row in cells.values() for labels in row})
-    width = max(map(len, ["labels", *cells]))
-    lines = [f"{'labels':<{width}}" + "".join(f"{labels:>13}" for labels in columns)]
+    rows = [["labels", *map(str, columns)]]
     for name, row in cells.items():
         shown = [_mean_and_spread(row[labels]) if labels in row else "" for labels in columns]
-        lines.append(f"{name:<{width}}" + "".join(f"{cell:>13}" for cell in shown))
+        rows.append([name, *shown])
+    lines = aligned(rows)
     lines.append(f"the largest class alone: {record['majority_accuracy']:.2f} on test")
     if "bayes_accuracy" in record:
         lines.append(f"the best possible: {record['bayes_accuracy']['value']:.2f}")

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import torch
 
 from tutvae.data.tokenization import Tokenizer
 from tutvae.evaluation.report import Report
+from tutvae.experiments.images import ImageExperiment
+from tutvae.experiments.records import data_sha256, read_json
+from tutvae.experiments.runner import validate_experiment
+from tutvae.experiments.text import TextExperiment
 from tutvae.models.text_vae import LanguageModel, TextVAE
 from tutvae.models.vae import VAE
 from tutvae.training.checkpoints import save_weights, write_or_explain
 from tutvae.training.run_folder import RunFolder
-
-if TYPE_CHECKING:  # these two import much that loading the package should not
-    from tutvae.experiments import ImageExperiment, TextExperiment
 
 # Trained models that come with the package, each as `export_run` wrote it.
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
@@ -58,6 +61,11 @@ def load_run(folder: str | Path) -> TrainedRun:
     """
     kept = RunFolder(_found(folder))
     experiment, data_sha256 = _described(kept)
+    if not kept.weights.exists() and kept.record.exists():
+        raise FileNotFoundError(
+            f"the run in {folder} is finished, but its {kept.weights.name} is gone: copy it there, "
+            "or remove the folder and train anew"
+        )
     if not kept.weights.exists():
         epochs = len(kept.metrics.read_text("utf-8").splitlines()) if kept.metrics.exists() else 0
         raise FileNotFoundError(
@@ -71,6 +79,12 @@ def load_run(folder: str | Path) -> TrainedRun:
             "used: copy it there, too"
         )
     model, tokenizer = experiment.load_trained(kept)
+    for name, values in model.state_dict().items():
+        if not torch.isfinite(values).all():
+            raise ValueError(
+                f"{kept.weights} holds numbers that are not finite, in {name!r}: it is damaged, or "
+                "of a training that diverged. Train anew, with a smaller learning rate"
+            )
     return TrainedRun(kept.path, experiment, model.eval(), tokenizer, data_sha256)
 
 
@@ -123,8 +137,6 @@ def evaluate_run(
 
     Source: Burda et al. (2016), section 5. Chapter 10.
     """
-    from tutvae.experiments.records import data_sha256
-
     experiment: Any = run.experiment
     data = experiment.load() if run.tokenizer is None else experiment.load(run.tokenizer)
     _check_data(run, data_sha256(getattr(data, "texts", data)))
@@ -144,8 +156,6 @@ def _found(folder: str | Path) -> Path:
 
 def _described(kept: RunFolder) -> tuple[TextExperiment | ImageExperiment, str | None]:
     """What the run in a folder was, and the hash of its data."""
-    from tutvae.experiments import ImageExperiment, TextExperiment, validate_experiment
-
     if not kept.path.is_dir():
         raise FileNotFoundError(f"there is no folder {kept.path}: {A_RUN}")
     if not kept.configuration.exists():
@@ -157,10 +167,10 @@ def _described(kept: RunFolder) -> tuple[TextExperiment | ImageExperiment, str |
             )
         raise FileNotFoundError(f"{kept.path} holds no run: {A_RUN}")
     try:
-        table = kept.read_configuration()
+        table = read_json(kept.configuration)
         sha = table.pop("data_sha256", None)
         experiment = validate_experiment(table)
-    except (ValueError, AttributeError, TypeError) as error:
+    except ValueError as error:
         fault = str(error).splitlines()[0]
         raise ValueError(
             f"{kept.configuration} describes no run of an experiment file ({fault}). The weights "
