@@ -107,6 +107,8 @@ def read_result(path: str | Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is not a results file.
+
+    Chapter 2.
     """
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -141,6 +143,8 @@ def recorded_result(name: str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is none of that name; the message lists those there are.
+
+    Chapter 2.
     """
     # In an installed package the files lie inside it, in a checkout beside it.
     folder = next(
@@ -163,6 +167,8 @@ def summary(record: dict[str, Any], split: str = "test") -> str:
 
     Returns:
         The command, the provenance and the figures, in nats an example.
+
+    Chapter 2.
     """
     machine, versions = record["hardware"], record["versions"]
     trained = [*record.get("runs", [record]), *record.get("shared", [])]

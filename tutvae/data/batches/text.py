@@ -89,6 +89,8 @@ class EncodedTexts:
     Raises:
         ValueError: there are no documents, one has fewer than two tokens (start and end mark),
             the labels are not one a document, or `max_length` is below 2.
+
+    Chapter 8.
     """
 
     def __init__(
