@@ -5,17 +5,26 @@ plots.
 """
 
 from tutvae import generation, plots, schedules
-from tutvae.bounds import Elbo
+from tutvae.bounds import Elbo, LabelElbo, importance_weighted_bound
+from tutvae.data.batches.images import ImageBatches
 from tutvae.data.batches.labelled import MixedBatches, label_subset
-from tutvae.data.batches.text import Batches, TextBatch
+from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
 from tutvae.data.corpora import ag_news, digits, from_files, mnist, ptb, yahoo, yelp
+from tutvae.data.corpus import Corpus, Images, Texts
 from tutvae.data.tokenization import Tokenizer
-from tutvae.evaluation.classification import TextPredictor
-from tutvae.evaluation.clustering import compare_clusters
-from tutvae.evaluation.diagnostics import mutual_information, probe
+from tutvae.evaluation.classification import TextPredictor, bag_of_words, code_classifier
+from tutvae.evaluation.clustering import compare_clusters, mixture_clusters
+from tutvae.evaluation.diagnostics import mutual_information, probe, sample_codes
 from tutvae.evaluation.report import Report, encode, evaluate
+from tutvae.experiments.published import published_corpora, published_rows, recorded_rows
+from tutvae.experiments.records import read_result, recorded_result, summary
 from tutvae.experiments.runs import TrainedRun, load_run
-from tutvae.generation.conditional import change_label, sample_with_label
+from tutvae.generation.conditional import (
+    LabelAgreement,
+    change_label,
+    label_agreement,
+    sample_with_label,
+)
 from tutvae.generation.texts import impute, interpolate_texts, reconstruct, sample_texts
 from tutvae.models import (
     VAE,
@@ -36,11 +45,17 @@ __version__ = "0.1.0"
 __all__ = [
     "VAE",
     "Batches",
+    "Corpus",
     "DilatedConvDecoder",
     "Elbo",
+    "EncodedTexts",
     "History",
+    "ImageBatches",
+    "Images",
     "LSTMDecoder",
     "LSTMEncoder",
+    "LabelAgreement",
+    "LabelElbo",
     "LanguageModel",
     "MixedBatches",
     "Report",
@@ -50,10 +65,13 @@ __all__ = [
     "TextClassifier",
     "TextPredictor",
     "TextVAE",
+    "Texts",
     "Tokenizer",
     "TrainedRun",
     "ag_news",
+    "bag_of_words",
     "change_label",
+    "code_classifier",
     "compare_clusters",
     "digits",
     "encode",
@@ -61,20 +79,30 @@ __all__ = [
     "fit",
     "from_files",
     "generation",
+    "importance_weighted_bound",
     "impute",
     "initialise_encoder",
     "interpolate_texts",
+    "label_agreement",
     "label_subset",
     "load_run",
+    "mixture_clusters",
     "mnist",
     "mutual_information",
     "plots",
     "probe",
     "ptb",
+    "published_corpora",
+    "published_rows",
+    "read_result",
     "reconstruct",
+    "recorded_result",
+    "recorded_rows",
+    "sample_codes",
     "sample_texts",
     "sample_with_label",
     "schedules",
+    "summary",
     "yahoo",
     "yelp",
 ]

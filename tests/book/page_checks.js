@@ -51,6 +51,22 @@ function tooWide() {
   return found;
 }
 
+// Displayed equations that one would have to scroll to read.
+function wideEquations() {
+  const wide = [];
+  for (const box of document.querySelectorAll('mjx-container[display="true"]')) {
+    const width = box.querySelector("mjx-math").getBoundingClientRect().width;
+    if (width > box.clientWidth + 1) wide.push(`${Math.round(width)} px: ${describe(box.closest("section"))}`);
+  }
+  return wide;
+}
+
+// Code and output that paper would cut off, since it has no scroll bars.
+function cutOff() {
+  const boxes = [...document.querySelectorAll("article pre, article .output, article table")];
+  return boxes.filter((box) => isVisible(box) && box.scrollWidth > box.clientWidth + 1).map(describe);
+}
+
 function badPictures() {
   const shown = [...document.querySelectorAll("img")].filter(isVisible);
   const bad = shown.filter((picture) => !picture.alt.trim() || !picture.naturalWidth);

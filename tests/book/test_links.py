@@ -24,7 +24,7 @@ TARGET = re.compile(r"^\(([^)\n]+)\)=$", re.M)
 EQUATION = re.compile(r"\$\$\s*\(([\w:.-]+)\)")
 CITED_EQUATION = re.compile(r"chapter (\d+), equation `([\w:.-]+)`", re.I)
 ANY_CITED_EQUATION = re.compile(r"equations? `([\w:.-]+)`", re.I)
-NAMED_CODE = re.compile(r"`(tutvae(?:\.\w+)+)(?:\(\))?`")
+NAMED_CODE = re.compile(r"`(tutvae(?:\.(?!NAME)\w+)+)(?:\(\))?`")  # tutvae.NAME is any name
 
 
 def documents(root: Path) -> list[Path]:

@@ -152,6 +152,7 @@ def faults(visit: Visit) -> Iterator[tuple[str, list[Any]]]:
     for device, width in WIDTHS.items():
         visit.page.set_viewport_size({"width": width, "height": 900})
         yield f"wider than a {device}", visit.ask("tooWide")
+        yield f"equations wider than a {device}", visit.ask("wideEquations")
     yield "requests to other hosts", visit.strangers()
     yield "complaints in the console", visit.complaints
 
@@ -165,6 +166,35 @@ def test_the_front_door_leads_to_the_introduction(open_page: Any) -> None:
     page = open_page("search.html").page
     page.goto(page.url.replace("search.html", "index.html"), wait_until="commit")
     page.wait_for_url("**/book/intro.html", timeout=10_000)
+
+
+@pytest.mark.parametrize("preferred", ["light", "dark"])
+def test_the_colour_mode_is_the_one_that_the_reader_prefers(
+    browser: Any, origin: str, preferred: Any
+) -> None:
+    context = browser.new_context(color_scheme=preferred)
+    page = context.new_page()
+    page.goto(origin + "search.html")
+    assert page.evaluate("document.documentElement.dataset.theme") == preferred
+    context.close()
+
+
+def test_dark_pages_dim_their_figures(open_page: Any) -> None:
+    page = open_page(CHAPTER_PAGES[0]).page
+    shown = "getComputedStyle(document.querySelector('.cell_output img')).filter"
+    page.evaluate("document.documentElement.dataset.theme = 'light'")
+    assert page.evaluate(shown) == "none"
+    page.evaluate("document.documentElement.dataset.theme = 'dark'")
+    assert "brightness(0." in page.evaluate(shown)
+
+
+@pytest.mark.parametrize("address", CHAPTER_PAGES)
+def test_a_chapter_is_printed_in_black_on_white_and_whole(open_page: Any, address: str) -> None:
+    visit = open_page(address)
+    visit.page.evaluate("document.documentElement.dataset.theme = 'dark'")
+    visit.page.emulate_media(media="print")
+    assert visit.ask("faintText") == []
+    assert visit.ask("cutOff") == []
 
 
 @pytest.mark.parametrize("mode", ["light", "dark"])
@@ -198,14 +228,19 @@ def test_search_finds_a_word(open_page: Any) -> None:
     assert any(path.startswith("/notebooks/") for path in found)
 
 
-BROKEN_PAGE = """<!doctype html><html data-theme="light"><body><article class="bd-article">
+BROKEN_PAGE = f"""<!doctype html><html data-theme="light"><body><article class="bd-article">
 <p style="color: #999; background: #aaa">A faint paragraph.</p>
 <p>Raw \\(x\\) maths.</p><span class="math notranslate">x</span>
 <img src="data:image/gif;base64,R0lGODlhAQABAAAAACw=" />
+<section>An equation: <mjx-container display="true" style="display: block; overflow: auto">
+<mjx-math style="display: block; width: 3000px">x</mjx-math></mjx-container></section>
+<pre style="overflow: auto">{"word " * 500}</pre>
 <div style="width: 3000px">wide</div></article></body></html>"""
 
 
-@pytest.mark.parametrize("check", ["faintText", "mathsNotTypeset", "badPictures", "tooWide"])
+@pytest.mark.parametrize(
+    "check", ["faintText", "mathsNotTypeset", "badPictures", "tooWide", "wideEquations", "cutOff"]
+)
 def test_the_checks_see_a_broken_page(open_page: Any, check: str) -> None:
     visit = open_page("search.html")
     visit.page.set_content(BROKEN_PAGE)

@@ -21,6 +21,8 @@ class Images:
 
     Raises:
         ValueError: the shapes do not fit together, or a pixel is NaN or outside [0, 1].
+
+    Chapter 1.
     """
 
     pixels: Tensor
@@ -61,6 +63,8 @@ class Texts:
         texts: the documents, `N` strings.
         labels: class of each document, `N` integers in 0 ... K - 1, or None.
         label_names: what the K classes are called, or None.
+
+    Chapter 3.
     """
 
     texts: Sequence[str]
@@ -83,7 +87,10 @@ Split = TypeVar("Split", bound="Images | Texts", covariant=True)
 
 @dataclass(frozen=True, eq=False)
 class Corpus(Generic[Split]):
-    """A named data set in three parts: fit on `train`, choose on `valid`, report on `test`."""
+    """A named data set in three parts: fit on `train`, choose on `valid`, report on `test`.
+
+    Chapters 1 and 3.
+    """
 
     name: str
     train: Split

@@ -86,12 +86,17 @@ def published_corpora() -> dict[str, dict[str, Any]]:
 
     Returns:
         `test_documents`, `tokens_per_document` (L, the end mark included) and its `grade`.
+
+    Chapter 10.
     """
     return _published()["corpora"]
 
 
 def published_rows(corpus: str | None = None) -> list[Row]:
-    """The published figures, of one corpus or all; perplexities are at the L of the corpus."""
+    """The published figures, of one corpus or all; perplexities are at the L of the corpus.
+
+    Chapter 10.
+    """
     return [row for row, _ in _published_rows() if corpus in (None, row.corpus)]
 
 
@@ -100,6 +105,8 @@ def recorded_rows(record: dict[str, Any]) -> list[Row]:
 
     Args:
         record: as `read_result` gives it. One of classifiers has no rows.
+
+    Chapter 10.
     """
     variants: dict[str, list[dict[str, Any]]] = {}
     for run in record.get("runs", [record]):

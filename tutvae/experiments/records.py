@@ -338,6 +338,8 @@ def read_result(path: str | Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is not a results file; the message names the file and its first fault.
+
+    Chapter 2.
     """
     try:
         record = read_json(path)
@@ -398,6 +400,8 @@ def recorded_result(name: str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is none of that name; the message lists those there are.
+
+    Chapter 2.
     """
     paths = {path.stem: path for path in sorted(recorded_folder().glob("*.json"))}
     if name not in paths:
@@ -408,7 +412,17 @@ def recorded_result(name: str) -> dict[str, Any]:
 
 
 def summary(record: dict[str, Any], split: str = "test") -> str:
-    """Tell in a few lines what a run or a sweep achieved on a split and where it comes from."""
+    """Tell in a few lines what a run or a sweep achieved and where it comes from.
+
+    Args:
+        record: of the run.
+        split: which of its reports to show.
+
+    Returns:
+        The command, the provenance and the figures, in nats an example.
+
+    Chapter 2.
+    """
     machine, versions = record["hardware"], record["versions"]
     trained = [*record.get("runs", [record]), *record.get("shared", [])]
     seconds = sum(run["train_seconds"] for run in trained)

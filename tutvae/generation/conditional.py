@@ -131,6 +131,8 @@ class LabelAgreement:
         grammatical: share of them that the grammar can write.
         among_all: share that are grammatical and have their label as the most probable one.
         among_grammatical: the same share of the grammatical ones; NaN if there are none.
+
+    Chapter 9.
     """
 
     asked: int

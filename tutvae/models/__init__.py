@@ -1,17 +1,33 @@
 """The models: encoders, decoders, and the autoencoders made of them."""
 
 from tutvae.models.conv_decoder import (
+    DILATIONS,
     CausalConv1d,
     DilatedConvDecoder,
+    Preset,
     ResidualBlock,
 )
 from tutvae.models.decoders import LSTMDecoder, WordDropout, tie_weights
 from tutvae.models.encoders import LSTMEncoder
 from tutvae.models.gru_decoder import GRUDecoder
-from tutvae.models.protocols import Decoder, Encoder
-from tutvae.models.semi_supervised import SemiSupervisedTextVAE
-from tutvae.models.text_classifier import TextClassifier
-from tutvae.models.text_vae import LanguageModel, TextVAE, initialise_encoder
+from tutvae.models.protocols import (
+    Decoder,
+    Encoder,
+    LatentVariableModel,
+    State,
+    TrainableModel,
+)
+from tutvae.models.semi_supervised import Marginal, SemiSupervisedTextVAE
+from tutvae.models.text_classifier import LabelHead, TextClassifier, check_labels
+from tutvae.models.text_vae import (
+    LanguageModel,
+    TextVAE,
+    check_tokens,
+    document_log_likelihood,
+    initialise_encoder,
+    standard_normal,
+    target_costs,
+)
 from tutvae.models.vae import VAE, BernoulliDecoder, GaussianEncoder
 
 # The decoders by the name that experiment files give them: a new one is registered here, once.
@@ -23,6 +39,7 @@ DECODERS: dict[str, type[Decoder]] = {
 
 __all__ = [
     "DECODERS",
+    "DILATIONS",
     "VAE",
     "BernoulliDecoder",
     "CausalConv1d",
@@ -33,12 +50,23 @@ __all__ = [
     "GaussianEncoder",
     "LSTMDecoder",
     "LSTMEncoder",
+    "LabelHead",
     "LanguageModel",
+    "LatentVariableModel",
+    "Marginal",
+    "Preset",
     "ResidualBlock",
     "SemiSupervisedTextVAE",
+    "State",
     "TextClassifier",
     "TextVAE",
+    "TrainableModel",
     "WordDropout",
+    "check_labels",
+    "check_tokens",
+    "document_log_likelihood",
     "initialise_encoder",
+    "standard_normal",
+    "target_costs",
     "tie_weights",
 ]

@@ -92,6 +92,8 @@ class EncodedTexts:
         ValueError: there are no documents, one has fewer than two tokens (start and end mark),
             an id is not an integer in 0 ... 2^31 - 1, the labels are not one a document, or
             `max_length` is below 2.
+
+    Chapter 8.
     """
 
     def __init__(
