@@ -422,6 +422,7 @@ class TestTheModel:
         assert double.dtype == torch.float64
         torch.testing.assert_close(double.float(), single, rtol=1e-4, atol=1e-4)
 
+    @pytest.mark.usefixtures("half_precision")
     @both_marginals
     def test_half_precision(self, build: Build, marginal: str) -> None:
         model = model_of(build, without_noise=True, marginal=marginal).train()
