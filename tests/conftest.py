@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import settings
 
 # Random examples would make a run of the tests no proof of the next.
@@ -129,6 +130,28 @@ learning_rate = 0.01
 [initialisation]
 epochs = 1
 """
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Draws without a seed are the same in whatever order the tests run."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def half_precision() -> Iterator[None]:
+    """PyTorch's own LSTM, where oneDNN has none in bfloat16.
+
+    On a processor without the instructions PyTorch does that by itself, but it does not ask
+    oneDNN, which ONEDNN_MAX_CPU_ISA may forbid to use them.
+    """
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.nn.LSTM(1, 1)(torch.zeros(1, 1, 1))
+    except RuntimeError:
+        torch.backends.mkldnn.set_flags(_enabled=False)
+    yield
+    torch.backends.mkldnn.set_flags(_enabled=True)
 
 
 @pytest.fixture

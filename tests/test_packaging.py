@@ -13,6 +13,11 @@ from typing import Any
 
 import pytest
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "tutvae").rglob("*.py"))
 PYTHONS = [(3, 10), (3, 11), (3, 12), (3, 13)]
@@ -28,8 +33,8 @@ COLAB = {
     "pandas": "2.2.2",
     "pillow": "11.3.0",
     "pydantic": "2.11.9",
+    "pydantic_core": "2.33.2",
     "PyYAML": "6.0.2",
-    "rich": "13.9.4",
     "safetensors": "0.6.2",
     "scikit-learn": "1.6.1",
     "scipy": "1.16.2",
@@ -39,8 +44,12 @@ COLAB = {
     "torch": "2.8.0",
     "tqdm": "4.67.1",
     "typer": "0.19.2",
+    "typing_extensions": "4.15.0",
 }
 HEAVY = ("datasets", "matplotlib", "pandas", "scipy", "seaborn", "sklearn")
+
+# What is imported by another name than it is installed by.
+CALLED_OTHERWISE = {"sklearn": "scikit-learn"}
 
 
 def run(*command: object, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -162,6 +171,44 @@ def test_every_module_compiles_where_that_python_is_installed(version: tuple[int
 def test_importing_the_package_loads_no_heavy_library() -> None:
     program = f"import sys, tutvae; print([m for m in {HEAVY} if m in sys.modules])"
     assert run(sys.executable, "-c", program, check=True).stdout.strip() == "[]"
+
+
+def imported() -> set[str]:
+    """The distributions that the package imports, functions' bodies included, by their names."""
+    modules = set()
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                modules.add(node.module.split(".")[0])
+    others = modules - sys.stdlib_module_names - {"tutvae"}
+    return {CALLED_OTHERWISE.get(module, module).replace("_", "-") for module in others}
+
+
+def names(requirements: list[str]) -> set[str]:
+    return {re.match(r"[\w-]+", requirement).group() for requirement in requirements}
+
+
+def test_what_is_required_is_what_is_imported() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    required = names(project["dependencies"])
+    assert required - imported() == set(), "declared and never imported"
+    allowed = required | names(project["optional-dependencies"]["data"])
+    assert imported() - allowed == set(), "imported and not declared"
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    told = [
+        re.search(pattern, (ROOT / name).read_text(encoding="utf-8"), re.M)[1]
+        for name, pattern in [
+            ("pyproject.toml", r'^version = "(.+)"$'),
+            ("tutvae/__init__.py", r'^__version__ = "(.+)"$'),
+            ("CITATION.cff", r"^version: (.+)$"),
+            ("CHANGELOG.md", r"^## \[?(\d[^\] ]*)"),
+        ]
+    ]
+    assert len(set(told)) == 1, told
 
 
 def test_requirements_are_exact_and_name_no_place() -> None:

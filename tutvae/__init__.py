@@ -40,7 +40,7 @@ from tutvae.models import (
 from tutvae.reviews.grammar import ReviewGrammar
 from tutvae.training.loop import History, fit
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "VAE",

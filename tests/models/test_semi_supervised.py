@@ -501,6 +501,7 @@ class TestTheModel:
         assert probabilities.dtype == torch.float32
         torch.testing.assert_close(probabilities.sum(1), torch.ones(B), atol=1e-6, rtol=0)
 
+    @pytest.mark.usefixtures("half_precision")
     @both_marginals
     def test_half_precision(self, build: Build, marginal: str) -> None:
         model = model_of(build, without_noise=True, marginal=marginal).train()
