@@ -17,6 +17,7 @@ from tutvae.experiments import (
     run_experiment,
     validate_experiment,
 )
+from tutvae.experiments.images import PIXELS
 from tutvae.models import VAE
 
 Run = tuple[VAE, dict[str, Any]]
@@ -101,6 +102,7 @@ class TestMnist:
             return replace(digits(), valid=Images(torch.zeros(0, 64), torch.zeros(0), 8, 8))
 
         monkeypatch.setattr("tutvae.data.corpora.mnist", small_mnist)
+        monkeypatch.setitem(PIXELS, "mnist", 64)
         settings = ["corpus.name=mnist", "corpus.valid_size=0", "training.epochs=1"]
         _, record = run_experiment(load_experiment(digits_toml, settings), "tutvae train")
         assert asked == [0]

@@ -368,17 +368,17 @@ class TestAggressive:
 
     @pytest.mark.usefixtures("half_precision")
     def test_what_reaches_it(self, reviews_toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        seen: list[dict[str, Any]] = []
+        seen: list[tuple[Any, dict[str, Any]]] = []
 
         def spy(model: Any, train: Any, **options: Any) -> Any:
-            seen.append(options)
+            seen.append((model, options))
             return fit_aggressively(model, train, **options)
 
         fit_aggressively = module.fit_aggressively
         monkeypatch.setattr(module, "fit_aggressively", spy)
         settings = ("training.learning_rate=0.004", "training.precision=bf16")
-        model, _ = run_experiment(described(reviews_toml, *self.SETTINGS, *settings), "train")
-        (options,) = seen
+        run_experiment(described(reviews_toml, *self.SETTINGS, *settings), "train")
+        ((model, options),) = seen
         for half in ("encoder", "decoder"):
             (group,) = options[f"{half}_optimizer"].param_groups
             assert set(group["params"]) == set(getattr(model, half).parameters())
