@@ -33,7 +33,6 @@ COLAB = {
     "pandas": "2.2.2",
     "pillow": "11.3.0",
     "pydantic": "2.11.9",
-    "pydantic_core": "2.33.2",
     "PyYAML": "6.0.2",
     "safetensors": "0.6.2",
     "scikit-learn": "1.6.1",

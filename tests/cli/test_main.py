@@ -158,7 +158,7 @@ class TestTrain:
         def train(*_: object, **__: object) -> None:
             pytest.fail("it trained")
 
-        monkeypatch.setattr("tutvae.experiments.run_experiment", train)
+        monkeypatch.setattr("tutvae.cli.main.run_experiment", train)
         monkeypatch.chdir(tmp_path)
         (tmp_path / "taken").write_text("a file")
         result = runner.invoke(app, ["train", str(digits_toml), option, str(tmp_path / "taken")])
@@ -171,7 +171,7 @@ class TestTrain:
         def train(*_: object, **__: object) -> None:
             raise ZeroDivisionError
 
-        monkeypatch.setattr("tutvae.experiments.run_experiment", train)
+        monkeypatch.setattr("tutvae.cli.main.run_experiment", train)
         result = runner.invoke(app, ["train", str(digits_toml), *folders])
         assert isinstance(result.exception, ZeroDivisionError)
 
@@ -240,7 +240,7 @@ class TestGoingOn:
         def stopped(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("tutvae.experiments.run_experiment", stopped)
+        monkeypatch.setattr("tutvae.cli.main.run_experiment", stopped)
         result = runner.invoke(app, ["train", str(reviews_toml), *folders])
         assert result.exit_code == 130
         assert "the same command goes on" in result.stderr

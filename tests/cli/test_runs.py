@@ -233,12 +233,21 @@ class TestErrors:
         assert "weights.safetensors holds numbers that are not finite" in result.stderr
         assert result.stdout == ""
 
-    @pytest.mark.parametrize("options", [["-n", 10**18], ["-n", 10**20], ["--seed", 10**20]])
-    def test_numbers_that_are_too_large(self, vae: Path, options: list[object]) -> None:
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["-n", 10**18], "a number is too large for this computer ("),
+            (["-n", 10**20], "a number is too large for this computer ("),
+            (["--seed", 10**20], "a seed must lie between 0 and 2^63 - 1, not 1000"),
+        ],
+    )
+    def test_numbers_that_are_too_large(
+        self, vae: Path, options: list[object], message: str
+    ) -> None:
         result = tutvae("sample", vae, *options)
         assert result.exit_code == 1
         (line,) = result.stderr.splitlines()
-        assert line.startswith("error: a number is too large for this computer (")
+        assert line.startswith(f"error: {message}")
 
     @pytest.mark.parametrize(
         "arguments",

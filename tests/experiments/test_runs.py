@@ -277,7 +277,7 @@ class TestEvaluating:
     def test_other_data_are_refused(
         self, run_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("tutvae.experiments.records.data_sha256", lambda texts: "other")
+        monkeypatch.setattr("tutvae.experiments.runs.data_sha256", lambda texts: "other")
         with pytest.raises(ValueError, match=r"data at hand are not those of .*vae"):
             evaluate_run(load_run(run_folders["vae"]))
 

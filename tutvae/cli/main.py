@@ -81,7 +81,9 @@ def train(
         command = shlex.join(["tutvae", *sys.argv[1:]])
         kept = RunFolder(runs / described.name)
         was_finished, is_first = kept.record.exists(), rank_and_world_size()[0] == 0
-        check_writable({"name": described.name}, results)  # before hours of training, not after
+        # Before hours of training, not after.
+        kept.path.mkdir(parents=True, exist_ok=True)
+        check_writable({"name": described.name}, results)
         if kept.last.exists() and not was_finished and is_first:
             note(f"found an interrupted run in {kept.path}")
         try:

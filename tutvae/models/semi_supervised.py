@@ -44,7 +44,7 @@ class SemiSupervisedTextVAE(nn.Module):
             `at_step` says which step it is.
         label_kl_floor: nats of the label's KL that come at no cost, often called gamma: a
             smaller mean over the batch counts as this much, so that y stays in use where no
-            label teaches it. See chapter 9 for the ways in which it fails.
+            label teaches it. The chapter on clusters tells the ways in which it fails.
         label_prior: p(y), `[K]`; uniform by default.
         dropout: in training, the share of zeroed features that q(y|x) sees.
 
