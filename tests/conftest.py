@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -136,22 +136,6 @@ epochs = 1
 def seeded() -> None:
     """Draws without a seed are the same in whatever order the tests run."""
     torch.manual_seed(0)
-
-
-@pytest.fixture
-def half_precision() -> Iterator[None]:
-    """PyTorch's own LSTM, where oneDNN has none in bfloat16.
-
-    On a processor without the instructions PyTorch does that by itself, but it does not ask
-    oneDNN, which ONEDNN_MAX_CPU_ISA may forbid to use them.
-    """
-    try:
-        with torch.autocast("cpu", torch.bfloat16):
-            torch.nn.LSTM(1, 1)(torch.zeros(1, 1, 1))
-    except RuntimeError:
-        torch.backends.mkldnn.set_flags(_enabled=False)
-    yield
-    torch.backends.mkldnn.set_flags(_enabled=True)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from tutvae.bounds import Elbo, importance_weighted_bound
 from tutvae.evaluation.importance import importance_samples_of, noise_streams
 from tutvae.evaluation.report import Report, active_units, encode, evaluate, mean_terms, score
 from tutvae.models import VAE
+from tutvae.training.engine import autocast
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
 
@@ -415,7 +416,7 @@ class TestLowPrecision:
                 weights.append(z)
                 return torch.zeros(z.shape[:-1])
 
-        with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        with autocast(torch.device("cpu"), torch.bfloat16), torch.no_grad():
             q = model.posterior(x)
             assert q.loc.dtype == torch.bfloat16
             _, ratio = importance_samples_of(Blind(), x, q, 50, 50, noise_streams(0, range(4)))

@@ -237,7 +237,6 @@ class TestEvaluating:
         )
         assert found == pytest.approx(expected, rel=1e-5)
 
-    @pytest.mark.usefixtures("half_precision")
     @pytest.mark.parametrize("split", ["valid", "test"])
     def test_in_the_run_s_precision_with_its_samples(
         self, reviews_toml: Path, tmp_path: Path, split: Literal["valid", "test"]

@@ -201,7 +201,6 @@ class TestOptions:
         experiment = described(path, "training.epochs=1", "evaluation.factors=false", *settings)
         return run_experiment(experiment, "tutvae train")[1]
 
-    @pytest.mark.usefixtures("half_precision")
     def test_batches_loss_and_optimiser(
         self, reviews_toml: Path, asked: list[dict[str, Any]]
     ) -> None:
@@ -243,7 +242,6 @@ class TestOptions:
         assert (call["accumulation_steps"], call["patience"]) == (1, None)
         assert call["precision"] == "fp32"
 
-    @pytest.mark.usefixtures("half_precision")
     def test_precision_patience_and_accumulation(
         self, reviews_toml: Path, asked: list[dict[str, Any]]
     ) -> None:
@@ -282,7 +280,6 @@ class TestOptions:
         reports = self.run(reviews_toml, "evaluation.valid_importance_samples=2")["reports"]
         assert [reports[split]["importance_samples"] for split in ("valid", "test")] == [2, 6]
 
-    @pytest.mark.usefixtures("half_precision")
     def test_half_the_precision(self, reviews_toml: Path, reviews_run: Run) -> None:
         """The same noise, and nearly the same figures."""
         _, record = run_experiment(described(reviews_toml, "evaluation.precision=bf16"), "again")
@@ -366,7 +363,6 @@ class TestAggressive:
         weight = min(1, (3 * rounds + 8) / 14)
         assert record["curves"]["kl_weight"][0] == pytest.approx(weight, rel=1e-4)
 
-    @pytest.mark.usefixtures("half_precision")
     def test_what_reaches_it(self, reviews_toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         seen: list[tuple[Any, dict[str, Any]]] = []
 

@@ -18,6 +18,7 @@ from tutvae.models.encoders import LSTMEncoder
 from tutvae.models.semi_supervised import SemiSupervisedTextVAE
 from tutvae.models.text_classifier import TextClassifier
 from tutvae.schedules import temperature_decay
+from tutvae.training.engine import autocast
 from tutvae.training.loop import fit
 
 B, T, V, H, Z, K, S = 6, 10, 11, 8, 3, 4, 5
@@ -496,16 +497,15 @@ class TestTheModel:
 
     def test_under_autocast_the_label_s_probabilities_are_not_rounded(self) -> None:
         model = SemiSupervisedTextVAE(encoder_of(), LSTMDecoder(V, 5, 7, Z + K), K)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(torch.device("cpu"), torch.bfloat16):
             probabilities = model.label_posterior(documents()).probs
         assert probabilities.dtype == torch.float32
         torch.testing.assert_close(probabilities.sum(1), torch.ones(B), atol=1e-6, rtol=0)
 
-    @pytest.mark.usefixtures("half_precision")
     @both_marginals
     def test_half_precision(self, build: Build, marginal: str) -> None:
         model = model_of(build, without_noise=True, marginal=marginal).train()
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(torch.device("cpu"), torch.bfloat16):
             loss = model(documents()).loss()
         loss.backward()
         assert torch.isfinite(loss)

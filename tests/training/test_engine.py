@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -324,3 +325,20 @@ class TestShares:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+
+
+class TestAutocast:
+    def test_without_bfloat16_in_onednn_an_lstm_is_computed_all_the_same(self) -> None:
+        """In a process of its own: oneDNN reads the variable once."""
+        code = (
+            "import torch; from tutvae.training.engine import autocast\n"
+            "cpu, lstm = torch.device('cpu'), torch.nn.LSTM(3, 4)\n"
+            "with autocast(cpu, torch.bfloat16): y, _ = lstm(torch.ones(2, 1, 3))\n"
+            "y.sum().backward(); print(torch.backends.mkldnn.enabled)"
+        )
+        environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+        )
+        assert done.stderr == ""
+        assert done.stdout == "True\n"

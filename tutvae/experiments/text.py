@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any, ClassVar, Literal
 
@@ -30,7 +31,7 @@ from tutvae.models.text_vae import LanguageModel, TextVAE, initialise_encoder
 from tutvae.reviews.grammar import Reviews
 from tutvae.training.aggressive import fit_aggressively
 from tutvae.training.checkpoints import load_weights, save_weights
-from tutvae.training.engine import rank_and_world_size
+from tutvae.training.engine import autocast, rank_and_world_size
 from tutvae.training.loop import History, fit, is_watched
 from tutvae.training.run_folder import RunFolder
 
@@ -205,8 +206,8 @@ class TextExperiment(Sweep):
         logits = EVALUATION_TOKENS * model.decoder.vocabulary_size
         hidden = not is_watched(progress)
         bar = tqdm(batches, "measuring", unit="batch", leave=False, disable=hidden)
-        device = next(model.parameters()).device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self.evaluation.precision == "bf16"):
+        device, in_half = next(model.parameters()).device, self.evaluation.precision == "bf16"
+        with autocast(device, torch.bfloat16) if in_half else nullcontext():
             return evaluate(
                 model,
                 bar,

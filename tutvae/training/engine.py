@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
+from functools import cache
 from typing import Any, Literal, get_args
 
 import torch
@@ -93,7 +94,7 @@ class Engine:
 
     def forward(self, batch: Any) -> Elbo:
         """Bound the union of all processes' present batches; gradients go to this one's rows."""
-        with torch.autocast(self.device.type, self._half) if self._half else nullcontext():
+        with autocast(self.device, self._half) if self._half else nullcontext():
             elbo: Elbo = self._forward(batch)
         values = {field.name: getattr(elbo, field.name) for field in fields(elbo)}
         tensors = {name: x for name, x in values.items() if isinstance(x, Tensor)}
@@ -154,6 +155,33 @@ class Engine:
             all_rows[self.rank] = own
             union[name] = torch.cat(all_rows)
         return union
+
+
+@contextmanager
+def autocast(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """Compute the heavy operations in `dtype`, also where oneDNN has no LSTM in it.
+
+    PyTorch asks oneDNN for one on a CPU that has the instructions, even if oneDNN may not use them.
+    """
+    enabled = torch.backends.mkldnn.enabled
+    if device.type == "cpu":
+        torch.backends.mkldnn.set_flags(_enabled=enabled and _onednn_has_lstm(dtype))
+    try:
+        with torch.autocast(device.type, dtype):
+            yield
+    finally:
+        torch.backends.mkldnn.set_flags(_enabled=enabled)
+
+
+@cache
+def _onednn_has_lstm(dtype: torch.dtype) -> bool:
+    """Whether an LSTM can be computed in a precision by oneDNN."""
+    with torch.autocast("cpu", dtype), torch.random.fork_rng(devices=[]):
+        try:
+            nn.LSTM(1, 1)(torch.zeros(1, 1, 1))
+        except RuntimeError:
+            return False
+    return True
 
 
 def _join_processes(device: torch.device) -> tuple[int, int]:
