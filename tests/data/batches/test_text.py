@@ -173,21 +173,6 @@ def test_batches_of_fixed_size_are_full_but_for_one(lengths, size):
     assert counts[1:] == [size] * (len(counts) - 1)
 
 
-@pytest.mark.parametrize("world_size", [1, 2])
-def test_the_small_batch_holds_now_these_and_now_those(world_size):
-    """A document of a small batch counts for more: it must not be the longest each time."""
-    batches = [
-        batches_of(range(2, 32), batch_size=7, rank=rank, world_size=world_size)
-        for rank in range(world_size)
-    ]
-    longest = set()
-    for _ in range(20):
-        epoch = list(itertools.chain(*batches))
-        longest.add(min((len(batch), int(batch.lengths.max())) for batch in epoch)[1])
-    assert min(longest) < 10
-    assert max(longest) > 25
-
-
 def test_the_budget_is_used():
     batches = batches_of([10] * 100, token_budget=50)
     assert {len(batch) for batch in batches} == {5}

@@ -29,11 +29,8 @@ def draw_batches(
         For each step, a batch for each process: positions into `lengths`, `[B]` each.
     """
     order = _by_length(lengths, random)
-    if by_tokens:
-        ends = _budget_ends(lengths[order], size)
-    else:
-        ends = _equal_ends(len(order), size, random)
-    batches = _divisible(np.split(order, ends), world_size)
+    ends = _budget_ends(lengths[order], size) if by_tokens else range(size, len(order), size)
+    batches = _divisible(np.split(order, list(ends)), world_size)
     steps = [batches[i : i + world_size] for i in range(0, len(batches), world_size)]
     if random is not None:
         steps = [steps[i] for i in random.permutation(len(steps))]
@@ -47,18 +44,6 @@ def _by_length(lengths: np.ndarray, random: np.random.Generator | None) -> np.nd
     # Half a token more or less shuffles even the shortest lengths among their neighbours.
     width = JITTER * lengths + 1
     return np.argsort(lengths + width * (random.random(len(lengths)) - 0.5), kind="stable")
-
-
-def _equal_ends(documents: int, size: int, random: np.random.Generator | None) -> list[int]:
-    """Where to cut so that all batches are of one size but the rest, the last or any one.
-
-    In a small batch a document counts for more: it must not be the longest ones each time.
-    """
-    rest = documents % size
-    if random is None or not rest:
-        return list(range(size, documents, size))
-    start = size * int(random.integers(documents // size + 1))  # of the small batch
-    return [*range(size, start + 1, size), *range(start + rest, documents, size)]
 
 
 def _budget_ends(lengths: np.ndarray, token_budget: int) -> list[int]:

@@ -144,7 +144,7 @@ class Batches(Resumable[TextBatch]):
     where each belongs. Either way each document comes exactly once an epoch.
 
     `fit` gives each batch the same weight, so a document counts for more among few. With
-    `batch_size` that is so in the one smaller batch, which lies anywhere among the lengths. With
+    `batch_size` that is so in the one smaller batch, that of the longest documents. With
     `token_budget` batches of long documents hold fewer: on the Penn Treebank at 1,000 tokens, the
     shortest fifth of the documents weighs 0.45 times the mean, and the longest 1.66 times.
 
