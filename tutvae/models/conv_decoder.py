@@ -106,6 +106,7 @@ class DilatedConvDecoder(Decoder):
 
     The code joins every input. A word further back than the receptive field can reach a
     prediction through the code alone, so that a smaller field leaves more for the code to say.
+    `word_dropout` is the rate of a `WordDropout`; `unk_id` and `bos_id` are its marks.
 
     Args:
         vocabulary_size: size of the vocabulary, V.
@@ -116,7 +117,6 @@ class DilatedConvDecoder(Decoder):
         width: how many inputs each convolution sees at once.
         dropout: in training, the share of zeroed entries in word vectors and in what each block
             adds.
-        word_dropout, unk_id, bos_id: see `WordDropout`.
 
     Raises:
         ValueError: an option is impossible; the message names it.

@@ -49,14 +49,14 @@ class LSTMDecoder(Decoder):
     """The likelihood p(x|z), word by word: an LSTM that the code starts and accompanies.
 
     The code sets the initial state, the cell by a linear map and the hidden state as the tanh
-    of the cell, and it joins the embedding of every input.
+    of the cell, and it joins the embedding of every input. `word_dropout` is the rate of a
+    `WordDropout`; `unk_id` and `bos_id` are its marks.
 
     Args:
         vocabulary_size: size of the vocabulary, V.
         embedding_size: width of a word's vector, E.
         hidden_size: width of the LSTM's state, H.
         latent_size: dimensions of the code, Z; 0 makes a language model.
-        word_dropout, unk_id, bos_id: see `WordDropout`.
         dropout: in training, the share of zeroed entries in word vectors and hidden states.
         code_to_state: whether the code sets the initial state; otherwise that is zero.
         code_to_inputs: whether the code joins the inputs.
