@@ -131,14 +131,9 @@ class LabelElbo(Elbo):
         `classification_weight` times, that of the classification term over those with one. So
         neither the number of labels in a batch nor that of other documents sets their weight.
 
-        Args:
-            kl_weight: factor of the KL of z and of the label's, which are one KL of the pair.
-            free_bits: nats of the KL of z that come at no cost, in each of the two means of the
-                bound by itself; see `Elbo.loss`.
-            free_bits_per: whose KL that is; see `Elbo.loss`.
-
-        Raises:
-            ValueError: see `Elbo.loss`.
+        The arguments and errors are those of `Elbo.loss`. `kl_weight` is the factor of the KL of
+        z and of the label's, which are one KL of the pair; the free bits are of the KL of z, in
+        each of the two means of the bound by itself.
 
         Source: Kingma et al. (2014), equations 8 and 9, chapter 8, equation
         `semi-supervised-loss`; Yang et al. (2017) for the floor of the label's KL, which is taken

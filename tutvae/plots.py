@@ -1,4 +1,4 @@
-"""The book's figures: one function each, which draws on given Axes and returns them."""
+"""The book's figures: one function each, which draws on given or new Axes and returns them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tutvae.evaluation.report import ACTIVE_UNIT_VARIANCE, evaluating
+from tutvae.evaluation.report import ACTIVE_UNIT_VARIANCE
+from tutvae.models.protocols import evaluating
 from tutvae.training.loop import History
 
 if TYPE_CHECKING:
@@ -47,20 +48,14 @@ def loss_curves(history: History, axes: Sequence[Axes] | None = None) -> Sequenc
         history: what `fit` returned.
         axes: two Axes, for the reconstruction and for the KL; new ones by default.
 
-    Returns:
-        The two Axes. Chapter 1.
+    Chapter 1.
     """
-    import matplotlib.pyplot as plt
-
-    if axes is None:
-        axes = plt.subplots(1, 2)[1]
-    for ax, term, title in zip(
-        axes, ("reconstruction", "kl"), ("reconstruction", "KL"), strict=True
-    ):
+    axes = _two_axes(axes)
+    for ax, term in zip(axes, ("reconstruction", "kl"), strict=True):
         ax.plot(history["epoch"], history[f"train_{term}"], label="training")
         if f"valid_{term}" in history.records[0]:
             ax.plot(history["epoch"], history[f"valid_{term}"], "--", label="validation")
-        ax.set(title=title, xlabel="epoch", ylabel="nats an example")
+        ax.set(title=term.replace("kl", "KL"), xlabel="epoch", ylabel="nats an example")
         ax.legend()
     return axes
 
@@ -74,11 +69,10 @@ def image_grid(pixels: Tensor, height: int, columns: int, ax: Axes | None = None
         columns: images a row; N must be a multiple of it.
         ax: new by default.
 
-    Returns:
-        The Axes. Chapter 1.
-
     Raises:
         ValueError: N is not a multiple of `columns`, or D not of `height`.
+
+    Chapter 1.
     """
     count, size = pixels.shape
     if count % columns or size % height:
@@ -107,8 +101,7 @@ def reconstructions(
         height: rows of an image.
         ax: new by default.
 
-    Returns:
-        The Axes. Chapter 1.
+    Chapter 1.
     """
     ax = image_grid(torch.cat([originals, reconstructed]), height, len(originals), ax)
     for row, name in enumerate(("image", "decoded")):
@@ -127,8 +120,7 @@ def interpolation_strip(
         height: rows of an image.
         ax: new by default.
 
-    Returns:
-        The Axes. Chapter 2.
+    Chapter 2.
     """
     ax = image_grid(pixels, height, len(weights), ax)
     step = pixels.shape[1] // height + 1
@@ -146,11 +138,10 @@ def latent_scatter(codes: Tensor, labels: Tensor, ax: Axes | None = None) -> Axe
         labels: classes, `[N]`.
         ax: new by default.
 
-    Returns:
-        The Axes. Chapter 2.
-
     Raises:
         ValueError: the codes do not have two dimensions.
+
+    Chapter 2.
     """
     if codes.shape[1] != 2:
         raise ValueError(f"a scatter needs codes [N, 2], not {list(codes.shape)}")
@@ -173,8 +164,7 @@ def manifold(model: VAE, height: int, points: int = 18, ax: Axes | None = None) 
         points: grid points a side.
         ax: new by default.
 
-    Returns:
-        The Axes. Kingma & Welling (2014), figure 4. Chapter 2.
+    Kingma & Welling (2014), figure 4. Chapter 2.
     """
     quantiles = (torch.arange(points) + 0.5) / points
     with evaluating(model) as device:
@@ -195,13 +185,9 @@ def dimension_bars(
         variances: variance of the posterior means over the data, `[Z]`.
         axes: two Axes, for the KL and for the variance; new ones by default.
 
-    Returns:
-        The two Axes. Chapter 2.
+    Chapter 2.
     """
-    import matplotlib.pyplot as plt
-
-    if axes is None:
-        axes = plt.subplots(1, 2)[1]
+    axes = _two_axes(axes)
     ranks = range(1, len(kl) + 1)
     axes[0].bar(ranks, sorted(kl, reverse=True), color=BLUE)
     axes[0].set(title="KL", xlabel="dimension, by rank", ylabel="nats an example")
@@ -226,8 +212,7 @@ def rate_distortion(
         names: what to write at each point.
         ax: new by default.
 
-    Returns:
-        The Axes. Alemi et al. (2018), figure 1. Chapter 2.
+    Alemi et al. (2018), figure 1. Chapter 2.
     """
     ax = _axes(ax)
     ax.plot(rates, distortions, "o-")
@@ -257,11 +242,10 @@ def confusion(
         column_names: the C predictions or clusters.
         ax: new by default.
 
-    Returns:
-        The Axes. Chapter 9.
-
     Raises:
         ValueError: the names are not one a row and one a column.
+
+    Chapter 9.
     """
     import seaborn as sns
 
@@ -302,8 +286,7 @@ def accuracy_by_labels(
         bayes: accuracy of the best classifier that there can be, where it is known.
         ax: new by default.
 
-    Returns:
-        The Axes. Chapter 8.
+    Chapter 8.
     """
     ax = _axes(ax)
     for method, accuracies in curves.items():
@@ -327,3 +310,10 @@ def _axes(ax: Axes | None) -> Axes:
     import matplotlib.pyplot as plt
 
     return plt.subplots()[1] if ax is None else ax
+
+
+def _two_axes(axes: Sequence[Axes] | None) -> Sequence[Axes]:
+    """The two Axes to draw on, side by side."""
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(1, 2)[1] if axes is None else axes

@@ -1,6 +1,7 @@
 """Schedules: pure functions from the step (0, 1, 2, ...) to a KL weight or a temperature.
 
-`fit(..., kl_weight=linear(1000))` anneals over the first 1,000 steps.
+`fit(..., kl_weight=linear(1000))` anneals over the first 1,000 steps. All raise ValueError for an
+argument outside the range that is given for it.
 """
 
 from __future__ import annotations
@@ -17,9 +18,6 @@ def constant(weight: float = 1.0) -> Schedule:
     Args:
         weight: of the KL term, at least 0.
 
-    Raises:
-        ValueError: the weight is negative.
-
     Source: Higgins et al. (2017). Chapter 5.
     """
     if weight < 0:
@@ -31,11 +29,8 @@ def linear(steps: int, start: float = 0.0) -> Schedule:
     """Rise evenly from `start` at step 0 to 1 at step `steps`, and stay there.
 
     Args:
-        steps: length of the rise.
+        steps: length of the rise, positive.
         start: the first weight, in [0, 1].
-
-    Raises:
-        ValueError: `steps` is below 1, or `start` outside [0, 1].
 
     Source: Bowman et al. (2016). Chapter 5.
     """
@@ -52,11 +47,8 @@ def logistic(midpoint: float, slope: float | None = None) -> Schedule:
     the default slope, but 0.27 where `slope * midpoint` is 1.
 
     Args:
-        midpoint: step at which the weight is one half.
-        slope: steepness, per step; 10 / midpoint by default.
-
-    Raises:
-        ValueError: `midpoint` or `slope` is not positive.
+        midpoint: step at which the weight is one half, positive.
+        slope: steepness, per step, positive; 10 / midpoint by default.
 
     Source: Bowman et al. (2016). Chapter 5.
     """
@@ -71,10 +63,7 @@ def cosine(steps: int) -> Schedule:
     """Rise along half a cosine wave, from 0 at step 0 to 1 at step `steps`, and stay there.
 
     Args:
-        steps: length of the rise.
-
-    Raises:
-        ValueError: `steps` is below 1.
+        steps: length of the rise, positive.
 
     Source: Fu et al. (2019). Chapter 5.
     """
@@ -86,11 +75,8 @@ def cyclical(period: int, ramp: float = 0.5) -> Schedule:
     """Start again from 0 every `period` steps: rise evenly for a part of them, then stay at 1.
 
     Args:
-        period: steps of a cycle. Fu et al. fit four cycles into a run.
+        period: steps of a cycle, positive. Fu et al. fit four cycles into a run.
         ramp: the part of a cycle spent rising, in (0, 1].
-
-    Raises:
-        ValueError: `period` is below 1, or `ramp` outside (0, 1].
 
     Source: Fu et al. (2019). Chapter 5.
     """
@@ -104,11 +90,8 @@ def temperature_decay(rate: float = 1e-5, floor: float = 0.5) -> Schedule:
     """Lower the temperature of Gumbel-softmax labels: exp(-rate * step), but never below `floor`.
 
     Args:
-        rate: how fast it falls from 1, per step.
+        rate: how fast it falls from 1, per step, positive.
         floor: the last temperature, in (0, 1].
-
-    Raises:
-        ValueError: `rate` is not positive, or `floor` outside (0, 1].
 
     Source: Jang et al. (2017); Yang et al. (2017). Chapter 8.
     """

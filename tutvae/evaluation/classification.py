@@ -15,8 +15,8 @@ from torch import Tensor
 
 from tutvae.data.batches.text import Batches
 from tutvae.data.tokenization import Tokenizer
+from tutvae.evaluation.in_order import rows_of
 from tutvae.evaluation.report import encode
-from tutvae.evaluation.rows import rows_of
 from tutvae.models.semi_supervised import SemiSupervisedTextVAE
 from tutvae.models.text_classifier import TextClassifier, check_labels
 from tutvae.models.text_vae import TextVAE, check_tokenizer
@@ -57,7 +57,9 @@ class TextPredictor:
             ValueError: there are no texts, or the tokenizer is not the model's.
         """
         check_tokenizer(self.tokenizer, self.model.encoder.vocabulary_size)
-        batches = _batches(texts, self.tokenizer, self.batch_size)
+        batches = Batches.from_texts(
+            texts, self.tokenizer, batch_size=self.batch_size, shuffle=False
+        )
         q = rows_of(self.model, batches, lambda x: self.model.label_posterior(x).probs)
         if q.isnan().any():
             raise FloatingPointError("q(y|x) is NaN: are there NaN in the model's weights?")
@@ -84,9 +86,6 @@ def bag_of_words() -> Pipeline:
     It is multinomial logistic regression on counts of words, which stand between white space as
     for a word tokenizer. Its classes are those of the labels that it is fitted to.
 
-    Returns:
-        A scikit-learn pipeline to `fit(texts, labels)`.
-
     Source: chapter 8.
     """
     from sklearn.feature_extraction.text import CountVectorizer
@@ -108,9 +107,6 @@ def code_classifier(model: TextVAE, tokenizer: Tokenizer, batch_size: int = BATC
         tokenizer: the one it was trained with.
         batch_size: documents that are encoded at a time; changes the speed, not the result.
 
-    Returns:
-        A scikit-learn pipeline to `fit(texts, labels)`.
-
     Source: Kingma et al. (2014), section 2, the latent-feature discriminative model. Chapter 8.
     """
     from sklearn.linear_model import LogisticRegression
@@ -120,21 +116,14 @@ def code_classifier(model: TextVAE, tokenizer: Tokenizer, batch_size: int = BATC
     check_tokenizer(tokenizer, model.decoder.vocabulary_size)
 
     def means(texts: Sequence[str]) -> np.ndarray:
-        return encode(model, _batches(texts, tokenizer, batch_size)).loc.numpy()
+        batches = Batches.from_texts(texts, tokenizer, batch_size=batch_size, shuffle=False)
+        return encode(model, batches).loc.numpy()
 
     return make_pipeline(FunctionTransformer(means), LogisticRegression(max_iter=1000))
 
 
 def as_labels(labels: Sequence[int] | np.ndarray, documents: int, classes: int) -> Tensor:
-    """Make sure that each of N documents has one of K labels.
-
-    Args:
-        labels: the labels, `[N]`.
-        documents: N.
-        classes: K.
-
-    Returns:
-        The labels as a tensor, integers `[N]`.
+    """Return labels `[N]` as a tensor of integers, if each of N documents has one of K.
 
     Raises:
         ValueError: they are not N integers in 0 ... K - 1.
@@ -149,8 +138,3 @@ def as_labels(labels: Sequence[int] | np.ndarray, documents: int, classes: int) 
     checked = torch.from_numpy(values.astype(np.int64))
     check_labels(checked, classes)
     return checked
-
-
-def _batches(texts: Sequence[str], tokenizer: Tokenizer, batch_size: int) -> Batches:
-    """Texts to be read once, with their places in the caller's list."""
-    return Batches.from_texts(texts, tokenizer, batch_size=batch_size, shuffle=False)

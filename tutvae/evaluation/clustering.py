@@ -60,9 +60,6 @@ def compare_clusters(
         clusters: its cluster, `[N]`, integers from 0 on; there may be more or fewer of them than
             classes.
 
-    Returns:
-        The report.
-
     Raises:
         ValueError: they are not N integers from 0 on each, or N is 0.
 
@@ -72,7 +69,17 @@ def compare_clusters(
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
     labels, clusters = np.asarray(labels), np.asarray(clusters)
-    _check_partition(labels, clusters)
+    if labels.ndim != 1 or labels.shape != clusters.shape or len(labels) == 0:
+        raise ValueError(
+            "each of N documents needs a label and a cluster, both [N]: "
+            f"got {list(labels.shape)} and {list(clusters.shape)}"
+        )
+    for name, values in (("labels", labels), ("clusters", clusters)):
+        if not np.issubdtype(values.dtype, np.integer) or values.min() < 0:
+            raise ValueError(
+                f"{name} must be integers from 0 on, not {values.min()!r}: "
+                "leave out documents without a label"
+            )
     classes, rows = np.unique(labels, return_inverse=True)
     names, columns = np.unique(clusters, return_inverse=True)
     # At least as many columns as rows: every class is matched, if need be with nothing.
@@ -114,18 +121,3 @@ def mixture_clusters(codes: Tensor, clusters: int, seed: int = 0) -> np.ndarray:
 
     mixture = GaussianMixture(clusters, n_init=5, max_iter=500, random_state=seed)
     return mixture.fit_predict(codes.detach().cpu().double().numpy())
-
-
-def _check_partition(labels: np.ndarray, clusters: np.ndarray) -> None:
-    """Raise ValueError for what does not give each document a class and a cluster."""
-    if labels.ndim != 1 or labels.shape != clusters.shape or len(labels) == 0:
-        raise ValueError(
-            "each of N documents needs a label and a cluster, both [N]: "
-            f"got {list(labels.shape)} and {list(clusters.shape)}"
-        )
-    for name, values in (("labels", labels), ("clusters", clusters)):
-        if not np.issubdtype(values.dtype, np.integer) or values.min() < 0:
-            raise ValueError(
-                f"{name} must be integers from 0 on, not {values.min()!r}: "
-                "leave out documents without a label"
-            )

@@ -21,14 +21,9 @@ CODE_SEED = 2_000_003
 
 
 def sample_codes(q: Normal, seed: int = 0) -> Tensor:
-    """Draw one code from each posterior.
+    """Draw one code from each posterior of N examples, `[N, Z]`, as `encode` returns them.
 
-    Args:
-        q: the posteriors of N examples, `[N, Z]`, as `encode` returns them.
-        seed: of the draw; torch's global random state is left alone.
-
-    Returns:
-        Codes, `[N, Z]`.
+    The draw leaves torch's global random state alone.
 
     Source: Kingma & Welling (2014), section 2.4. Chapter 4.
     """
@@ -103,7 +98,7 @@ def probe(
         factor_test: the factor's value for each, `[M]`.
 
     Returns:
-        Accuracy and nats on the test codes; the nats are floored at 0.
+        What it tells of the test codes; the nats are floored at 0.
 
     Raises:
         ValueError: codes and values differ in number, there is no code (Z = 0), or the factor
@@ -117,7 +112,16 @@ def probe(
     from sklearn.preprocessing import StandardScaler
 
     factor_train, factor_test = np.asarray(factor_train), np.asarray(factor_test)
-    _check_probe(codes_train, factor_train, codes_test, factor_test)
+    for codes, factor in ((codes_train, factor_train), (codes_test, factor_test)):
+        if factor.shape != (len(codes),):
+            raise ValueError(
+                f"{len(codes)} codes need a factor of {len(codes)} values, "
+                f"not one of shape {list(factor.shape)}"
+            )
+    if codes_train.shape[1] == 0:
+        raise ValueError("codes of no dimensions (Z = 0) have nothing to probe")
+    if unseen := set(factor_test.tolist()) - set(factor_train.tolist()):
+        raise ValueError(f"the factor takes a value in the test set only: {min(unseen)!r}")
     if len(np.unique(factor_train)) == 1:  # always the same: known without a classifier
         return Probe(accuracy=1.0, nats=0.0, entropy=0.0)
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
@@ -133,19 +137,3 @@ def probe(
         nats=max(0.0, entropy - float(cross_entropy)),
         entropy=entropy,
     )
-
-
-def _check_probe(
-    codes_train: Tensor, factor_train: np.ndarray, codes_test: Tensor, factor_test: np.ndarray
-) -> None:
-    """Raise ValueError for what cannot be probed."""
-    for codes, factor in ((codes_train, factor_train), (codes_test, factor_test)):
-        if factor.shape != (len(codes),):
-            raise ValueError(
-                f"{len(codes)} codes need a factor of {len(codes)} values, "
-                f"not one of shape {list(factor.shape)}"
-            )
-    if codes_train.shape[1] == 0:
-        raise ValueError("codes of no dimensions (Z = 0) have nothing to probe")
-    if unseen := set(factor_test.tolist()) - set(factor_train.tolist()):
-        raise ValueError(f"the factor takes a value in the test set only: {min(unseen)!r}")

@@ -17,12 +17,7 @@ LARGEST_SEED = 2**63 - 1
 
 
 def check_seed(seed: int) -> None:
-    """Make sure that a seed can be repeated.
-
-    Raises:
-        TypeError: it is no integer.
-        ValueError: it is negative, or beyond 2^63 - 1.
-    """
+    """Raise TypeError for a seed that is no integer, ValueError for one outside 0 ... 2^63 - 1."""
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
         raise TypeError(f"a seed must be an integer, not {seed!r}")
     if not 0 <= seed <= LARGEST_SEED:
@@ -50,15 +45,10 @@ def normal_in_single(q: Normal) -> Normal:
 
 
 def noise_streams(seed: int, positions: Iterable[int]) -> list[np.random.Generator]:
-    """Start a stream of noise for each example.
+    """Start a stream of noise for each of B examples, by their places in the caller's list.
 
-    Args:
-        seed: of all the streams.
-        positions: where each example stands in the caller's list, B numbers.
-
-    Returns:
-        B independent generators. What one draws depends on the seed and its position, not on
-        the other examples of the batch, nor on how many numbers are drawn at a time.
+    What a stream draws depends on the seed and its position, not on the other examples of the
+    batch, nor on how many numbers are drawn at a time.
 
     Source: Salmon et al. (2011), whose counter-based generator takes any pair as its key.
     """

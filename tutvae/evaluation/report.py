@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
+from torch.random import fork_rng
 
 from tutvae.bounds import importance_weighted_bound
 from tutvae.data.batches.text import TextBatch
@@ -27,7 +27,7 @@ from tutvae.evaluation.importance import (
     noise_streams,
     normal_in_single,
 )
-from tutvae.evaluation.rows import columns_of
+from tutvae.evaluation.in_order import columns_of
 from tutvae.models.protocols import LatentVariableModel, TrainableModel, evaluating
 
 ACTIVE_UNIT_VARIANCE = 0.01
@@ -146,7 +146,7 @@ def evaluate(
     chunk_size: int = 50,
     seed: int = 0,
 ) -> Report:
-    """Measure a model on a set of batches.
+    """Measure a model on all examples of a set.
 
     Args:
         model: a `LatentVariableModel`, on any device.
@@ -155,9 +155,6 @@ def evaluate(
             mean; the importance-weighted NLL uses them all.
         chunk_size: samples that are decoded at a time; changes the memory, not the result.
         seed: of the noise.
-
-    Returns:
-        The report, over all examples.
 
     Raises:
         ValueError: there are no batches, a term is not finite, or `importance_samples` or
@@ -191,20 +188,7 @@ def score(
     chunk_size: int = 50,
     seed: int = 0,
 ) -> Scores:
-    """Measure a model on each example.
-
-    Args:
-        model: a `LatentVariableModel`, on any device.
-        batches: the examples; each batch has `.to(device)`.
-        importance_samples: S; see `evaluate`.
-        chunk_size: see `evaluate`.
-        seed: of the noise, which is each example's own, by its place in the caller's list.
-
-    Returns:
-        The scores, in the caller's order.
-
-    Raises:
-        ValueError: see `evaluate`.
+    """Measure a model on each example; arguments and errors are those of `evaluate`.
 
     Source: Burda et al. (2016), section 5. Chapter 3.
     """
@@ -256,7 +240,8 @@ def mean_terms(model: TrainableModel, batches: Iterable[Any], seed: int = 0) -> 
     check_seed(seed)
     sums: Counter[str] = Counter()
     examples = 0
-    with evaluating(model) as device, _noise_from(seed, device):
+    with evaluating(model) as device, fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
         for batch in batches:
             terms = model(batch.to(device)).terms
             sums.update({name: term.sum().item() for name, term in terms.items()})
@@ -266,20 +251,8 @@ def mean_terms(model: TrainableModel, batches: Iterable[Any], seed: int = 0) -> 
     return {name: total / examples for name, total in sums.items()}
 
 
-@contextmanager
-def _noise_from(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's global random state, and put it back afterwards."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
-
-
 def encode(model: LatentVariableModel, batches: Iterable[Any]) -> Normal:
     """Encode a set of examples.
-
-    Args:
-        model: a `LatentVariableModel`, on any device.
-        batches: the examples.
 
     Returns:
         The posteriors of all N examples in the caller's order, a Normal `[N, Z]` on the CPU.
@@ -304,13 +277,9 @@ def encode(model: LatentVariableModel, batches: Iterable[Any]) -> Normal:
 
 
 def aggregated(q: Normal) -> Normal:
-    """Pick the posteriors that a mutual information is estimated from.
+    """Pick the posteriors, of N `[N, Z]`, that a mutual information is estimated from.
 
-    Args:
-        q: the posteriors of N examples, `[N, Z]`.
-
-    Returns:
-        At most 2,048 of them, spread evenly over the examples, which may come sorted.
+    At most 2,048 of them, spread evenly over the examples, which may come sorted.
 
     Source: Hoffman & Johnson (2016), section 2. Chapter 4.
     """

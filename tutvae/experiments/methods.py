@@ -16,8 +16,8 @@ from tutvae.data.batches.resumable import endless
 from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
 from tutvae.data.tokenization import Tokenizer
 from tutvae.evaluation.classification import bag_of_words, code_classifier
+from tutvae.evaluation.in_order import rows_of
 from tutvae.evaluation.report import encode
-from tutvae.evaluation.rows import rows_of
 from tutvae.experiments.data import EncodedCorpus
 from tutvae.experiments.sections import Context
 from tutvae.models.semi_supervised import SemiSupervisedTextVAE

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from tutvae.data.batches.text import Batches, EncodedTexts
 from tutvae.data.tokenization import Tokenizer
-from tutvae.evaluation.classification import BATCH_SIZE, as_labels
-from tutvae.evaluation.rows import rows_of
+from tutvae.evaluation.classification import as_labels
+from tutvae.evaluation.in_order import rows_of
 from tutvae.generation.decoding import MAX_LENGTH, generate
-from tutvae.generation.texts import WORD_SEED, sample_prior
+from tutvae.generation.texts import WORD_SEED, document_batches, sample_prior
 from tutvae.models.semi_supervised import SemiSupervisedTextVAE
 from tutvae.reviews.grammar import Label, ReviewGrammar
 
@@ -33,21 +32,11 @@ def sample_with_label(
     top_p: float = 1.0,
     seed: int = 0,
 ) -> list[str]:
-    """Write a text for each label: x ~ p(x | y, z).
+    """Write a text for each of N labels y: x ~ p(x | y, z).
 
-    Args:
-        model: a `SemiSupervisedTextVAE`, on any device.
-        tokenizer: the one it was trained with.
-        labels: N labels y.
-        z: codes `[N, Z]`, or one code `[Z]` for all; drawn from the prior by default.
-        max_length: most tokens of a text; longer ones are cut.
-        temperature: 0 takes the most probable word every time; see `generate`.
-        top_k: draw from the k most probable words only.
-        top_p: draw from the nucleus of this probability only.
-        seed: of codes and words.
-
-    Returns:
-        N texts.
+    The codes `z` are `[N, Z]`, or one code `[Z]` for all, and drawn from the prior by default. The
+    tokenizer is the one that the model was trained with; `seed` is that of codes and words. The
+    other options are those of `tutvae.generation.generate`.
 
     Raises:
         ValueError: a label lies outside 0 ... K - 1, or another argument is out of range.
@@ -99,9 +88,6 @@ def change_label(
         own_labels: the label that each has, `[N]`; by default the most probable one by q(y|x).
         max_length: most tokens of a text; longer ones are cut.
 
-    Returns:
-        N texts.
-
     Raises:
         ValueError: a label lies outside 0 ... K - 1, or there is not one for each text.
 
@@ -113,11 +99,7 @@ def change_label(
         own_labels = as_labels(own_labels, len(documents), model.classes).tolist()
     if not documents:
         return []
-    batches = Batches(
-        EncodedTexts(documents, own_labels, pad_id=tokenizer.pad_id),
-        batch_size=BATCH_SIZE,
-        shuffle=False,
-    )
+    batches = document_batches(documents, tokenizer, own_labels)
     z = rows_of(model, batches, lambda batch: model.posterior(batch, batch.labels).loc)
     return sample_with_label(model, tokenizer, labels, z=z, max_length=max_length, temperature=0.0)
 

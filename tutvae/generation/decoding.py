@@ -106,15 +106,9 @@ def _choose(
 
 
 def keep_most_probable(logits: Tensor, top_k: int | None = None, top_p: float = 1.0) -> Tensor:
-    """Rule out improbable tokens.
+    """Set the logits `[..., V]` of improbable tokens to -inf.
 
-    Args:
-        logits: `[..., V]`.
-        top_k: how many tokens to keep; all by default.
-        top_p: keep the fewest most probable tokens that hold at least this probability.
-
-    Returns:
-        The logits, -inf for what is ruled out, `[..., V]`. The most probable token always stays.
+    `top_k` and `top_p` are those of `generate`; the most probable token always stays.
 
     Source: Holtzman et al. (2020), section 3.1. Chapter 3.
     """
@@ -141,23 +135,11 @@ def beam_search(
     At every step the `width` most probable beginnings are kept; strings that have ended stay
     among them. Strings are compared by their log-probability, end mark included, which is not
     divided by the length; one that has not ended by `max_length` is returned only where none
-    has. Width 1 is greedy decoding.
-
-    Args:
-        decoder: on any device.
-        z: codes `[B, Z]`; None for a decoder without a code.
-        tokenizer: whose marks start and end a string.
-        count: rows B where there are no codes to tell it.
-        max_length: most tokens of a string, its end mark included.
-        width: beginnings that are kept, W.
+    has. Width 1 is greedy decoding. The other arguments and the errors are those of `generate`.
 
     Returns:
         Token ids without the start mark, `[B, T]` with T <= `max_length`, and log p(string | z),
         `[B]` nats.
-
-    Raises:
-        ValueError: an argument is out of range, or `z` or the tokenizer does not go with the
-            decoder.
 
     Source: Sutskever et al. (2014), section 3.2. Chapter 5.
     """
@@ -177,19 +159,12 @@ def fill(
 ) -> tuple[Tensor, Tensor]:
     """Look for the most probable words at the free positions of each string: a constrained beam.
 
-    Args:
-        decoder: on any device.
-        z: codes `[B, Z]`; None for a decoder without a code.
-        template: token ids from the first word to the end mark, then padding, `[B, T]`; `FREE`
-            where a word is to be found. No mark is filled in.
-        tokenizer: whose marks start and end a string.
-        width: beginnings that are kept, W.
+    `template` holds token ids from the first word to the end mark, then padding, `[B, T]`, and
+    `FREE` where a word is to be found. No mark is filled in. The other arguments and the errors
+    are those of `beam_search`.
 
     Returns:
         The template with its free positions filled, `[B, T]`, and log p(string | z), `[B]` nats.
-
-    Raises:
-        ValueError: `width` is below 1, or `z` or the tokenizer does not go with the decoder.
 
     Source: Bowman et al. (2016) on imputing missing words. Chapter 5.
     """
@@ -208,14 +183,12 @@ def _search(
     tokenizer: Tokenizer,
     forbidden: Sequence[int],
 ) -> tuple[Tensor, Tensor]:
-    """Beam search among the strings that agree with a template `[B, T]`.
-
-    Where it is `FREE`, every token but the `forbidden` ones may stand.
-    """
+    """Beam search in a template `[B, T]`: any token but the `forbidden` where it is `FREE`."""
     check_tokenizer(tokenizer, decoder.vocabulary_size)
     B, W = len(template), width
     with evaluating(decoder) as device:
-        template = template.to(device)
+        vocabulary = torch.arange(decoder.vocabulary_size, device=device)
+        free = torch.isin(vocabulary, torch.tensor(forbidden, device=device), invert=True)
         codes = None if z is None else z.repeat_interleave(W, dim=0)
         state = decoder.start(_as_input(decoder, codes), batch_size=B * W)
         broken = torch.zeros((), dtype=torch.bool, device=device)
@@ -225,11 +198,12 @@ def _search(
         scores[:, 0] = 0.0
         strings = torch.full((B, W, 1), tokenizer.bos_id, device=device)
         ended = torch.zeros(B, W, dtype=torch.bool, device=device)
-        for wanted in template.T:
+        for wanted in template.T[..., None].to(device):  # [B, 1]
             logits, state = decoder.step(strings[..., -1].flatten(), state)
             broken |= _is_broken(logits)
             log_p = in_single(logits).log_softmax(-1).view(B, W, -1)
-            log_p = log_p.masked_fill(~_allowed(wanted, log_p.shape[-1], forbidden), -torch.inf)
+            allowed = torch.where(wanted == FREE, free, wanted == vocabulary)  # [B, V]
+            log_p = log_p.masked_fill(~allowed[:, None], -torch.inf)
             log_p[ended] = -torch.inf
             # What has ended goes on as padding, at no cost.
             log_p[..., tokenizer.pad_id].masked_fill_(ended, 0.0)
@@ -247,15 +221,6 @@ def _search(
         winner = (ended & scores.isfinite()).int().argmax(1)
         rows = first_row[:, 0] + winner
         return strings.flatten(0, 1)[rows, 1:], scores.flatten()[rows]
-
-
-def _allowed(wanted: Tensor, vocabulary_size: int, forbidden: Sequence[int]) -> Tensor:
-    """Which tokens may stand where a template's column `wanted` `[B]` says so, `[B, 1, V]`."""
-    vocabulary = torch.arange(vocabulary_size, device=wanted.device)
-    free = torch.ones(vocabulary_size, dtype=torch.bool, device=wanted.device)
-    free[list(forbidden)] = False
-    wanted = wanted[:, None]
-    return torch.where(wanted == FREE, free, wanted == vocabulary)[:, None]
 
 
 def _check_at_least_one(**values: int) -> None:

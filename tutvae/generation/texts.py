@@ -15,31 +15,23 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from tutvae.data.batches.text import Batches, EncodedTexts
-from tutvae.data.tokenization import Tokenizer
+from tutvae.data.tokenization import Tokenizer, require_documents
+from tutvae.evaluation.classification import BATCH_SIZE
 from tutvae.evaluation.diagnostics import sample_codes
 from tutvae.evaluation.importance import check_seed, standard_noise
+from tutvae.evaluation.in_order import rows_of
 from tutvae.evaluation.report import encode
-from tutvae.evaluation.rows import rows_of
 from tutvae.generation.decoding import FREE, MAX_LENGTH, fill, generate
 from tutvae.models.protocols import LatentVariableModel, evaluating
 from tutvae.models.semi_supervised import SemiSupervisedTextVAE
 from tutvae.models.text_vae import LanguageModel, TextVAE
 
-BATCH_SIZE = 256
 # Added to a seed, so that words are not drawn from the same random numbers as their codes.
 WORD_SEED = 1_000_003
 
 
 def sample_prior(model: LatentVariableModel, count: int, seed: int = 0) -> Tensor:
-    """Draw codes from the prior, to be decoded.
-
-    Args:
-        model: whose prior; the codes are on its device.
-        count: how many.
-        seed: of the draw.
-
-    Returns:
-        Codes, `[count, Z]`.
+    """Draw codes from the prior, to be decoded: `[count, Z]`, on the model's device.
 
     Source: Kingma & Welling (2014), section 2.1. Chapter 1.
     """
@@ -81,23 +73,10 @@ def sample_texts(
     top_p: float = 1.0,
     seed: int = 0,
 ) -> list[str]:
-    """Write new texts: draw codes from the prior, where there are codes, and then words.
+    """Write `count` new texts: draw codes from the prior, where there are codes, and then words.
 
-    Args:
-        model: a `TextVAE` or a `LanguageModel`.
-        tokenizer: the one it was trained with.
-        count: how many texts.
-        max_length: most tokens of a text; longer ones are cut.
-        temperature: 0 takes the most probable word every time; see `generate`.
-        top_k: draw from the k most probable words only.
-        top_p: draw from the nucleus of this probability only.
-        seed: of codes and words.
-
-    Returns:
-        `count` texts.
-
-    Raises:
-        ValueError: an argument is out of range.
+    The tokenizer is the one that the model was trained with; `seed` is that of codes and words.
+    The other options and the errors are those of `tutvae.generation.generate`.
 
     Source: Bowman et al. (2016) for samples of the prior. Chapters 3 and 4.
     """
@@ -132,9 +111,6 @@ def decode_codes(
         z: what its decoder takes: codes `[N, Z]`, with labels `[N, Z + K]`.
         max_length: most tokens of a text; longer ones are cut.
 
-    Returns:
-        N texts.
-
     Source: Bowman et al. (2016), who decode greedily. Chapter 4.
     """
     tokens = generate(model.decoder, z, tokenizer=tokenizer, max_length=max_length, temperature=0.0)
@@ -162,19 +138,16 @@ def reconstruct(
         sampled: decode a sample of each posterior instead of its mean.
         seed: of the samples.
 
-    Returns:
-        N texts.
-
     Raises:
         ValueError: the model has no code, or a word is unknown and the tokenizer has no mark
             for that.
 
     Source: Bowman et al. (2016) on samples from the posterior. Chapters 4 and 5.
     """
-    _check_texts(texts)
-    if not texts:
+    documents = tokenizer.encode(texts)
+    if not documents:
         return []
-    batches = _batches(tokenizer.encode(texts), tokenizer)
+    batches = document_batches(documents, tokenizer)
     q = _posterior(model, batches)
     z = sample_codes(q, seed) if sampled else q.loc
     if isinstance(model, SemiSupervisedTextVAE):
@@ -212,7 +185,7 @@ def interpolate_texts(
     """
     if steps < 2:
         raise ValueError(f"a walk has at least 2 steps, its ends, not {steps}")
-    q = _posterior(model, _batches(tokenizer.encode([left, right]), tokenizer))
+    q = _posterior(model, document_batches(tokenizer.encode([left, right]), tokenizer))
     z = interpolate(q.loc[0], q.loc[1], torch.linspace(1, 0, steps))
     return decode_codes(model, tokenizer, z, max_length=max_length)
 
@@ -238,13 +211,10 @@ def impute(
         tokenizer: the one it was trained with. A word that it does not know is its unknown mark
             to the model, and stays as it is in the result. Each blank is filled with one token:
             a word, if the tokenizer is one of words.
-        texts: N texts. Those without a blank come back unchanged.
+        texts: N texts. Nothing but their blanks changes.
         blank: what marks a missing word; it stands between white space.
         width: beginnings that the beam search keeps.
         rounds: most searches for a `TextVAE`; fewer if nothing changes any more.
-
-    Returns:
-        N texts, in which nothing but the blanks has changed.
 
     Raises:
         ValueError: `width` or `rounds` is below 1, `blank` is empty or contains white space, a
@@ -254,7 +224,7 @@ def impute(
     Source: Bowman et al. (2016) on imputing missing words; the alternation is the iterated
     conditional modes of Besag (1986). Chapter 5.
     """
-    _check_texts(texts)
+    require_documents(texts)
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, not {rounds}")
     if not texts:
@@ -286,7 +256,7 @@ def _alternate(
     filled = template
     for _ in range(rounds):
         documents = [[tokenizer.bos_id, *row] for row in known]
-        z = _posterior(model, _batches(documents, tokenizer)).loc
+        z = _posterior(model, document_batches(documents, tokenizer)).loc
         before = filled
         filled = fill(model.decoder, z, template, tokenizer=tokenizer, width=width)[0].cpu()
         if torch.equal(filled, before):
@@ -323,9 +293,11 @@ def _insert(text: str, pattern: re.Pattern[str], words: list[str]) -> str:
     return pattern.sub(lambda _: next(remaining).strip(), text)
 
 
-def _batches(documents: list[list[int]], tokenizer: Tokenizer) -> Batches:
-    """Documents of token ids, to be read once."""
-    texts = EncodedTexts(documents, pad_id=tokenizer.pad_id)
+def document_batches(
+    documents: list[list[int]], tokenizer: Tokenizer, labels: Sequence[int] | None = None
+) -> Batches:
+    """Batches of documents of token ids, to be read once."""
+    texts = EncodedTexts(documents, labels, pad_id=tokenizer.pad_id)
     return Batches(texts, batch_size=BATCH_SIZE, shuffle=False)
 
 
@@ -334,9 +306,3 @@ def _posterior(model: TextVAE | SemiSupervisedTextVAE, batches: Batches) -> Norm
     if model.latent_size == 0:
         raise ValueError("a language model has no code: this needs a TextVAE")
     return encode(model, batches)
-
-
-def _check_texts(texts: Sequence[str]) -> None:
-    """Raise TypeError for one string, whose characters would pass for texts."""
-    if isinstance(texts, str):
-        raise TypeError("texts must be a list of strings, not one string: write [text]")

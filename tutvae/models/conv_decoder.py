@@ -48,14 +48,9 @@ class CausalConv1d(nn.Module):
         self.conv = nn.Conv1d(channels, channels, width, dilation=dilation)
 
     def forward(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """Go on from the inputs that came before.
+        """Read inputs `[B, T, C]` after the last `memory` of the past, `[B, memory, C]`.
 
-        Args:
-            x: inputs `[B, T, C]`.
-            past: the last `memory` inputs before them, `[B, memory, C]`; zeros at the start.
-
-        Returns:
-            Outputs `[B, T, C]`, and the past of what follows, `[B, memory, C]`.
+        Returns the outputs `[B, T, C]` and the past of what follows; at the start it is zeros.
         """
         seen = torch.cat([past, x], dim=1)
         # A new tensor, not a ring written in place: whoever keeps the old past may go on from it.
@@ -82,7 +77,7 @@ class ResidualBlock(nn.Module):
         dropout: in training, the share of zeroed entries in what is added.
 
     Raises:
-        ValueError: there are fewer than 2 channels, the width is below 2 or the dilation below 1.
+        ValueError: there are fewer than 2 channels, or as for `CausalConv1d`.
 
     Source: Yang et al. (2017), after van den Oord et al. (2016). Chapter 6.
     """
@@ -100,11 +95,7 @@ class ResidualBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """Read inputs `[B, T, C]` after the convolution's past `[B, memory, C // 2]`.
-
-        Returns:
-            Outputs `[B, T, C]`, and the past of what follows.
-        """
+        """Read inputs `[B, T, C]` after the past `[B, memory, C // 2]`; return such a pair."""
         narrow = F.gelu(self.down(self.norm(x)))
         seen, past = self.conv(narrow, past)
         return x + self.dropout(self.up(F.gelu(seen))), past
@@ -115,6 +106,7 @@ class DilatedConvDecoder(Decoder):
 
     The code joins every input. A word further back than the receptive field can reach a
     prediction through the code alone, so that a smaller field leaves more for the code to say.
+    `word_dropout` is the rate of a `WordDropout`; `unk_id` and `bos_id` are its marks.
 
     Args:
         vocabulary_size: size of the vocabulary, V.
@@ -125,10 +117,6 @@ class DilatedConvDecoder(Decoder):
         width: how many inputs each convolution sees at once.
         dropout: in training, the share of zeroed entries in word vectors and in what each block
             adds.
-        word_dropout: in training, the share of words that become the unknown mark; see
-            `WordDropout`.
-        unk_id: id of the unknown mark, for word dropout.
-        bos_id: id of the start mark, which word dropout spares.
 
     Raises:
         ValueError: an option is impossible; the message names it.

@@ -49,18 +49,15 @@ class LSTMDecoder(Decoder):
     """The likelihood p(x|z), word by word: an LSTM that the code starts and accompanies.
 
     The code sets the initial state, the cell by a linear map and the hidden state as the tanh
-    of the cell, and it joins the embedding of every input.
+    of the cell, and it joins the embedding of every input. `word_dropout` is the rate of a
+    `WordDropout`; `unk_id` and `bos_id` are its marks.
 
     Args:
         vocabulary_size: size of the vocabulary, V.
         embedding_size: width of a word's vector, E.
         hidden_size: width of the LSTM's state, H.
         latent_size: dimensions of the code, Z; 0 makes a language model.
-        word_dropout: in training, the share of words that become the unknown mark; 1 makes an
-            inputless decoder, in eval mode too. See `WordDropout`.
         dropout: in training, the share of zeroed entries in word vectors and hidden states.
-        unk_id: id of the unknown mark, for word dropout.
-        bos_id: id of the start mark, which word dropout spares.
         code_to_state: whether the code sets the initial state; otherwise that is zero.
         code_to_inputs: whether the code joins the inputs.
 
@@ -135,9 +132,7 @@ def tie_weights(decoder: LSTMDecoder) -> None:
     """Make a decoder read and predict words by the same vectors, `[V, E]`, changed in place.
 
     That takes E = H, leaves a third to a half of the weights and helps where there is little text.
-
-    Args:
-        decoder: a new one; its word vectors become the weights of its output layer.
+    The word vectors become the weights of the output layer, so the decoder should be a new one.
 
     Raises:
         ValueError: E and H differ.

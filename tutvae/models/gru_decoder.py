@@ -13,20 +13,8 @@ class GRUDecoder(Decoder):
     """The likelihood p(x|z), word by word: a GRU that the code starts and accompanies.
 
     The code sets the initial state, as the tanh of a linear map, and joins the embedding of every
-    input. No chapter defines it: it shows what it takes to add a decoder.
-
-    Args:
-        vocabulary_size: size of the vocabulary, V.
-        embedding_size: width of a word's vector, E.
-        hidden_size: width of the GRU's state, H.
-        latent_size: dimensions of the code, Z; 0 makes a language model.
-        word_dropout: in training, the share of hidden words; see `WordDropout`.
-        dropout: in training, the share of zeroed entries in word vectors and hidden states.
-        unk_id: id of the unknown mark, for word dropout.
-        bos_id: id of the start mark, which word dropout spares.
-
-    Raises:
-        ValueError: a rate lies outside [0, 1], or word dropout has no unknown mark.
+    input. The sizes, the options and the errors are those of `LSTMDecoder`. No chapter defines it:
+    it shows what it takes to add a decoder.
 
     Source: Cho et al. (2014), "Learning Phrase Representations using RNN Encoder-Decoder".
     """

@@ -119,17 +119,10 @@ class Decoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, inputs: Tensor, z: Tensor | None = None) -> Tensor:
-        """Read whole documents.
+        """Read whole documents, token ids `[B, T]` from the start mark on, at codes `[B, Z]`.
 
-        Args:
-            inputs: token ids from the start mark on, `[B, T]`.
-            z: codes `[B, Z]`, or None where Z = 0.
-
-        Returns:
-            Hidden states `[B, T, H]`; the one at t has seen the inputs up to t.
-
-        Raises:
-            ValueError: `z` does not go with the decoder or with the inputs.
+        Returns hidden states `[B, T, H]`: the one at t has seen the inputs up to t. See
+        `check_code` for what z may be.
         """
 
     @abstractmethod
@@ -138,18 +131,7 @@ class Decoder(nn.Module, ABC):
 
     @abstractmethod
     def start(self, z: Tensor | None = None, batch_size: int | None = None) -> State:
-        """Get ready for the first step.
-
-        Args:
-            z: codes `[B, Z]`, or None where Z = 0.
-            batch_size: rows B; needed only where there are no codes to tell it.
-
-        Returns:
-            The state before any token.
-
-        Raises:
-            ValueError: `z` does not go with the decoder, or B is unknown.
-        """
+        """Return the state before any token; see `check_code` for the arguments."""
 
     @abstractmethod
     def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
@@ -162,8 +144,12 @@ class Decoder(nn.Module, ABC):
     def check_code(self, z: Tensor | None, batch_size: int | None = None) -> int:
         """Return the number of rows B if the code fits decoder and batch; else explain.
 
+        Args:
+            z: codes `[B, Z]`, or None where Z = 0.
+            batch_size: rows B; needed only where there are no codes to tell it.
+
         Raises:
-            ValueError: it does not fit, or B is unknown.
+            ValueError: the code does not fit, or B is unknown.
         """
         if z is None:
             if self.latent_size > 0:

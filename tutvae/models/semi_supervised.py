@@ -29,7 +29,9 @@ class SemiSupervisedTextVAE(nn.Module):
 
     To `evaluate`, `score` and `encode` it is a model of z alone, with the label summed out: log
     p(x) is estimated by log (1/S) sum_s sum_y p(y) p(x|y, z_s) p(z_s) / q(z_s|x, y'), where the
-    samples z_s are drawn under y', the most probable label by q(y|x).
+    samples z_s are drawn under y', the most probable label by q(y|x). Methods that take a batch
+    raise ValueError for a token outside the vocabulary; those that take labels, for one that is no
+    class.
 
     Args:
         encoder: for example an `LSTMEncoder`.
@@ -101,11 +103,7 @@ class SemiSupervisedTextVAE(nn.Module):
         return Categorical(logits=self.label_probabilities.log(), validate_args=False)
 
     def label_posterior(self, batch: TextBatch) -> Categorical:
-        """Classify B documents: q(y|x), a Categorical of shape `[B]` over K classes.
-
-        Raises:
-            ValueError: a token is outside the vocabulary.
-        """
+        """Classify B documents: q(y|x), a Categorical of shape `[B]` over K classes."""
         return self.label_head(self._features(batch))
 
     def posterior(self, batch: TextBatch, labels: Tensor | None = None) -> Normal:
@@ -115,8 +113,7 @@ class SemiSupervisedTextVAE(nn.Module):
         the batch are not looked at.
 
         Raises:
-            ValueError: a token is outside the vocabulary, a label is not a class, or they are
-                not one a document.
+            ValueError: the labels are not one a document.
         """
         features = self._features(batch)
         if labels is None:
@@ -126,11 +123,7 @@ class SemiSupervisedTextVAE(nn.Module):
         return self._moved(self.encoder.posterior(features), self._one_hot(labels))
 
     def code(self, z: Tensor, labels: Tensor) -> Tensor:
-        """Join codes `[..., Z]` and labels `[...]` to what the decoder takes, `[..., Z + K]`.
-
-        Raises:
-            ValueError: a label is not a class.
-        """
+        """Join codes `[..., Z]` and labels `[...]` to what the decoder takes, `[..., Z + K]`."""
         return torch.cat([z, self._one_hot(labels)], dim=-1)
 
     def log_likelihood(self, batch: TextBatch, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -145,8 +138,7 @@ class SemiSupervisedTextVAE(nn.Module):
             `[..., B]` nats per document.
 
         Raises:
-            ValueError: a token is outside the vocabulary, `z` or `labels` has another shape, or
-                a label is not a class.
+            ValueError: `z` or `labels` has another shape.
         """
         if labels is None:
             classes = torch.arange(self.classes, device=z.device)[:, None].expand(-1, len(batch))
@@ -167,9 +159,6 @@ class SemiSupervisedTextVAE(nn.Module):
         """Bound log p(x, y) of the documents with a label, log p(x) of those without.
 
         `batch.labels` holds a class or -1, no label; None is no label at all.
-
-        Raises:
-            ValueError: a token is outside the vocabulary, or a label is not a class.
         """
         features = self._features(batch)
         q_y = self.label_head(features)
@@ -224,17 +213,7 @@ class SemiSupervisedTextVAE(nn.Module):
     def _cases(
         self, q_y: Categorical, labelled: Tensor, classes: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Which labels each document is decoded with.
-
-        Args:
-            q_y: q(y|x) of B documents.
-            labelled: which have a label, `[B]`.
-            classes: the label where there is one, `[B]`.
-
-        Returns:
-            For each of P cases the row of its document `[P]`, its label y `[P, K]`, and its
-            weight in the document's bound `[P]`.
-        """
+        """Pair documents with labels, P times: the row `[P]`, y `[P, K]`, its weight `[P]`."""
         known = self._one_hot(classes)  # [B, K]
         if self.marginal == "gumbel":
             soft = F.gumbel_softmax(q_y.logits, self._present_temperature())

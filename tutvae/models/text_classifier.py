@@ -47,10 +47,8 @@ def check_labels(labels: Tensor, classes: int, *, optional: bool = False) -> Non
     outside = (labels >= classes) | (labels < (-1 if optional else 0))
     if outside.any():
         allowed = f"the model's classes are 0 ... {classes - 1}"
-        raise ValueError(
-            f"label {int(labels[outside][0])} is not a class: {allowed}"
-            + (", and -1 means no label" if optional else "")
-        )
+        none = ", and -1 means no label" if optional else ""
+        raise ValueError(f"label {int(labels[outside][0])} is not a class: {allowed}{none}")
 
 
 class TextClassifier(nn.Module):
@@ -66,7 +64,7 @@ class TextClassifier(nn.Module):
         dropout: in training, the share of zeroed features.
 
     Raises:
-        ValueError: there is no class.
+        ValueError: there is no class; from the methods, a token is outside the vocabulary.
 
     Source: chapter 8.
     """
@@ -79,11 +77,7 @@ class TextClassifier(nn.Module):
         self.latent_size = 0
 
     def label_posterior(self, batch: TextBatch) -> Categorical:
-        """Classify B documents: q(y|x), a Categorical of shape `[B]` over K classes.
-
-        Raises:
-            ValueError: a token is outside the vocabulary.
-        """
+        """Classify B documents: q(y|x), a Categorical of shape `[B]` over K classes."""
         check_tokens(batch, self.encoder.vocabulary_size)
         return self.label_head(self.encoder.features(batch))
 

@@ -21,7 +21,7 @@ LOGITS_AT_ONCE = 2**22
 
 
 def document_log_likelihood(decoder: Decoder, batch: TextBatch, z: Tensor | None = None) -> Tensor:
-    """Score documents: the sum of the log-probabilities of their words and end marks.
+    """Score documents: the sum of the log-probabilities of words and end marks, `[B]` nats.
 
     Each document starts at its start mark, and each target is predicted from the true tokens
     before it (teacher forcing). Only targets that count are turned into logits.
@@ -30,9 +30,6 @@ def document_log_likelihood(decoder: Decoder, batch: TextBatch, z: Tensor | None
         decoder: with Z = 0 the score is log p(x), otherwise log p(x|z).
         batch: the documents.
         z: codes `[B, Z]`, or None where Z = 0.
-
-    Returns:
-        `[B]` nats per document.
 
     Source: Mikolov et al. (2010) for Z = 0, Bowman et al. (2016). Chapters 3 and 4.
     """
@@ -43,15 +40,12 @@ def document_log_likelihood(decoder: Decoder, batch: TextBatch, z: Tensor | None
 
 
 def target_costs(decoder: Decoder, hidden: Tensor, targets: Tensor) -> Tensor:
-    """Compute the cross-entropy of every target, a part of the logits at a time.
+    """Compute -log p(target) for every target, `[N]` nats, a part of the logits at a time.
 
     Args:
         decoder: projects hidden states to logits.
         hidden: a state for each target, `[N, H]`.
         targets: token ids `[N]`.
-
-    Returns:
-        `[N]` nats: -log p(target).
 
     Source: chapter 3, equation `chain-rule`, whose terms these are.
     """
@@ -155,7 +149,8 @@ class TextVAE(nn.Module):
         decoder: any decoder with the same `latent_size` and `vocabulary_size`.
 
     Raises:
-        ValueError: encoder and decoder differ in a size, or there is no code.
+        ValueError: encoder and decoder differ in a size, or there is no code; from the methods,
+            a token is outside the vocabulary, or codes have another shape.
 
     Source: Bowman et al. (2016). Chapter 4, equation `text-elbo`.
     """
@@ -187,13 +182,8 @@ class TextVAE(nn.Module):
     ) -> TextVAE:
         """Build the VAE of Bowman et al. for a tokenizer's vocabulary: two LSTMs and a code.
 
-        Args:
-            tokenizer: gives the vocabulary and its marks.
-            embedding_size: width of a word's vector, E.
-            hidden_size: width of both LSTMs, H.
-            latent_size: dimensions of the code, Z.
-            word_dropout: share of the decoder's inputs that are hidden in training.
-            pooling: how the encoder sums up a document; see `LSTMEncoder`.
+        The sizes E, H and Z are those of both LSTMs; `word_dropout` is an option of the
+        `LSTMDecoder`, `pooling` of the `LSTMEncoder`.
         """
         sizes = (len(tokenizer), embedding_size, hidden_size, latent_size)
         decoder = LSTMDecoder(
@@ -206,20 +196,12 @@ class TextVAE(nn.Module):
         return standard_normal(self, self.latent_size)
 
     def posterior(self, batch: TextBatch) -> Normal:
-        """Encode B documents to q(z|x), a Normal of shape `[B, Z]`.
-
-        Raises:
-            ValueError: a token is outside the vocabulary.
-        """
+        """Encode B documents to q(z|x), a Normal of shape `[B, Z]`."""
         check_tokens(batch, self.decoder.vocabulary_size)
         return self.encoder(batch)
 
     def log_likelihood(self, batch: TextBatch, z: Tensor) -> Tensor:
-        """Score B documents at codes `[..., B, Z]`: log p(x|z), `[..., B]` nats per document.
-
-        Raises:
-            ValueError: a token is outside the vocabulary, or `z` has another shape.
-        """
+        """Score B documents at codes `[..., B, Z]`: log p(x|z), `[..., B]` nats per document."""
         check_tokens(batch, self.decoder.vocabulary_size)
         if z.shape[-2:] != (len(batch), self.latent_size):
             raise ValueError(

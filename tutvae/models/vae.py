@@ -13,13 +13,7 @@ from tutvae.bounds import Elbo
 
 
 def mlp(sizes: Sequence[int]) -> nn.Sequential:
-    """Stack linear layers, each followed by a tanh.
-
-    Args:
-        sizes: width of the input, then of every layer.
-
-    Returns:
-        A network from `[..., sizes[0]]` to `[..., sizes[-1]]`.
+    """Stack linear layers, each followed by a tanh, from `[..., sizes[0]]` to `[..., sizes[-1]]`.
 
     Source: Kingma & Welling (2014), appendix C. Chapter 1.
     """

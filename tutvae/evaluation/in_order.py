@@ -16,16 +16,13 @@ def columns_of(
     batches: Iterable[Any],
     function: Callable[[Any, Tensor], tuple[Tensor, ...]],
 ) -> list[Tensor]:
-    """Apply a function to every batch and collect its columns.
+    """Apply a function to every batch: its columns `[N, ...]` in the caller's order, on the CPU.
 
     Args:
         model: what the function asks; it is in eval mode meanwhile.
         batches: the N examples; each batch has `.to(device)`.
         function: from a batch, on the model's device, and the positions of its examples, `[B]`
             (`TextBatch.positions`, else the order of arrival), to columns `[B, ...]`.
-
-    Returns:
-        The columns, `[N, ...]` each, in the caller's order on the CPU.
 
     Raises:
         ValueError: there are no batches.
@@ -49,5 +46,5 @@ def columns_of(
 def rows_of(
     model: TrainableModel | nn.Module, batches: Iterable[Any], function: Callable[[Any], Tensor]
 ) -> Tensor:
-    """Apply a function to every batch and collect its rows, `[N, ...]`; see `columns_of`."""
+    """Apply a function of one column to every batch, as `columns_of`."""
     return columns_of(model, batches, lambda batch, _: (function(batch),))[0]
