@@ -50,10 +50,7 @@ def _by_length(lengths: np.ndarray, random: np.random.Generator | None) -> np.nd
 
 
 def _equal_ends(documents: int, size: int, random: np.random.Generator | None) -> list[int]:
-    """Where to cut so that all batches are of one size but the rest, the last or any one.
-
-    In a small batch a document counts for more: it must not be the longest ones each time.
-    """
+    """Where to cut so that all batches are of one size but the last or, at random, any one."""
     rest = documents % size
     if random is None or not rest:
         return list(range(size, documents, size))
@@ -73,11 +70,7 @@ def _budget_ends(lengths: np.ndarray, token_budget: int) -> list[int]:
 
 
 def _divisible(batches: list[np.ndarray], world_size: int) -> list[np.ndarray]:
-    """Make the number of batches, sorted by length, divide by `world_size`.
-
-    The largest batches are halved. Where there are too few documents for that, the shortest
-    are joined.
-    """
+    """Halve the largest batches, or else join the shortest, until `world_size` divides them."""
     documents = sum(map(len, batches))
     short_of = -len(batches) % world_size
     if len(batches) + short_of > documents:
@@ -86,6 +79,5 @@ def _divisible(batches: list[np.ndarray], world_size: int) -> list[np.ndarray]:
     for _ in range(short_of):
         largest = max(range(len(batches)), key=lambda i: len(batches[i]))
         middle = len(batches[largest]) // 2
-        halves = [batches[largest][:middle], batches[largest][middle:]]
-        batches = [*batches[:largest], *halves, *batches[largest + 1 :]]
+        batches[largest : largest + 1] = np.split(batches[largest], [middle])
     return batches
