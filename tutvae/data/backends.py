@@ -16,11 +16,7 @@ MOST_WORDS, MOST_PIECES = 2**31 - 1, 10_000_000
 def train_words(
     texts: Iterable[str], max_vocabulary: int, min_frequency: int
 ) -> tokenizers.Tokenizer:
-    """Count the words between white space.
-
-    Raises:
-        ValueError: no word is left, or `max_vocabulary` has no room for one.
-    """
+    """Count the words between white space; ValueError if none is left or has room."""
     _check_sizes(max_vocabulary, min_frequency, len(MARKS) + 1, MOST_WORDS)
     counter = tokenizers.Tokenizer(models.WordLevel(unk_token=UNK))
     counter.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -48,11 +44,7 @@ def word_backend(words: list[str], unk: str | None, marks: Iterable[str]) -> tok
 def train_bpe(
     texts: Iterable[str], max_vocabulary: int, min_frequency: int
 ) -> tokenizers.Tokenizer:
-    """Learn byte-level byte-pair merges.
-
-    Raises:
-        ValueError: `max_vocabulary` has no room for the 256 bytes.
-    """
+    """Learn byte-level byte-pair merges; ValueError if there is no room for the 256 bytes."""
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     _check_sizes(max_vocabulary, min_frequency, len(MARKS) + len(alphabet), MOST_PIECES)
     backend = tokenizers.Tokenizer(models.BPE())

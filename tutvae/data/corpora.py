@@ -38,20 +38,15 @@ YAHOO_ADVICE = (
 )
 YAHOO_HUB_NAME = "community-datasets/yahoo_answers_topics"
 YAHOO_HUB_COLUMNS = ("question_title", "question_content", "best_answer")
-YELP_HUB_NAME = "Yelp/yelp_review_full"
 YELP_STARS = ("1", "2", "3", "4", "5")
-AG_NEWS_HUB_NAME = "fancyzhx/ag_news"
 AG_NEWS_TOPICS = ("World", "Sports", "Business", "Sci/Tech")
 
 
 def digits(seed: int = 0) -> Corpus[Images]:
-    """Load 1,797 real handwritten digits of 8 x 8 pixels, which come with scikit-learn.
+    """Load scikit-learn's 1,797 digits of 8 x 8 pixels, `[N, 64]`, in 17 levels of grey.
 
     Args:
         seed: of the split into 1,297 training, 200 validation and 300 test images.
-
-    Returns:
-        Images of 64 pixels in [0, 1], `[N, 64]`, in 17 levels of grey.
 
     Source: scikit-learn's `load_digits`. Chapter 1.
     """
@@ -69,16 +64,12 @@ def digits(seed: int = 0) -> Corpus[Images]:
 
 
 def mnist(folder: str | Path | None = None, *, valid_size: int = 10_000) -> Corpus[Images]:
-    """Load MNIST: 60,000 training and 10,000 test digits of 28 x 28 pixels.
+    """Load MNIST: 60,000 training and 10,000 test digits of 28 x 28 pixels, `[N, 784]`.
 
     Args:
         folder: where the four IDX files lie, gzipped or not. Without it, `$TUTVAE_DATA/mnist`
             is read if it exists; else the Hugging Face Hub, through the `data` extra.
-        valid_size: how many of the last training images become the validation split; 0 leaves
-            all 60,000 for training.
-
-    Returns:
-        Images of 784 pixels in [0, 1], `[N, 784]`.
+        valid_size: how many of the last training images become the validation split.
 
     Raises:
         FileNotFoundError: the folder or one of its files is missing, or there is no network.
@@ -101,20 +92,15 @@ def mnist(folder: str | Path | None = None, *, valid_size: int = 10_000) -> Corp
 
 def _images(pixels: np.ndarray, labels: np.ndarray, size: int) -> Images:
     """Wrap `[N, D]` intensities of square images and `[N]` labels as tensors."""
-    return Images(
-        torch.from_numpy(pixels.astype(np.float32)),
-        torch.from_numpy(labels.astype(np.int64)),
-        size,
-        size,
-    )
+    floats, integers = pixels.astype(np.float32), labels.astype(np.int64)
+    return Images(torch.from_numpy(floats), torch.from_numpy(integers), size, size)
 
 
 def ptb(folder: str | Path | None = None) -> Corpus[Texts]:
     """Load the Penn Treebank as Mikolov prepared it: one sentence a document.
 
     42,068 training, 3,370 validation and 3,761 test sentences; 9,999 word types, `<unk>` for
-    rare words and `N` for numbers. A test sentence has 21.917 predicted tokens on average, the
-    end mark included.
+    rare words and `N` for numbers. A test sentence has 21.917 predicted tokens on average.
 
     Args:
         folder: where `ptb.train.txt`, `ptb.valid.txt` and `ptb.test.txt` lie, gzipped or not.
@@ -130,25 +116,23 @@ def ptb(folder: str | Path | None = None) -> Corpus[Texts]:
     path = local_folder("ptb", folder) or cache_folder("ptb")
     if folder is None:
         for split, sha256 in PTB_SHA256.items():
-            _fetch_once(PTB_URL, path, f"ptb.{split}.txt", sha256)
+            _fetch_once(f"ptb.{split}.txt", path, sha256)
     return layouts.lines(path, "ptb", "ptb.{split}.txt", PTB_SHA256)
 
 
 def yahoo(folder: str | Path | None = None) -> Corpus[Texts]:
     """Load the Yahoo Answers documents of Yang et al. (2017); their `_UNK` becomes `<unk>`.
 
-    Two layouts are read, gzipped or not. The published one, `yahoo.train.txt`,
-    `yahoo.valid.txt` and `yahoo.test.txt`, holds 100,000 / 10,000 / 10,000 documents, a line
-    each, after a class and a tab where they have classes. The smaller one, `val.txt` and
-    `test.txt`, lacks the training documents: the last 1,000 of `val.txt` are for validation and
-    the others for training, a tenth of the published data. Say so beside its results. A test
-    document has 79.867 predicted tokens on average, the end mark included.
+    Two layouts are read, gzipped or not. The published one, `yahoo.train.txt` and so on, holds
+    100,000 / 10,000 / 10,000 documents, a line each, after a class and a tab where they have
+    classes. The smaller one, `val.txt` and `test.txt`, lacks the training documents: the last
+    1,000 of `val.txt` are for validation and the others for training, a tenth of the published
+    data. Say so beside its results. A test document has 79.867 predicted tokens on average.
 
     Args:
         folder: where the files lie. Without it, `$TUTVAE_DATA/yahoo-unlabelled` is read if it
-            exists; else the Hugging Face Hub, through the `data` extra, which has the data that
-            the sample was drawn from: 1,400,000 training documents with their topics, raw, a
-            tenth of them for validation, and 60,000 test documents.
+            exists; else the Hugging Face Hub, through the `data` extra, which has what the
+            sample was drawn from: 1,400,000 training and 60,000 test documents with topics.
 
     Raises:
         FileNotFoundError: the folder or one of its files is missing, or there is no network.
@@ -159,7 +143,7 @@ def yahoo(folder: str | Path | None = None) -> Corpus[Texts]:
     if path is None:
         topics = hub.fetch(YAHOO_HUB_NAME, "yahoo", "yahoo-unlabelled", f"; {YAHOO_ADVICE}")
         rows = hub.join_columns(topics, YAHOO_HUB_COLUMNS, label="topic")
-        return hub.to_corpus(rows, YAHOO_HUB_NAME)
+        return from_files(rows, label="label", name=YAHOO_HUB_NAME.split("/")[1])
     if has_file(path, "yahoo.train.txt"):
         return layouts.published(path, "yahoo")
     documents = layouts.published_documents(find_file(path, "val.txt"))
@@ -178,11 +162,9 @@ def yelp(folder: str | Path | None = None) -> Corpus[Texts]:
 
     Args:
         folder: where `train.jsonl`, `valid.jsonl` and `test.jsonl` lie, gzipped or not, with
-            the keys "text" and "label"; or `yelp.train.txt` and so on, the documents of Yang et
-            al. (2017) in the layout that `yahoo` describes. Without it,
-            `$TUTVAE_DATA/yelp-stars` is read if it exists; else the Hugging Face Hub, through
-            the `data` extra: 650,000 training reviews, a tenth of them for validation, and
-            50,000 test reviews.
+            the keys "text" and "label"; or `yelp.train.txt` and so on, in the layout of `yahoo`.
+            Without it, `$TUTVAE_DATA/yelp-stars` is read if it exists; else the Hugging Face
+            Hub, through the `data` extra: 650,000 training and 50,000 test reviews.
 
     Raises:
         FileNotFoundError: the folder or one of its files is missing, or there is no network.
@@ -193,7 +175,7 @@ def yelp(folder: str | Path | None = None) -> Corpus[Texts]:
     path = local_folder("yelp-stars", folder)
     if path is not None and has_file(path, "yelp.train.txt"):
         return layouts.published(path, "yelp")
-    return layouts.json_lines("yelp-stars", YELP_HUB_NAME, YELP_STARS)(folder)
+    return layouts.json_lines("yelp-stars", "Yelp/yelp_review_full", YELP_STARS)(folder)
 
 
 def ag_news(folder: str | Path | None = None) -> Corpus[Texts]:
@@ -202,8 +184,8 @@ def ag_news(folder: str | Path | None = None) -> Corpus[Texts]:
     Args:
         folder: where `train.jsonl`, `valid.jsonl` and `test.jsonl` lie, gzipped or not, with
             the keys "text" and "label". Without it, `$TUTVAE_DATA/ag-news` is read if it exists;
-            else the Hugging Face Hub, through the `data` extra: 120,000 training articles, a
-            tenth of them for validation, and 7,600 test articles.
+            else the Hugging Face Hub, through the `data` extra: 120,000 training and 7,600 test
+            articles.
 
     Raises:
         FileNotFoundError: the folder or one of its files is missing, or there is no network.
@@ -211,18 +193,18 @@ def ag_news(folder: str | Path | None = None) -> Corpus[Texts]:
 
     Source: Zhang et al. (2015). Chapter 8.
     """
-    return layouts.json_lines("ag-news", AG_NEWS_HUB_NAME, AG_NEWS_TOPICS)(folder)
+    return layouts.json_lines("ag-news", "fancyzhx/ag_news", AG_NEWS_TOPICS)(folder)
 
 
-def _fetch_once(url: str, folder: Path, file: str, sha256: str) -> None:
-    """Download a file of the folder's corpus unless it is there."""
+def _fetch_once(file: str, folder: Path, sha256: str) -> None:
+    """Download a file of the Penn Treebank unless it is there."""
     if has_file(folder, file):
         return
     try:
-        download(f"{url}/{file}", folder / file, sha256)
+        download(f"{PTB_URL}/{file}", folder / file, sha256)
     except OSError as error:
         reason = f"{file} could not be fetched into {folder}: {error}"
-        raise hub.missing(folder.name, folder.name, reason) from error
+        raise hub.missing("ptb", "ptb", reason) from error
 
 
 class Whereabouts(NamedTuple):
@@ -233,10 +215,7 @@ class Whereabouts(NamedTuple):
 
 
 def whereabouts() -> dict[str, Whereabouts]:
-    """Say of each corpus that is read from files where they are looked for on this machine.
-
-    Chapter 10.
-    """
+    """Say of each corpus that is read from files where they are looked for. Chapter 10."""
     named = bool(os.environ.get(DATA_VARIABLE))
     places = {}
     for name, entry in CORPORA.items():
@@ -251,7 +230,7 @@ class Entry(NamedTuple):
     """A corpus by name.
 
     Attributes:
-        load: returns a `Corpus[Texts]` or `Corpus[Images]`, which its annotation says; where the
+        load: returns a `Corpus[Texts]` or `Corpus[Images]`, as its annotation says; where the
             corpus has a folder, it takes `folder`, by default None.
         folder: the name of the folder that its files are looked for in; None if it has none.
         files: of which one is there where the corpus is, without `.gz`.

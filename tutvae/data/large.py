@@ -1,7 +1,6 @@
-"""Corpora larger than memory: tokenised once into memory-mapped files, or streamed.
+"""Corpora larger than memory: tokenised once into files, or streamed.
 
-Either way a window of documents is in memory at a time, of which
-`WindowedBatches` makes batches. The memory does not grow with the corpus.
+Either way a window of documents is in memory at a time, of which `WindowedBatches` makes batches.
 """
 
 from __future__ import annotations
@@ -37,6 +36,7 @@ class Lines:
 
     Raises:
         FileNotFoundError: a file does not exist.
+        ValueError: while it is read, a file is not UTF-8 text or not a whole gzip file.
 
     Source: chapter 10.
     """
@@ -48,14 +48,9 @@ class Lines:
                 raise FileNotFoundError(f"there is no file {file}")
 
     def __iter__(self) -> Iterator[str]:
-        """Yield the lines without white space around them; blank ones are left out.
-
-        Raises:
-            ValueError: a file is not UTF-8 text, or not a whole gzip file.
-        """
-        for line in chain.from_iterable(map(read_lines, self.files)):
-            if text := line.strip():
-                yield text
+        """Yield the lines without white space around them; blank ones are left out."""
+        lines = chain.from_iterable(map(read_lines, self.files))
+        return filter(None, map(str.strip, lines))
 
     @property
     def fingerprint(self) -> list[Any]:
@@ -111,35 +106,26 @@ class MappedTexts:
             random.shuffle(starts)
         blocks = size // block
         for first in range(skip * blocks, len(starts), blocks):
-            yield self._read(starts[first : first + blocks].tolist(), block)
+            chosen = starts[first : first + blocks].tolist()
+            read = [self._read(start, min(start + block, self.documents)) for start in chosen]
+            positions, documents = zip(*read, strict=True)
+            yield np.concatenate(positions), list(chain(*documents))
 
     def describe(self) -> dict[str, Any]:
         """The numbers of documents and tokens, and the tokenizer."""
         return {name: self.about[name] for name in ("documents", "tokens", "tokenizer")}
 
-    def _read(self, starts: list[int], block: int) -> Window:
-        """Copy some blocks into memory."""
-        blocks = [self._block(start, min(start + block, self.documents)) for start in starts]
-        positions = [
-            np.arange(start, start + len(documents))
-            for start, documents in zip(starts, blocks, strict=True)
-        ]
-        return np.concatenate(positions), list(chain(*blocks))
-
-    def _block(self, start: int, stop: int) -> list[np.ndarray]:
+    def _read(self, start: int, stop: int) -> Window:
         """Read the documents from `start` to before `stop`."""
         # Read and not mapped: pages once read would count as ours for ever.
         bounds = np.zeros(stop - start + 1, dtype=END)
         first = max(start - 1, 0)
         ends = np.fromfile(self.folder / "ends.bin", END, stop - first, offset=END.itemsize * first)
         bounds[-len(ends) :] = ends
-        ids = np.fromfile(
-            self.folder / "tokens.bin",
-            ID,
-            bounds[-1] - bounds[0],
-            offset=ID.itemsize * int(bounds[0]),
-        )
-        return np.split(ids, bounds[1:-1] - bounds[0])
+        begin, end = int(bounds[0]), int(bounds[-1])
+        offset = ID.itemsize * begin
+        ids = np.fromfile(self.folder / "tokens.bin", ID, end - begin, offset=offset)
+        return np.arange(start, stop), np.split(ids, bounds[1:-1] - begin)
 
 
 class StreamedTexts:
@@ -148,8 +134,8 @@ class StreamedTexts:
     Shuffling reorders them within a window; the windows come in the stream's order.
 
     Args:
-        texts: strings, from their first on at each iteration: `Lines`, or the text column of a
-            streaming dataset of `datasets`, `dataset["text"]`. Not a generator.
+        texts: strings, from their first on at each iteration, unlike a generator: `Lines`, or a
+            column of a streaming dataset, `dataset["text"]`.
         tokenizer: turns them into ids.
         max_length: longer documents are cut to so many tokens.
 
@@ -188,11 +174,7 @@ class StreamedTexts:
 
 
 def tokenize_once(
-    texts: Iterable[str],
-    tokenizer: Tokenizer,
-    folder: str | Path,
-    *,
-    max_length: int | None = None,
+    texts: Iterable[str], tokenizer: Tokenizer, folder: str | Path, *, max_length: int | None = None
 ) -> MappedTexts:
     """Tokenise a corpus into files, unless that was done before.
 
@@ -200,12 +182,9 @@ def tokenize_once(
         texts: the documents, for example `Lines`; they are never all in memory.
         tokenizer: turns them into ids.
         folder: where they are kept. If they are there already, from the same tokenizer, length
-            and texts, they are taken as they are. To tell, texts without a `fingerprint` (`Lines`
-            have one) are read once more.
+            and texts, they are taken as they are. To tell, texts other than `Lines` are read
+            once more.
         max_length: longer documents are cut to so many tokens; a warning says how many were.
-
-    Returns:
-        The tokenised corpus.
 
     Raises:
         OSError: the folder cannot be written to, or the disk is full.
@@ -219,7 +198,13 @@ def tokenize_once(
     wanted = {"tokenizer": tokenizer.fingerprint, "max_length": max_length}
     if (folder / "about.json").exists():
         mapped = MappedTexts(folder)
-        _check_same(folder, mapped.about, wanted | {"texts": hashed.fingerprint(read=False)})
+        wanted["texts"] = hashed.fingerprint(read=False)
+        different = [name for name, value in wanted.items() if mapped.about.get(name) != value]
+        if different:
+            raise ValueError(
+                f"{folder} holds a corpus tokenised from other {', '.join(different)}: choose "
+                "another folder, or delete this one to tokenise anew"
+            )
         return mapped
     folder.mkdir(parents=True, exist_ok=True)
     counts = _write(hashed, tokenizer, folder, max_length)
@@ -279,13 +264,3 @@ def _write(
             counts["tokens"] += int(lengths.sum())
             counts["cut"] += sum(len(a) < len(b) for a, b in zip(ids, whole, strict=True))
     return counts
-
-
-def _check_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Raise ValueError where a folder's corpus is not the wanted one."""
-    different = [name for name, value in wanted.items() if found.get(name) != value]
-    if different:
-        raise ValueError(
-            f"{folder} holds a corpus tokenised from other {', '.join(different)}: choose another "
-            "folder, or delete this one to tokenise anew"
-        )

@@ -35,8 +35,7 @@ class Tokenizer:
         unk_id: id of the mark for everything outside the vocabulary; None if there is none.
 
     Raises:
-        ValueError: the backend's vocabulary lacks a mark, has one mark for two roles, or has
-            ids beyond 2 to the 24.
+        ValueError: the vocabulary lacks a mark, has one for two roles, or has ids from 2^24 on.
 
     Source: chapter 3.
     """
@@ -56,7 +55,14 @@ class Tokenizer:
         self.eos_id = _id_of(backend, "eos", eos)
         self.unk_id = None if unk is None else _id_of(backend, "unk", unk)
         self._marks = {"pad": pad, "bos": bos, "eos": eos, "unk": unk}
-        _check_distinct(self._marks)
+        roles: dict[str | None, str] = {}
+        for role, mark in self._marks.items():
+            if mark in roles:
+                raise ValueError(
+                    f"{mark!r} cannot be both {roles[mark]} and {role}, or no text could end: add "
+                    f"one by existing.add_special_tokens(['<{role}>']), and say {role}='<{role}>'"
+                )
+            roles[mark] = role
         self._size = _size_of(backend)
         self._structure = {self.pad_id, self.bos_id, self.eos_id}
         # Longest first: one mark may begin another.
@@ -75,8 +81,7 @@ class Tokenizer:
     ) -> Tokenizer:
         """Build a vocabulary from documents.
 
-        The marks `<pad> <bos> <eos> <unk>` get the ids 0 to 3, and a literal `<unk>` in a text
-        is that mark.
+        The marks `<pad> <bos> <eos> <unk>` get the ids 0 to 3; `<unk>` in a text is that mark.
 
         Args:
             texts: the training documents.
@@ -135,8 +140,7 @@ class Tokenizer:
         """Turn a torchtext vocabulary into a word tokenizer with the same ids.
 
         Missing padding, start and end marks are added after the last word. A missing unknown
-        mark is not: then a word outside the vocabulary is an error. torchtext itself need not
-        be installed.
+        mark is not: then a word outside the vocabulary is an error.
 
         Args:
             vocab: an object with `.itos` (torchtext up to 0.8) or `.get_itos()` (from 0.9).
@@ -148,30 +152,19 @@ class Tokenizer:
         Raises:
             TypeError: it is neither shape of vocabulary.
         """
-        if callable(getattr(vocab, "get_itos", None)):
-            words = list(vocab.get_itos())
-        elif hasattr(vocab, "itos"):
-            words = list(vocab.itos)
-        else:
+        if not hasattr(vocab, "get_itos") and not hasattr(vocab, "itos"):
             kind = type(vocab).__name__
             raise TypeError(f"a {kind} is no torchtext vocabulary: no .itos nor .get_itos()")
-        present = set(words)
-        words += [mark for mark in (pad, bos, eos) if mark not in present]
-        known = unk if unk in present else None
+        words = list(vocab.get_itos() if hasattr(vocab, "get_itos") else vocab.itos)
+        known = unk if unk in words else None
+        words += [mark for mark in (pad, bos, eos) if mark not in words]
         marks = [mark for mark in (pad, bos, eos, known) if mark is not None]
         return cls(backends.word_backend(words, known, marks), pad=pad, bos=bos, eos=eos, unk=known)
 
     def encode(self, texts: Iterable[str]) -> list[list[int]]:
-        """Turn documents into token ids, each from its start mark to its end mark.
+        """Turn N documents into N lists of token ids, each from its start mark to its end mark.
 
-        A padding, start or end mark that a text spells out becomes the unknown mark: only the
-        document's own end ends it.
-
-        Args:
-            texts: N documents; an empty one becomes the start and end marks alone.
-
-        Returns:
-            N lists of ids.
+        A padding, start or end mark that a text spells out becomes the unknown mark.
 
         Raises:
             TypeError: a document is not a string.
@@ -190,14 +183,10 @@ class Tokenizer:
         return encoded
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Turn one document's token ids into text.
+        """Turn one document's token ids into text; unknown marks are shown.
 
         Args:
-            ids: a list or a tensor `[T]`. What follows the first end mark is left out, and so
-                are start marks and padding; unknown marks are shown.
-
-        Returns:
-            The text.
+            ids: a list or a tensor `[T]`; what follows the first end mark is left out.
 
         Raises:
             ValueError: an id is outside the vocabulary.
@@ -287,19 +276,6 @@ def require_documents(texts: Iterable[str]) -> Iterable[str]:
     if isinstance(texts, str):
         raise TypeError("texts must be a list of documents, not one string: write [text]")
     return texts
-
-
-def _check_distinct(marks: dict[str, str | None]) -> None:
-    """Raise ValueError where two roles have the same mark."""
-    roles: dict[str | None, str] = {}
-    for role, mark in marks.items():
-        if mark in roles:
-            raise ValueError(
-                f"{mark!r} cannot be both {roles[mark]} and {role}: padding, start and unknown "
-                "marks are never written, so no text could end. Give the tokenizer another mark, "
-                f"such as existing.add_special_tokens(['<{role}>']), and say {role}='<{role}>'"
-            )
-        roles[mark] = role
 
 
 def require_string(text: str, number: int) -> str:

@@ -2,10 +2,8 @@
 
 A review has four hidden factors, uniform and independent: category, stars, person and tense. To
 write one, draw the factors; draw the number of sentences; draw an opening template and as many
-different follow-up templates as sentences are left; fill each slot on its own, given the factors
-(`review_words.py` holds words and templates). A category slot takes, with probability
-`vagueness`, a word that suits every category; a star slot takes, with probability `star_noise`,
-a word of a neighbouring number of stars.
+different follow-up templates as sentences are left; fill each slot on its own, given the factors.
+`tutvae.reviews.words` holds words and templates.
 
 A slot is one token wide and no two templates share a sentence. So a document tells its templates,
 and p(x) is a sum over the 200 combinations of the hidden factors: exact and fast.
@@ -34,8 +32,8 @@ from tutvae.reviews.templates import (
 )
 from tutvae.reviews.words import CATEGORIES, FOLLOW_UPS, OPENINGS, SLOTS, STARS
 
+# How many documents the Monte Carlo estimates of a grammar share.
 MONTE_CARLO_DOCUMENTS = 20_000
-"""How many documents the Monte Carlo estimates of a grammar share."""
 
 Label = Literal["category", "stars", "joint"]
 
@@ -72,9 +70,8 @@ class Reviews(Texts):
     Attributes:
         texts: the documents, `N` strings of lower-case words with single spaces between them.
         labels: the observed label of each, with the grammar's label noise, `N` integers.
-        factors: true values, integers `[N]` each: the hidden "category", "stars" (0 to 4 for 1
-            to 5 stars), "person" and "tense", and the visible "opening" (which template) and
-            "sentences" (how many).
+        factors: true values, integers `[N]` each: the hidden "category", "stars" (from 0),
+            "person" and "tense", and the visible "opening" (which template) and "sentences".
     """
 
     factors: Mapping[str, Integers] = field(default_factory=dict, kw_only=True)
@@ -88,8 +85,7 @@ class ReviewGrammar:
         sentences: least and most sentences of a document; the number is uniform between them.
         openings: templates in use for the first sentence, 1 to 8.
         follow_ups: templates in use for the other sentences, 1 to 16.
-        nouns: entries in use of each list of a category's nouns, 1 to 40 (things have 40, kinds
-            and people 8).
+        nouns: entries in use of each list of a category's nouns, 1 to 40.
         verbs: entries in use of each list of verbs, 1 to 4.
         adjectives: adjectives in use for each number of stars, 1 to 12.
         fillers: entries in use of each list that neither category nor stars choose, 1 to 8.
@@ -144,9 +140,6 @@ class ReviewGrammar:
             label: what `labels` hold: "category" or "stars" (0 to 4), or "joint" (0 to 24:
                 5 * category + stars), each with the grammar's label noise.
 
-        Returns:
-            N documents with labels and factors.
-
         Raises:
             ValueError: `count` is negative or `label` is unknown.
         """
@@ -169,17 +162,9 @@ class ReviewGrammar:
     def corpus(
         self, train: int, valid: int, test: int, seed: int = 0, label: Label = "category"
     ) -> Corpus[Reviews]:
-        """Draw a corpus; no part depends on the size of another.
+        """Draw three samples of these sizes; no part depends on the size of another.
 
-        Args:
-            train: number of documents to fit on.
-            valid: number of documents to choose on.
-            test: number of documents to report on.
-            seed: the same seed gives the same corpus.
-            label: what the labels hold, as in `sample`.
-
-        Returns:
-            Three independent samples, each with labels and factors.
+        The same seed gives the same corpus; the labels hold what `sample` says of `label`.
         """
         counts = (train, valid, test)
         # From 1, because NumPy takes (seed, 0) for seed itself.
@@ -212,19 +197,14 @@ class ReviewGrammar:
         H(x) = H(x, factors) - H(factors | x). The first term is exact; the second, a small one,
         is the mean entropy of the exact posterior over a sample. Chapter 3.
         """
-        return _difference(
-            self._joint_entropy(),
-            entropy_of(self._sampled_posteriors.reshape(MONTE_CARLO_DOCUMENTS, -1)),
-        )
+        posterior = self._sampled_posteriors
+        return _difference(self._joint_entropy(), entropy_of(posterior.reshape(len(posterior), -1)))
 
     def factor_entropy(self, *names: str) -> float:
-        """Return the entropy of one factor, or of several together, in nats.
-
-        Args:
-            names: keys of `Reviews.factors`.
+        """Return the entropy in nats of the factors with these names, together.
 
         Raises:
-            ValueError: a name is unknown, or none is given.
+            ValueError: a name is no key of `Reviews.factors`, or none is given.
         """
         least, most = self.sentences
         values = dict(zip(FACTORS, self._shape, strict=True))
@@ -238,11 +218,8 @@ class ReviewGrammar:
 
         The text shows "opening" and "sentences", so their share is their entropy. Chapter 5.
 
-        Args:
-            names: keys of `Reviews.factors`; several are taken together.
-
         Raises:
-            ValueError: a name is unknown, or none is given.
+            ValueError: a name is no key of `Reviews.factors`, or none is given.
         """
         ceiling = self.factor_entropy(*names)
         others = tuple(axis for axis, name in enumerate(FACTORS, start=1) if name not in names)
@@ -252,11 +229,8 @@ class ReviewGrammar:
     def bayes_accuracy(self, label: Label = "category") -> Estimate:
         """Estimate the accuracy of the best classifier, counted against the observed labels.
 
-        Args:
-            label: what it predicts, as in `sample`; the grammar's label noise is included.
-
         Raises:
-            ValueError: `label` is unknown.
+            ValueError: `label` is none of those of `sample`.
         """
         classes = len(_label_names(label))
         posterior = self._sampled_posteriors.sum((3, 4))

@@ -14,10 +14,7 @@ _CHUNK = 2_000  # documents at once, which bounds the memory
 
 
 class Parser:
-    """Computes p(x | factors) of documents.
-
-    Seventeen sentences of at most 30 nats stay far above the smallest float, so probabilities
-    need no logarithms here.
+    """Computes p(x | factors) of documents, far above the smallest float even of the longest.
 
     Args:
         templates: no two have a sentence in common.
@@ -62,15 +59,11 @@ class Parser:
     def _parse_sentences(
         self, words: Iterable[str], opens: NDArray[np.bool_]
     ) -> tuple[Floats, Integers]:
-        """Parse M sentences, given as one stream of words; a full stop ends each.
-
-        Args:
-            words: the words.
-            opens: whether each sentence is the first of its document, `[M]`.
+        """Parse a stream of words, M sentences; `opens [M]` says which are first in a document.
 
         Returns:
-            p(sentence | factors, template), `[M, F]`, 0 where no template fits; and the index
-            of the template, `[M]`, 0 where none fits.
+            p(sentence | factors, template), `[M, F]`, and the index of the template, `[M]`; 0
+            where none fits.
         """
         unknown = len(self.vocabulary)
         ids = np.array([self._ids.get(word, unknown) for word in words])

@@ -18,16 +18,15 @@ from tutvae.reviews.words import CATEGORIES, PERSONS, SLOTS, STARS, TENSES, Slot
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
+# The hidden factors of a review and the names of their values.
 FACTORS: Mapping[str, tuple[str, ...]] = {
     "category": CATEGORIES,
     "stars": STARS,
     "person": PERSONS,
     "tense": TENSES,
 }
-"""The hidden factors of a review and the names of their values. Chapter 3."""
-
+# How many categories, stars, persons and tenses are in use.
 Shape = tuple[int, int, int, int]
-"""How many categories, stars, persons and tenses are in use."""
 
 
 def entropy_of(probabilities: Floats) -> Floats:
@@ -95,21 +94,14 @@ def compile_templates(
     vagueness: float,
     star_noise: float,
 ) -> list[Template]:
-    """Turn template strings into templates.
+    """Turn template strings, each with whether it opens a document, into templates.
 
-    Args:
-        texts: each template, and whether it opens a document.
-        sizes: how many entries of each list are used, by `Slot.size`.
-        shape: how many values of each hidden factor are used.
-        vagueness: probability that a category slot takes a vague word.
-        star_noise: probability that a star slot takes a word of a neighbour.
+    `sizes` says how many entries of each list are used, by `Slot.size`.
     """
-    tables = {
-        f"{{{name}}}": _table(
-            slot, sizes[slot.size], shape, _list_weights(slot, shape, vagueness, star_noise)
-        )
-        for name, slot in SLOTS.items()
-    }
+    tables = {}
+    for name, slot in SLOTS.items():
+        weights = _list_weights(slot, shape, vagueness, star_noise)
+        tables[f"{{{name}}}"] = _table(slot, sizes[slot.size], shape, weights)
     templates = []
     for text, opening in texts:
         tokens = tuple(text.split())

@@ -2,8 +2,8 @@
 
 A template is a row of tokens: a plain word stands for itself, a name in braces is a slot. A slot
 draws one entry from a list, chosen by the category, by the stars or by neither, and inflects it
-to the person and the tense of the review. Every slot is exactly one token wide, and bears the name
-of one of its words ("her" is also "my", "our" or "their"), with a star where the subject is plural.
+to the person and the tense of the review. It is one token wide, and bears the name of one of its
+words ("her" is also "my", "our" or "their"), with a star where the subject is plural.
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ class Slot(NamedTuple):
         lists: by category, one list each and a last one of vague words that suit them all;
             by stars, one list each; otherwise a single list.
         size: the field of the grammar that says how many entries of each list are used.
-        inflection: how an entry becomes a word: "none" takes it as it is; "person" and "tense"
-            hold one form a value; "verb" holds base form, third person and past, and "plural" is
-            a verb whose subject is always plural.
+        inflection: "none" takes an entry as it is; "person" and "tense" hold one form a value;
+            "verb" holds base form, third person and past; "plural" is a verb of plural subjects.
     """
 
     chooser: Chooser
@@ -41,9 +40,9 @@ class Slot(NamedTuple):
 
 def inflect(entry: str, inflection: Inflection, person: int, tense: int) -> str:
     """Return the form of `entry` for `PERSONS[person]` and `TENSES[tense]`."""
-    forms = entry.split("/")
     if inflection == "none":
         return entry
+    forms = entry.split("/")
     if inflection == "person":
         return forms[person]
     if inflection == "tense":
@@ -195,8 +194,7 @@ OPENINGS = (
     "{who} {expect} {little} from this {kind} , {but} the {part} {is} {good} .",
     "judging by the {part} , {who} {think} this {kind} {is} {good} .",
 )
-# ... and the others go on from there. No two templates of a kind share a sentence, so that a
-# sentence tells its template.
+# ... and the others go on from there. No two templates of a kind share a sentence.
 FOLLOW_UPS = (
     "the {part} {is} {really} {good} .",
     "the {role} {is} {good} and so {is} the {part} .",

@@ -58,11 +58,7 @@ def _budget_ends(lengths: np.ndarray, token_budget: int) -> list[int]:
 
 
 def _divisible(batches: list[np.ndarray], world_size: int) -> list[np.ndarray]:
-    """Make the number of batches, sorted by length, divide by `world_size`.
-
-    The largest batches are halved. Where there are too few documents for that, the shortest
-    are joined.
-    """
+    """Halve the largest batches, or else join the shortest, until `world_size` divides them."""
     documents = sum(map(len, batches))
     short_of = -len(batches) % world_size
     if len(batches) + short_of > documents:
@@ -71,6 +67,5 @@ def _divisible(batches: list[np.ndarray], world_size: int) -> list[np.ndarray]:
     for _ in range(short_of):
         largest = max(range(len(batches)), key=lambda i: len(batches[i]))
         middle = len(batches[largest]) // 2
-        halves = [batches[largest][:middle], batches[largest][middle:]]
-        batches = [*batches[:largest], *halves, *batches[largest + 1 :]]
+        batches[largest : largest + 1] = np.split(batches[largest], [middle])
     return batches

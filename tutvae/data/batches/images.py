@@ -20,9 +20,6 @@ def binarise(pixels: Tensor, generator: torch.Generator | None = None) -> Tensor
         pixels: intensities in [0, 1], any shape.
         generator: source of randomness; torch's global one by default.
 
-    Returns:
-        Zeros and ones of the same shape.
-
     Source: Salakhutdinov & Murray (2008). Chapter 2.
     """
     return torch.bernoulli(pixels, generator=generator)
@@ -89,9 +86,5 @@ class ImageBatches(Resumable[Tensor]):
             yield binarise(pixels[rows], self.generator)
 
     def _configuration(self) -> dict[str, Any]:
-        return {
-            "images": len(self.images),
-            "batch_size": self.batch_size,
-            "shuffle": self.shuffle,
-            "seed": self.seed,
-        }
+        settings = {name: getattr(self, name) for name in ("batch_size", "shuffle", "seed")}
+        return {"images": len(self.images)} | settings

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
 
@@ -57,9 +58,8 @@ class MixedBatches(Batches):
 
     An epoch is one pass over the unlabelled documents, in the batches of `Batches`. Each batch
     gets `labelled_size` labelled documents on top: they are taken in turn, in an order that is
-    drawn anew each time all had their turn, across the epochs. So all are used equally often,
-    give or take one. `TextBatch.labels` is -1 where there is no label; `TextBatch.positions` is
-    None, since the documents come from two lists.
+    drawn anew each time all had their turn, across the epochs. `TextBatch.labels` is -1 where
+    there is no label; `TextBatch.positions` is None.
 
     Without unlabelled documents an epoch is one pass over the labelled ones, and
     `labelled_size` is not used.
@@ -68,16 +68,12 @@ class MixedBatches(Batches):
         labelled: documents with labels, or None.
         unlabelled: documents whose labels, if they have any, are hidden; or None.
         labelled_size: labelled documents a batch.
-        batch_size: other documents a batch. Give this or `token_budget`.
-        token_budget: largest B x T of a batch's other documents; the labelled ones come on top,
-            and a long one makes the rows longer. Give this or `batch_size`.
-        seed: of the draws.
-        rank: which of the processes this is, from 0.
-        world_size: the number of processes; each takes its share of both kinds.
+        **settings: `batch_size` or `token_budget` of the other documents, on top of which the
+            labelled ones come, `seed`, `rank` and `world_size`, as of `Batches`.
 
     Raises:
-        ValueError: there are no documents at all, `labelled` has no labels, `labelled_size` is
-            below 1, or the other settings are not those of `Batches`.
+        ValueError: there are no documents at all, one of `labelled` has no label, or
+            `labelled_size` is below 1; see also `Batches`.
 
     Source: Kingma et al. (2014); Yang et al. (2017). Chapter 8.
     """
@@ -88,11 +84,7 @@ class MixedBatches(Batches):
         unlabelled: EncodedTexts | None,
         *,
         labelled_size: int = 8,
-        batch_size: int | None = None,
-        token_budget: int | None = None,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
+        **settings: Any,
     ) -> None:
         if labelled_size < 1:
             raise ValueError(f"labelled_size must be at least 1, not {labelled_size}")
@@ -101,19 +93,11 @@ class MixedBatches(Batches):
         texts = labelled if unlabelled is None else unlabelled
         if texts is None:
             raise ValueError("give labelled documents, unlabelled ones, or both")
-        super().__init__(
-            texts,
-            batch_size=batch_size,
-            token_budget=token_budget,
-            seed=seed,
-            rank=rank,
-            world_size=world_size,
-        )
+        super().__init__(texts, shuffle=True, **settings)
         self.labelled = labelled
         self.unlabelled = unlabelled
         self.labelled_size = labelled_size
         self._taken = 0  # labelled documents in the completed epochs, by all processes
-        self._orders: dict[int, np.ndarray] = {}  # of the rounds that the last batch was from
 
     def state_dict(self) -> dict[str, Any]:
         """See `Resumable.state_dict`."""
@@ -153,25 +137,18 @@ class MixedBatches(Batches):
         assert self.labelled is not None
         N = len(self.labelled)
         rounds = range(turns.start // N, (turns.stop - 1) // N + 1)
-        for i in rounds:
-            if i not in self._orders:
-                self._orders[i] = np.random.default_rng([self.seed, i]).permutation(N)
-        self._orders = {i: self._orders[i] for i in rounds}
+        orders = [np.random.default_rng([self.seed, i]).permutation(N) for i in rounds]
         start = turns.start - rounds.start * N
-        return np.concatenate(list(self._orders.values()))[start : start + len(turns)]
+        return np.concatenate(orders)[start : start + len(turns)]
 
 
 def _join(first: TextBatch, second: TextBatch, pad_id: int) -> TextBatch:
     """Stack two batches, the shorter rows padded: first the documents of the one."""
-    T = max(first.tokens.shape[1], second.tokens.shape[1])
-    tokens = [
-        torch.nn.functional.pad(batch.tokens, (0, T - batch.tokens.shape[1]), value=pad_id)
-        for batch in (first, second)
-    ]
+    rows = [*first.tokens, *second.tokens]
     assert first.labels is not None
     assert second.labels is not None
     return TextBatch(
-        torch.cat(tokens),
+        pad_sequence(rows, batch_first=True, padding_value=pad_id),
         torch.cat([first.lengths, second.lengths]),
         torch.cat([first.labels, second.labels]),
     )

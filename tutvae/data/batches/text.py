@@ -28,8 +28,7 @@ class TextBatch:
         lengths: how many of each row's tokens are not padding, `[B]`.
         labels: class of each document, `[B]`, or None.
         positions: where each document stood in the caller's list, `[B]`: results come back in
-            the caller's order by `results[batch.positions] = values`. None for a batch made
-            by hand.
+            its order by `results[batch.positions] = values`. None for a batch made by hand.
 
     Source: chapter 3.
     """
@@ -62,12 +61,8 @@ class TextBatch:
 
     def to(self, device: torch.device | str) -> TextBatch:
         """Copy every tensor to a device."""
-        return TextBatch(
-            self.tokens.to(device),
-            self.lengths.to(device),
-            None if self.labels is None else self.labels.to(device),
-            None if self.positions is None else self.positions.to(device),
-        )
+        tensors = {name: x for name, x in vars(self).items() if x is not None}
+        return TextBatch(**{name: x.to(device) for name, x in tensors.items()})
 
     def __len__(self) -> int:
         """The number of documents B."""
@@ -89,9 +84,8 @@ class EncodedTexts:
         cut: how many documents were cut.
 
     Raises:
-        ValueError: there are no documents, one has fewer than two tokens (start and end mark),
-            an id is not an integer in 0 ... 2^31 - 1, the labels are not one a document, or
-            `max_length` is below 2.
+        ValueError: there are no documents, one lacks its two marks or its label, an id is not
+            an integer in 0 ... 2^31 - 1, or `max_length` is below 2.
 
     Chapter 8.
     """
@@ -105,7 +99,17 @@ class EncodedTexts:
         max_length: int | None = None,
     ) -> None:
         lengths = np.fromiter(map(len, documents), dtype=np.int64)
-        _check_documents(lengths, labels, max_length)
+        if len(lengths) == 0:
+            raise ValueError("there are no documents to make batches of")
+        if lengths.min() < 2:
+            raise ValueError(
+                f"document {int(lengths.argmin())} has {lengths.min()} tokens: "
+                "even an empty one has two, its start and end marks"
+            )
+        if labels is not None and len(labels) != len(lengths):
+            raise ValueError(f"{len(labels)} labels do not go with {len(lengths)} documents")
+        if max_length is not None and max_length < 2:
+            raise ValueError(f"max_length must be at least 2 (two marks), not {max_length}")
         self._flat = torch.from_numpy(_end_to_end(documents))
         self._starts = torch.from_numpy(np.cumsum(lengths) - lengths)
         self.lengths = lengths if max_length is None else np.minimum(lengths, max_length)
@@ -135,30 +139,56 @@ class EncodedTexts:
         return TextBatch(tokens, lengths, None if self.labels is None else self.labels[rows], rows)
 
 
-class Batches(Resumable[TextBatch]):
+class Bucketed(Resumable[TextBatch]):
+    """The settings of batches of documents of about the same length; see `Batches`."""
+
+    def __init__(
+        self,
+        batch_size: int | None = None,
+        token_budget: int | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        sizes = [size for size in (batch_size, token_budget) if size is not None]
+        if len(sizes) != 1 or sizes[0] < 1:
+            raise ValueError("give either batch_size or token_budget, a number of at least 1")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank must lie in 0 ... world_size - 1 = {world_size - 1}")
+        super().__init__()
+        self.batch_size = batch_size
+        self.token_budget = token_budget
+        self.shuffle = shuffle
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+
+    def _configuration(self) -> dict[str, Any]:
+        names = ("batch_size", "token_budget", "shuffle", "seed", "world_size")
+        return {name: getattr(self, name) for name in names}
+
+
+class Batches(Bucketed):
     """One epoch of minibatches each time it is iterated over.
 
-    Documents of about the same length share a batch. With `shuffle`, lengths are jittered by a
-    few per cent and the batches redrawn and reordered every epoch; without, the batches are the
-    same every time, from the shortest documents to the longest, and `TextBatch.positions` says
-    where each belongs. Either way each document comes exactly once an epoch.
+    Documents of about the same length share a batch, and each comes exactly once an epoch. With
+    `shuffle`, lengths are jittered by a few per cent and the batches redrawn and reordered every
+    epoch; without, they are the same every time, from the shortest documents to the longest.
 
     `fit` gives each batch the same weight, so a document counts for more among few. With
     `batch_size` that is so in the one smaller batch, that of the longest documents. With
     `token_budget` batches of long documents hold fewer: on the Penn Treebank at 1,000 tokens, the
     shortest fifth of the documents weighs 0.45 times the mean, and the longest 1.66 times.
 
-    With several processes, each builds the same object but for its `rank`. At every step the
-    processes get neighbouring batches, so of about equal length; together they get each
-    document exactly once. All have the same number of batches: where the batches do not divide
-    evenly, the largest are halved until they do (or, if each is but a document, the shortest
-    joined).
+    With several processes, each builds the same object but for its `rank`. At every step they
+    get neighbouring batches, so of about equal length; all have the same number of batches.
 
     Args:
         texts: the documents.
         batch_size: documents a batch; some batch is smaller. Give this or `token_budget`.
-        token_budget: largest B x T of a batch, padding included; a document longer than that
-            makes a batch of its own. Give this or `batch_size`.
+        token_budget: largest B x T of a batch, padding included; a longer document makes a
+            batch of its own. Give this or `batch_size`.
         shuffle: for training.
         seed: of the draws; that of epoch e depends on `(seed, e)` alone.
         rank: which of the processes this is, from 0.
@@ -182,17 +212,10 @@ class Batches(Resumable[TextBatch]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        check_settings(batch_size, token_budget, rank, world_size)
+        super().__init__(batch_size, token_budget, shuffle, seed, rank, world_size)
         if len(texts) < world_size:
             raise ValueError(f"{len(texts)} documents are too few for {world_size} processes")
-        super().__init__()
         self.texts = texts
-        self.batch_size = batch_size
-        self.token_budget = token_budget
-        self.shuffle = shuffle
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
         self._drawn: tuple[int, list[np.ndarray]] | None = None
 
     @classmethod
@@ -219,10 +242,7 @@ class Batches(Resumable[TextBatch]):
         return cls(encoded, **options)
 
     def __len__(self) -> int:
-        """The number of batches of the present epoch.
-
-        Under a token budget it may differ by a few from epoch to epoch.
-        """
+        """The number of batches of the present epoch; a token budget's epochs differ by a few."""
         return len(self._positions())
 
     @property
@@ -237,15 +257,8 @@ class Batches(Resumable[TextBatch]):
             yield done, self.texts.batch(positions)
 
     def _configuration(self) -> dict[str, Any]:
-        return {
-            "documents": len(self.texts),
-            "tokens": int(self.texts.lengths.sum()),
-            "batch_size": self.batch_size,
-            "token_budget": self.token_budget,
-            "shuffle": self.shuffle,
-            "seed": self.seed,
-            "world_size": self.world_size,
-        }
+        tokens = int(self.texts.lengths.sum())
+        return {"documents": len(self.texts), "tokens": tokens} | super()._configuration()
 
     def _positions(self) -> list[np.ndarray]:
         """The documents of each of this process's batches of the present epoch."""
@@ -260,17 +273,6 @@ class Batches(Resumable[TextBatch]):
             )
             self._drawn = (self.epoch, [step[self.rank] for step in steps])
         return self._drawn[1]
-
-
-def check_settings(
-    batch_size: int | None, token_budget: int | None, rank: int, world_size: int
-) -> None:
-    """Raise ValueError for settings with which no batches can be made."""
-    sizes = [size for size in (batch_size, token_budget) if size is not None]
-    if len(sizes) != 1 or sizes[0] < 1:
-        raise ValueError("give either batch_size or token_budget, a number of at least 1")
-    if not 0 <= rank < world_size:
-        raise ValueError(f"rank must lie in 0 ... world_size - 1 = {world_size - 1}")
 
 
 def _end_to_end(documents: Sequence[Sequence[int] | np.ndarray]) -> np.ndarray:
@@ -288,20 +290,3 @@ def _end_to_end(documents: Sequence[Sequence[int] | np.ndarray]) -> np.ndarray:
             f"{ids.min()} ... {ids.max()}"
         )
     return ids.astype(np.int32, copy=False)
-
-
-def _check_documents(
-    lengths: np.ndarray, labels: Sequence[int] | None, max_length: int | None
-) -> None:
-    """Raise ValueError for documents that cannot make a batch."""
-    if len(lengths) == 0:
-        raise ValueError("there are no documents to make batches of")
-    if lengths.min() < 2:
-        raise ValueError(
-            f"document {int(lengths.argmin())} has {lengths.min()} tokens: "
-            "even an empty one has two, its start and end marks"
-        )
-    if labels is not None and len(labels) != len(lengths):
-        raise ValueError(f"{len(labels)} labels do not go with {len(lengths)} documents")
-    if max_length is not None and max_length < 2:
-        raise ValueError(f"max_length must be at least 2 (two marks), not {max_length}")

@@ -36,9 +36,8 @@ def local_folder(name: str, folder: str | Path | None = None) -> Path | None:
                 f"{DATA_VARIABLE} to the folder that holds {name}/; with neither, they are fetched"
             )
         return path
-    root = os.environ.get(DATA_VARIABLE)
-    candidate = Path(root) / name if root else None
-    return candidate if candidate is not None and candidate.is_dir() else None
+    path = cache_folder(name)
+    return path if os.environ.get(DATA_VARIABLE) and path.is_dir() else None
 
 
 def cache_folder(name: str) -> Path:
@@ -66,11 +65,7 @@ def find_file(folder: Path, name: str) -> Path:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """Open a file to read bytes from, unpacked if its name ends in `.gz`.
-
-    Raises:
-        ValueError: the gzip file is truncated or corrupt.
-    """
+    """Open a file to read bytes from, unpacked if its name ends in `.gz`; ValueError if broken."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             yield file
@@ -92,16 +87,9 @@ def read_lines(path: Path) -> Iterator[str]:
 
 
 def decode(content: bytes, where: str, *, errors: str = "strict", first_line: int = 1) -> str:
-    """Decode UTF-8 text, and drop its byte-order mark.
+    """Decode UTF-8 text, and drop its byte-order mark; ValueError if it is something else.
 
-    Args:
-        content: the bytes.
-        where: what to call their source in an error: a path, "standard input", "argument 2".
-        errors: what to do with bytes that are not UTF-8, as for `bytes.decode`.
-        first_line: the number of their first line, for an error.
-
-    Raises:
-        ValueError: they are not UTF-8 text.
+    The error calls the text `where` and counts its lines from `first_line`.
     """
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content:
         raise ValueError(f"{where} is not UTF-8 text: save it as such, or add .gz if it is packed")
@@ -122,11 +110,7 @@ def split_lines(text: str) -> list[str]:
 
 
 def check_sha256(content: bytes, expected: str, what: str) -> None:
-    """Compare the SHA-256 of `content` with the published one.
-
-    Raises:
-        ValueError: they differ; the message names `what` and both sums.
-    """
+    """Raise ValueError if the SHA-256 of `content`, of `what`, is not the published one."""
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
         raise ValueError(

@@ -5,32 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tutvae.data.corpus import Corpus, Texts
 from tutvae.data.readers.files import DATA_VARIABLE
-from tutvae.data.readers.texts import from_files
 
 
 def fetch(hub_name: str, name: str, folder: str, advice: str = "", **options: Any) -> Any:
-    """Load a dataset by `datasets.load_dataset`, with its `options`.
-
-    Raises:
-        FileNotFoundError: the library is missing, or the Hub cannot be reached.
-    """
+    """Load a dataset by `datasets.load_dataset`; FileNotFoundError if that fails."""
     try:
         from datasets import load_dataset
+
+        return load_dataset(hub_name, **options)
     except ImportError as error:
         reason = f"install tutvae[data] to fetch {hub_name} from the Hugging Face Hub"
         raise missing(name, folder, reason + advice) from error
-    try:
-        return load_dataset(hub_name, **options)
     except Exception as error:  # each version of the library raises its own when offline
         reason = f"{hub_name} could not be fetched from the Hugging Face Hub ({error})"
         raise missing(name, folder, reason + advice) from error
-
-
-def to_corpus(dataset: Any, hub_name: str) -> Corpus[Texts]:
-    """Make a corpus of a dataset with the columns "text" and "label"."""
-    return from_files(dataset, label="label", name=hub_name.split("/")[1])
 
 
 def join_columns(dataset: Any, columns: Sequence[str], label: str) -> Any:

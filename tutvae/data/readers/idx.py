@@ -18,9 +18,6 @@ def read_idx(path: Path) -> np.ndarray:
     The format: two zero bytes, a byte for the type, a byte for the number of dimensions, each
     size as a big-endian 32-bit integer, then the data.
 
-    Args:
-        path: the file.
-
     Returns:
         An array of `uint8` of the file's own shape, `[N, height, width]` images or `[N]` labels.
 

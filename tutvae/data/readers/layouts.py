@@ -15,12 +15,7 @@ from tutvae.data.readers.texts import SPLITS, clean_rows, from_files, read_docum
 
 
 def lines(path: Path, name: str, pattern: str, sha256: Mapping[str, str]) -> Corpus[Texts]:
-    """Read a file a split, called by `pattern`, with a document a line.
-
-    Raises:
-        FileNotFoundError: a file is missing.
-        ValueError: a file is not the published one, whose sum is in `sha256` by split.
-    """
+    """Read a file a split, called by `pattern`, with a document a line and a known `sha256`."""
     files = {split: find_file(path, pattern.format(split=split)) for split in SPLITS}
     for split, file in files.items():
         check_sha256(read_bytes(file), sha256[split], str(file))
@@ -45,7 +40,8 @@ def json_lines(
     def load(folder: str | Path | None = None) -> Corpus[Texts]:
         path = local_folder(name, folder)
         if path is None:
-            return hub.to_corpus(hub.fetch(hub_name, name, name), hub_name)
+            dataset = hub.fetch(hub_name, name, name)
+            return from_files(dataset, label="label", name=hub_name.split("/")[1])
         files: dict[str, Any] = {split: find_file(path, f"{split}.jsonl") for split in splits}
         return from_files(**files, label="label", label_names=label_names, name=name)
 
@@ -56,10 +52,7 @@ def published(path: Path, name: str) -> Corpus[Texts]:
     """Read NAME.train.txt and so on, the layout of Yang et al. (2017).
 
     A line is a document, or a class, a tab and a document; the word `_UNK` becomes `<unk>`.
-
-    Raises:
-        FileNotFoundError: a file is missing.
-        ValueError: some lines have a tab and others do not.
+    ValueError where some lines have a tab and others do not.
     """
     files = {split: find_file(path, f"{name}.{split}.txt") for split in SPLITS}
     label = "class" if any("\t" in line for line, _ in _raw_lines(files["train"])) else None

@@ -20,10 +20,6 @@ def file_rows(path: Path, text: str, label: str | None) -> Iterator[Row]:
     """Yield a file's texts and labels as they stand there, None for a blank line's.
 
     Bytes that are not UTF-8 are read as lone surrogates.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: its format is unknown, it is broken, or a column is missing.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
@@ -40,12 +36,6 @@ def file_rows(path: Path, text: str, label: str | None) -> Iterator[Row]:
     if label is not None:
         raise ValueError(f"{path} has no columns, so no label {label!r}: use CSV or JSON lines")
     return ((line, None) for line in split_lines(_decoded(path)))
-
-
-def class_names(dataset: Any, label: str | None) -> Sequence[str] | None:
-    """The names of a dataset's classes, where its label column has them."""
-    features = getattr(dataset, "features", None) or {}
-    return getattr(features.get(label), "names", None)
 
 
 def dataset_rows(

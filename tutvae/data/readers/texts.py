@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tutvae.data.corpus import Corpus, Texts
-from tutvae.data.readers.rows import Row, class_names, dataset_rows, file_rows
+from tutvae.data.readers.rows import Row, dataset_rows, file_rows
 
 SPLITS = ("train", "valid", "test")
 # What others call the validation split.
@@ -55,7 +55,6 @@ def from_files(
 
     White space around a document is dropped and blank documents are skipped. Bytes that are
     not UTF-8 become the replacement character �. A warning says how many of either there were.
-    Long documents stay whole: batches cut them (`max_length`).
 
     Args:
         train: path of a file, or a Hugging Face `Dataset`, or a `DatasetDict` of all splits.
@@ -63,27 +62,24 @@ def from_files(
         test: the test split, likewise. Without it, documents are held out of `train`.
         text: the column that holds the documents; of no account for a text file.
         label: the column that holds the classes, if wanted.
-        label_names: the classes in the order of their numbers; by default a dataset's own
-            order, else sorted, by value where all are numbers.
+        label_names: the classes in the order of their numbers, 0 ... K - 1; by default a
+            dataset's own order, else sorted, by value where all are numbers.
         name: what to call the corpus; by default after the training file.
-        held_out: the fraction of `train` that becomes each missing split, drawn at random; at
-            least one document.
+        held_out: the fraction of `train` that becomes each missing split, at least a document.
         seed: of that draw.
-
-    Returns:
-        The corpus. Labels are integers in 0 ... K - 1, indices into `label_names`.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a file is in no known format, broken, not UTF-8 text at all, without
-            documents or without the column; the message names the file, and the line if it can.
+            documents or without the column.
 
     Chapter 3.
     """
     sources = _sources(train, valid, test)
     splits = {split: _read(source, text, label) for split, source in sources.items()}
-    splits = _with_held_out(splits, held_out, seed)
-    return to_corpus(name or _name_of(train), splits, label_names)
+    splits = _hold_out(splits, held_out, seed)
+    default = Path(train).name.split(".")[0] if isinstance(train, (str, Path)) else "dataset"
+    return to_corpus(name or default, splits, label_names)
 
 
 def read_documents(path: Path) -> list[str]:
@@ -97,17 +93,26 @@ def clean_rows(rows: Iterable[Row], what: str, label: str | None) -> Documents:
     labels: list[str] = []
     blank = replaced = 0
     for number, (document, category) in enumerate(rows, 1):
-        document, bad = _clean(document, what, number)
-        if not document:
+        if document is not None and not isinstance(document, str):
+            kind = type(document).__name__
+            raise ValueError(f"{what}: the text of document {number} is a {kind}")
+        clean, surrogates = SURROGATES.subn("�", (document or "").strip())
+        if not clean:
             blank += 1
             continue
-        texts.append(document)
-        replaced += bad
+        texts.append(clean)
+        replaced += surrogates > 0
         if label is not None:
             labels.append(_label(category, label, what, number))
     if not texts:
         raise ValueError(f"{what} holds no documents")
-    _warn(what, blank, replaced)
+    counts = {
+        "blank documents skipped": blank,
+        "documents with bytes that are not UTF-8, now �": replaced,
+    }
+    said = [f"{name}: {count}" for name, count in counts.items() if count]
+    if said:
+        warnings.warn(f"{what}: {'; '.join(said)}", stacklevel=4)
     return Documents(texts, labels if label is not None else None)
 
 
@@ -132,28 +137,14 @@ def _sources(train: Any, valid: Any, test: Any) -> dict[str, Any]:
     return {split: source for split, source in given if source is not None}
 
 
-def _name_of(train: Any) -> str:
-    """A corpus's name: the training file's up to its first dot."""
-    return Path(train).name.split(".")[0] if isinstance(train, (str, Path)) else "dataset"
-
-
 def _read(source: Any, text: str, label: str | None) -> Documents:
     """Read a split from a file or a dataset."""
     if isinstance(source, (str, Path)):
         return clean_rows(file_rows(Path(source), text, label), str(source), label)
-    names = class_names(source, label)
+    features = getattr(source, "features", None) or {}
+    names = getattr(features.get(label), "names", None)
     documents = clean_rows(dataset_rows(source, text, label, names), "the dataset", label)
     return replace(documents, label_names=names)
-
-
-def _clean(document: Any, what: str, number: int) -> tuple[str, bool]:
-    """Trim a document; say whether bytes of it had to be replaced."""
-    if document is None:
-        return "", False
-    if not isinstance(document, str):
-        raise ValueError(f"{what}: the text of document {number} is a {type(document).__name__}")
-    clean, replaced = SURROGATES.subn("�", document.strip())
-    return clean, replaced > 0
 
 
 def _label(category: Any, label: str, what: str, number: int) -> str:
@@ -166,22 +157,9 @@ def _label(category: Any, label: str, what: str, number: int) -> str:
     return name
 
 
-def _warn(what: str, blank: int, replaced: int) -> None:
-    """Say what was skipped or replaced, once a file."""
-    said = []
-    if blank:
-        said.append(f"blank documents skipped: {blank}")
-    if replaced:
-        said.append(f"documents with bytes that are not UTF-8, now �: {replaced}")
-    if said:
-        warnings.warn(f"{what}: {'; '.join(said)}", stacklevel=5)
-
-
-def _with_held_out(
-    splits: dict[str, Documents], held_out: float, seed: int
-) -> dict[str, Documents]:
+def _hold_out(splits: dict[str, Documents], held_out: float, seed: int) -> dict[str, Documents]:
     """Fill each missing split with documents of the training split, which loses them."""
-    missing = [split for split in ("valid", "test") if split not in splits]
+    missing = [split for split in SPLITS if split not in splits]
     if not missing:
         return splits
     if not 0 < held_out < 1:
