@@ -11,8 +11,8 @@ from tutvae.data.batches.text import Batches, EncodedTexts
 from tutvae.data.tokenization import Tokenizer
 from tutvae.evaluation.classification import TextPredictor, as_labels, bag_of_words, code_classifier
 from tutvae.evaluation.report import encode
-from tutvae.models.decoders import LSTMDecoder
 from tutvae.models.encoders import LSTMEncoder
+from tutvae.models.lstm_decoder import LSTMDecoder
 from tutvae.models.semi_supervised import SemiSupervisedTextVAE
 from tutvae.models.text_classifier import TextClassifier
 from tutvae.models.text_vae import TextVAE

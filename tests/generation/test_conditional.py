@@ -12,8 +12,8 @@ from tutvae.data.tokenization import Tokenizer
 from tutvae.generation.conditional import change_label, label_agreement, sample_with_label
 from tutvae.generation.decoding import generate
 from tutvae.generation.texts import sample_prior
-from tutvae.models.decoders import LSTMDecoder
 from tutvae.models.encoders import LSTMEncoder
+from tutvae.models.lstm_decoder import LSTMDecoder
 from tutvae.models.semi_supervised import SemiSupervisedTextVAE
 from tutvae.reviews.grammar import ReviewGrammar
 

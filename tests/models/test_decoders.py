@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tutvae.data.tokenization import Tokenizer
 from tutvae.generation.decoding import FREE, beam_search, fill, generate
-from tutvae.models.decoders import Decoder, LSTMDecoder, State, WordDropout, tie_weights
+from tutvae.models.lstm_decoder import Decoder, LSTMDecoder, State, WordDropout, tie_weights
 
 B, T, V, Z = 4, 6, 11, 3
 BOS, UNK = 1, 3

@@ -13,8 +13,8 @@ from tutvae.bounds import LabelElbo
 from tutvae.data.batches.labelled import MixedBatches
 from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
 from tutvae.evaluation.report import encode, evaluate, score
-from tutvae.models.decoders import Decoder, LSTMDecoder
 from tutvae.models.encoders import LSTMEncoder
+from tutvae.models.lstm_decoder import Decoder, LSTMDecoder
 from tutvae.models.semi_supervised import SemiSupervisedTextVAE
 from tutvae.models.text_classifier import TextClassifier
 from tutvae.schedules import temperature_decay

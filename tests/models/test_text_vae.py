@@ -19,8 +19,8 @@ from tutvae.data.corpora import ptb
 from tutvae.data.tokenization import Tokenizer
 from tutvae.evaluation.report import evaluate
 from tutvae.models.conv_decoder import DilatedConvDecoder
-from tutvae.models.decoders import Decoder, LSTMDecoder
 from tutvae.models.encoders import LSTMEncoder
+from tutvae.models.lstm_decoder import Decoder, LSTMDecoder
 from tutvae.models.text_vae import (
     LanguageModel,
     TextVAE,

@@ -19,8 +19,8 @@ import torch
 
 from tutvae.data.batches.text import Batches, EncodedTexts
 from tutvae.models import TextVAE
-from tutvae.models.decoders import LSTMDecoder
 from tutvae.models.encoders import LSTMEncoder
+from tutvae.models.lstm_decoder import LSTMDecoder
 from tutvae.schedules import linear
 from tutvae.training.loop import fit
 

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from tutvae.data.batches.windows import Window
-from tutvae.data.readers.files import read_lines, write_beside
+from tutvae.data.readers.files import write_beside
+from tutvae.data.readers.utf8 import read_lines
 from tutvae.data.tokenization import Tokenizer, require_documents, require_string
 
 # Documents in memory while they are written.

@@ -14,7 +14,8 @@ import tokenizers
 
 from tutvae.data import backends
 from tutvae.data.backends import BOS, EOS, PAD, UNK
-from tutvae.data.readers.files import decode, write_beside
+from tutvae.data.readers.files import write_beside
+from tutvae.data.readers.utf8 import decode
 
 # The library's encodings are some 100 bytes a token, so they are made a few at a time.
 ENCODED_AT_ONCE = 1000

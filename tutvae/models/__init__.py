@@ -7,9 +7,10 @@ from tutvae.models.conv_decoder import (
     Preset,
     ResidualBlock,
 )
-from tutvae.models.decoders import LSTMDecoder, WordDropout, tie_weights
+from tutvae.models.decoders import DECODERS
 from tutvae.models.encoders import LSTMEncoder
 from tutvae.models.gru_decoder import GRUDecoder
+from tutvae.models.lstm_decoder import LSTMDecoder, WordDropout, tie_weights
 from tutvae.models.protocols import (
     Decoder,
     Encoder,
@@ -29,13 +30,6 @@ from tutvae.models.text_vae import (
     target_costs,
 )
 from tutvae.models.vae import VAE, BernoulliDecoder, GaussianEncoder
-
-# The decoders by the name that experiment files give them: a new one is registered here, once.
-DECODERS: dict[str, type[Decoder]] = {
-    "lstm": LSTMDecoder,
-    "dilated_cnn": DilatedConvDecoder,
-    "gru": GRUDecoder,
-}
 
 __all__ = [
     "DECODERS",

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutvae.models.decoders import WordDropout
+from tutvae.models.lstm_decoder import WordDropout
 from tutvae.models.protocols import Decoder, State
 
 Preset = Literal["small", "medium", "large", "very_large"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tutvae.models.decoders import WordDropout
+from tutvae.models.lstm_decoder import WordDropout
 from tutvae.models.protocols import Decoder, State
 
 

@@ -12,8 +12,8 @@ from torch.distributions import Normal, kl_divergence
 from tutvae.bounds import Elbo
 from tutvae.data.batches.text import TextBatch
 from tutvae.data.tokenization import Tokenizer
-from tutvae.models.decoders import LSTMDecoder
 from tutvae.models.encoders import LSTMEncoder
+from tutvae.models.lstm_decoder import LSTMDecoder
 from tutvae.models.protocols import Decoder, Encoder
 
 # Of all tensors the logits are by far the largest; so many stay in a processor's cache.

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tutvae.data.readers.files import decode, read_bytes, split_lines
+from tutvae.data.readers.files import read_bytes
+from tutvae.data.readers.utf8 import decode, split_lines
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
