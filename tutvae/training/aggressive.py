@@ -144,14 +144,14 @@ def fit_aggressively(
         if folder is not None:
             about = {"configuration": own, "rounds": list(map(asdict, rounds))}
             about["random"] = checkpoints.random_state()
-            checkpoints.save_tensors(folder.aggressive, checkpoints.model_tensors(network), about)
+            checkpoints.save_tensors(folder.aggressive, network.state_dict(), about)
     return rounds
 
 
 def _finished_before(path: Path, model: nn.Module) -> list[AggressiveRound]:
     """Return to the end of a phase that was finished before."""
-    tensors, about = checkpoints.load_tensors(path)
-    checkpoints.set_weights(model, checkpoints.model_weights(tensors), str(path))
+    weights, about = checkpoints.load_tensors(path)
+    checkpoints.set_weights(model, weights, str(path))
     try:
         checkpoints.set_random_state(about["random"])
         return [AggressiveRound(**done) for done in about["rounds"]]
