@@ -107,8 +107,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     """
     path = Path(path)
     if path.is_dir():
-        there = [path / name for name in (WEIGHTS, BEST, LAST) if (path / name).exists()]
-        path = there[0] if there else path / LAST
+        there = (path / name for name in (WEIGHTS, BEST) if (path / name).exists())
+        path = next(there, path / LAST)
     tensors, _ = _read(path)
     weights = {name: x for name, x in tensors.items() if not name.startswith(f"{ABOUT}.")}
     set_weights(model, weights, str(path))

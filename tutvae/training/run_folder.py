@@ -1,12 +1,4 @@
-"""The folder of a training run.
-
-While `fit` trains, it holds `configuration.json`, `metrics.jsonl` (a line an epoch),
-`last.safetensors` (weights, optimizer, schedule, random states, position in the epoch) and
-`best.safetensors` (weights alone); after `fit_aggressively`, `aggressive.safetensors`. A run of an
-experiment file adds `weights.safetensors` (those that are measured), for texts `tokenizer.json`,
-and at its end `record.json`; then the checkpoints are removed. Each file is written beside and
-renamed, so each is whole at any moment. All but the last three say of which configuration they are.
-"""
+"""The folder of a training run. Each file in it is whole at any moment, or not there."""
 
 from __future__ import annotations
 
@@ -37,15 +29,16 @@ class RunFolder:
         tensorboard: write the metrics for TensorBoard too.
 
     Attributes:
-        last: the checkpoint from which training goes on.
+        configuration: `configuration.json`: what the run is. Checkpoints and weights say it, too.
+        metrics: `metrics.jsonl`: the history, a JSON object an epoch.
+        last: `last.safetensors`: the checkpoint from which training goes on. When a run of an
+            experiment file ends, it is removed, as are `best`, `aggressive` and `initialisation`.
         best: the weights of the epoch with the best bound.
-        weights: the weights of the trained model alone.
-        metrics: the history, a JSON object a line.
-        configuration: what the run is.
+        aggressive: what `fit_aggressively` achieved, and the weights then.
+        initialisation: the run folder of a model that this run's model starts from.
+        weights: of an experiment file's run, those that are measured.
         tokenizer: of a model of texts.
         record: what the finished run achieved.
-        initialisation: the run folder of a model that this run's model starts from.
-        aggressive: what `fit_aggressively` achieved, and the weights then.
 
     Source: chapter 10.
     """
@@ -137,13 +130,10 @@ class RunFolder:
 
 @contextmanager
 def locked(folder: str | Path) -> Iterator[None]:
-    """Keep every other run out of a folder that a run writes to.
-
-    The thread that holds the lock may take it again. The operating system lets go of the folder
-    when the process ends, however it ends.
+    """Keep every other run out of a folder, until this process lets go of it or ends.
 
     Args:
-        folder: made if it does not exist.
+        folder: made if it does not exist. The thread that holds it may take it again.
 
     Raises:
         BlockingIOError: another process or thread holds the lock.

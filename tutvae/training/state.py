@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tutvae.training import checkpoints
 from tutvae.training.engine import Engine
@@ -36,13 +36,12 @@ class TrainingState:
     """Everything that decides how a training run goes on: what a checkpoint holds.
 
     Args:
-        model: its weights.
+        engine: has the model, and knows the processes.
         optimizer: its state.
         scheduler: its state; None where there is none.
         train: the batches. If they have `state_dict` and `load_state_dict`, as `Batches` has,
             an epoch goes on in its middle by these; otherwise its first batches are drawn
             again, from the epoch's first random state, and left out.
-        engine: knows the processes.
         folder: where to save; None saves nothing.
         checkpoint_minutes: longest time between two checkpoints.
 
@@ -60,19 +59,17 @@ class TrainingState:
 
     def __init__(
         self,
-        model: nn.Module,
+        engine: Engine,
         optimizer: torch.optim.Optimizer,
         scheduler: torch.optim.lr_scheduler.LRScheduler | None,
         train: Any,
-        engine: Engine,
-        folder: RunFolder | None = None,
-        checkpoint_minutes: float = 5.0,
+        folder: RunFolder | None,
+        checkpoint_minutes: float,
     ) -> None:
-        self.model = model
+        self.engine = engine
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.train = train
-        self.engine = engine
         self.folder = folder
         self.checkpoint_minutes = checkpoint_minutes
         self.configuration: dict[str, Any] = {}
@@ -92,12 +89,9 @@ class TrainingState:
         return time.monotonic() - self._started
 
     def steps(self, batches_a_step: int) -> Iterator[list[Any]]:
-        """Yield what is left of the present epoch, a list of batches for each step.
-
-        Raises:
-            ValueError: several processes do not have equal shares of the data.
-        """
-        self._check_shares()
+        """Yield what is left of the present epoch, a list of batches for each step."""
+        if self.engine.processes > 1:
+            self._check_shares()
         iterator = self._rest_of_epoch()
         while batches := list(islice(iterator, batches_a_step)):
             self.batches += len(batches)
@@ -127,7 +121,7 @@ class TrainingState:
             self.folder.write_metrics(self.records)
             if best_record(self.records) is record:
                 about = {"record": record, "configuration": self.configuration}
-                checkpoints.save_tensors(self.folder.best, self.model.state_dict(), about)
+                checkpoints.save_tensors(self.folder.best, self.engine.model.state_dict(), about)
         self.save()
 
     @property
@@ -139,15 +133,10 @@ class TrainingState:
         return self.engine.gather(due)[0]
 
     def save(self) -> None:
-        """Write the last checkpoint; all processes take part, the first one writes.
-
-        Raises:
-            FloatingPointError: the weights are no longer finite; the last checkpoint stays.
-            OSError: it could not be written; the last checkpoint stays.
-        """
+        """Write the last checkpoint; all processes take part, the first one writes."""
         if self.folder is None:
             return
-        weights = self.model.state_dict()
+        weights = self.engine.model.state_dict()
         if not all(bool(x.isfinite().all()) for x in weights.values()):
             raise FloatingPointError(
                 f"the weights became NaN or infinite by step {self.step}: go back to the last "
@@ -173,17 +162,8 @@ class TrainingState:
         checkpoints.save_tensors(self.folder.last, weights, about)
         self._saved = time.monotonic()
 
-    def resume(self, configuration: Mapping[str, Any] | None = None) -> None:
-        """Open the folder and return to its last checkpoint, if it has one.
-
-        Args:
-            configuration: see `RunFolder.open`.
-
-        Raises:
-            OSError: the folder cannot be made or written to.
-            ValueError: the checkpoint is of another configuration, model, optimizer, data or
-                number of processes.
-        """
+    def resume(self, configuration: Mapping[str, Any] | None) -> None:
+        """Open the folder for a run and return to its last checkpoint, if it has one."""
         if self.folder is None:
             return
         if self.engine.rank == 0:
@@ -203,7 +183,7 @@ class TrainingState:
                 f"{path} was written by {len(about['processes'])} processes, and now there "
                 f"are {self.engine.processes}: resume with as many"
             )
-        checkpoints.set_weights(self.model, weights, str(path))
+        checkpoints.set_weights(self.engine.model, weights, str(path))
         self._check_optimizer(path, about)
         self.optimizer.load_state_dict(about["optimizer"])
         if self.scheduler:
@@ -238,8 +218,6 @@ class TrainingState:
 
     def _check_shares(self) -> None:
         """Raise ValueError where processes would wait for each other for ever, or do the same."""
-        if self.engine.processes == 1:
-            return
         shares = getattr(self.train, "world_size", 1)
         lengths = self.engine.gather(length_hint(self.train))
         if shares != self.engine.processes or len(set(lengths)) > 1:
