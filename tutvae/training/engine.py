@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from typing import Any, Literal, get_args
 
@@ -91,7 +91,8 @@ class Engine:
         """Bound the union of all processes' present batches; gradients go to this one's rows."""
         with autocast(self.device, self._half) if self._half else nullcontext():
             elbo: Elbo = self._forward(batch)
-        tensors = {name: x for name, x in vars(elbo).items() if isinstance(x, Tensor)}
+        values = {field.name: getattr(elbo, field.name) for field in fields(elbo)}
+        tensors = {name: x for name, x in values.items() if isinstance(x, Tensor)}
         halves = _HALVES.values()
         tensors = {name: x.float() if x.dtype in halves else x for name, x in tensors.items()}
         return replace(elbo, **(tensors if self.processes == 1 else self._union(tensors)))
