@@ -1,4 +1,4 @@
-"""A training run that is killed again and again, for `test_training_state.py`; prints what is left.
+"""A training run that is killed again and again, for `test_state.py`; prints what is left.
 
 It runs by itself, so that its processes fork from one that has no threads.
 """

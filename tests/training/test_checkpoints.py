@@ -8,17 +8,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tutvae.training.checkpoints import (
     load_tensors,
     load_weights,
-    optimizer_state,
     random_state,
     save_tensors,
     save_weights,
-    set_optimizer_state,
     set_random_state,
 )
 
@@ -55,6 +54,22 @@ class TestTensors:
         for name, tensor in tensors.items():
             torch.testing.assert_close(loaded[name], tensor.detach(), rtol=0, atol=0)
 
+    def test_tensors_inside_of_what_is_said_come_back(self, tmp_path: Path) -> None:
+        rows = torch.arange(12.0).view(3, 4)
+        save_tensors(tmp_path / "x.safetensors", {"rows": rows}, {7: [rows[1], {"a": rows.T}]})
+        tensors, about = load_tensors(tmp_path / "x.safetensors")
+        assert list(tensors) == ["rows"]
+        assert torch.equal(about[7][0], rows[1])
+        assert torch.equal(about[7][1]["a"], rows.T)
+
+    def test_a_tensor_that_is_gone(self, tmp_path: Path) -> None:
+        save_tensors(tmp_path / "x.safetensors", {}, [torch.ones(2), torch.ones(3)])
+        with safe_open(tmp_path / "x.safetensors", framework="pt") as file:
+            metadata = file.metadata()
+        save_file({"tutvae.0": torch.ones(2)}, tmp_path / "x.safetensors", metadata)
+        with pytest.raises(ValueError, match=r"no whole checkpoint.*its tensors are not ours"):
+            load_tensors(tmp_path / "x.safetensors")
+
     def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
             load_tensors(tmp_path / "none.safetensors")
@@ -74,8 +89,7 @@ class TestTensors:
 
 class TestWeights:
     def test_a_missing_and_an_unexpected_weight(self, tmp_path: Path) -> None:
-        weights = {f"model.{k}": x for k, x in nn.Linear(3, 2).state_dict().items()}
-        save_tensors(tmp_path / "best.safetensors", weights)
+        save_tensors(tmp_path / "best.safetensors", nn.Linear(3, 2).state_dict())
         with pytest.raises(ValueError, match=r"'bias', \(2,\) there and absent in the model"):
             load_weights(nn.Linear(3, 2, bias=False), tmp_path)
         with pytest.raises(ValueError, match=r"4 tensors differ.*'0.weight', absent there"):
@@ -137,7 +151,7 @@ class TestWeights:
             if name == "weights":
                 save_weights(model, path)
             else:
-                save_tensors(path, {f"model.{k}": x for k, x in model.state_dict().items()})
+                save_tensors(path, model.state_dict(), {"step": torch.tensor(value)})
             other = nn.Linear(3, 2)
             load_weights(other, tmp_path)
             assert other.bias.tolist() == [value, value]
@@ -161,11 +175,10 @@ class TestOptimisers:
 
         weight, optimizer = new()
         step(weight, optimizer)
-        tensors, rest = optimizer_state(optimizer)
-        save_tensors(tmp_path / "x.safetensors", tensors, rest)
+        save_tensors(tmp_path / "x.safetensors", {}, optimizer.state_dict())
         other, resumed = new()
         other.data.copy_(weight.data)
-        set_optimizer_state(resumed, *load_tensors(tmp_path / "x.safetensors"))
+        resumed.load_state_dict(load_tensors(tmp_path / "x.safetensors")[1])
         assert torch.equal(step(other, resumed), step(weight, optimizer))
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, lr_scheduler
 from torch.utils.data import DataLoader
@@ -345,7 +347,7 @@ class TestWhatCannotGoOn:
             run(tmp_path)
 
     @pytest.mark.parametrize(
-        "key", ["configuration", "records", "optimizer", "processes", "shapes", "step"]
+        "key", ["configuration", "records", "optimizer", "processes", "terms", "step"]
     )
     def test_a_checkpoint_without_a_key(self, tmp_path: Path, key: str) -> None:
         run(tmp_path, epochs=1)
@@ -364,17 +366,15 @@ class TestWhatCannotGoOn:
         with pytest.raises(ValueError, match=r"last.safetensors is no whole checkpoint"):
             run(tmp_path)
 
-    @pytest.mark.parametrize("change", [lambda x: x[:1], lambda x: None])
-    def test_an_optimizer_s_tensors_that_are_not_those_saved(
-        self, tmp_path: Path, change: Callable[[Tensor], Tensor | None]
-    ) -> None:
+    def test_an_optimizer_s_tensor_that_is_gone(self, tmp_path: Path) -> None:
         run(tmp_path, epochs=1)
-        tensors, about = load_tensors(tmp_path / "last.safetensors")
-        name = "optimizer.0.exp_avg"
-        changed = {name: change(tensors.pop(name))}
-        tensors |= {name: x for name, x in changed.items() if x is not None}
-        save_tensors(tmp_path / "last.safetensors", tensors, about)
-        with pytest.raises(ValueError, match=r"its tensors are not those that were saved"):
+        last = tmp_path / "last.safetensors"
+        with safe_open(last, framework="pt") as file:
+            metadata = file.metadata()
+        tensors = load_file(last)
+        del tensors[next(name for name in tensors if name.startswith("tutvae."))]
+        save_file(tensors, last, metadata)
+        with pytest.raises(ValueError, match=r"last.safetensors is no whole checkpoint"):
             run(tmp_path)
 
     def test_a_configuration_that_is_none(self, tmp_path: Path) -> None:

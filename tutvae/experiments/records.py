@@ -24,6 +24,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from tutvae.data.corpus import Corpus, Images, Texts
 from tutvae.data.readers.files import write_beside
 from tutvae.experiments.sections import Name
+from tutvae.training.run_folder import difference
 
 PACKAGE = Path(__file__).parents[1]
 RECORDED_VERSIONS = ("tutvae", "torch", "numpy")
@@ -292,8 +293,8 @@ def _value(value: Any) -> str:
     return json.dumps(value, allow_nan=False)
 
 
-def _loss(old: dict[str, Any], new: dict[str, Any]) -> str | None:
-    """What would be lost if the new record replaced the old one."""
+def _loss(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """What would be lost if the new record replaced the old one; "" if nothing."""
     from tutvae.experiments import validate_experiment  # it imports this module
 
     try:  # one from before a key was added has the key's default
@@ -302,18 +303,10 @@ def _loss(old: dict[str, Any], new: dict[str, Any]) -> str | None:
         configuration = old["configuration"]
     runs = [run.items() for run in new.get("runs", [])]
     if "runs" in old and all(any(run.items() <= other for other in runs) for run in old["runs"]):
-        return None  # a sweep has grown
+        return ""  # a sweep has grown
     after = {key: new[key] for key in ("configuration", "data_sha256") if key in new}
     before = {key: {**old, "configuration": configuration}[key] for key in after}
-    return None if before == after else _difference(before, after)
-
-
-def _difference(old: Any, new: Any, key: str = "") -> str:
-    """The first value in which two tables differ."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        name = next(name for name in {**old, **new} if old.get(name) != new.get(name))
-        return _difference(old.get(name), new.get(name), f"{key}.{name}".lstrip("."))
-    return f"its {key} is {old}, now it is {new}"
+    return difference(before, after)
 
 
 def read_json(path: str | Path) -> dict[str, Any]:

@@ -21,12 +21,12 @@ from tqdm import tqdm
 from tutvae.experiments.classification import ClassificationExperiment
 from tutvae.experiments.images import ImageExperiment
 from tutvae.experiments.records import provenance, read_result, write_result
-from tutvae.experiments.sections import Context, Experiment, Run, difference, faults
+from tutvae.experiments.sections import Context, Experiment, Run, faults
 from tutvae.experiments.text import TextExperiment
 from tutvae.training.checkpoints import write_or_explain
 from tutvae.training.engine import rank_and_world_size
 from tutvae.training.loop import is_watched
-from tutvae.training.run_folder import RunFolder, locked
+from tutvae.training.run_folder import RunFolder, difference, locked
 
 if sys.version_info >= (3, 11):
     import tomllib

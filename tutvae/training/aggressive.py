@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -69,8 +69,8 @@ def fit_aggressively(
     alone is updated until its loss stops falling, and only then, once, the decoder. That ends
     when the mutual information between validation examples and codes stops rising.
 
-    The same random state gives the same phase. With a `run_folder` a finished phase is not done
-    again: the same call returns to its end. A phase that is killed meanwhile begins anew.
+    With a `run_folder` a finished phase is not done again: the same call returns to its end. One
+    that is killed meanwhile begins anew.
 
     Args:
         model: with an `encoder` and a `decoder`, such as `TextVAE` or `VAE`. It is moved to
@@ -104,11 +104,11 @@ def fit_aggressively(
 
     Source: He et al. (2019), algorithm 1.
     """
-    limits = {"max_encoder_steps": max_encoder_steps, "max_rounds": max_rounds}
-    check_whole(1, window=window, round_steps=round_steps, **limits)
+    check_whole(1, window=window, max_encoder_steps=max_encoder_steps)
+    check_whole(1, round_steps=round_steps, max_rounds=max_rounds)
     check_loss_options(max_grad_norm, kl_weight)
     schedule = kl_weight if callable(kl_weight) else lambda step: kl_weight
-    network = cast(nn.Module, model)
+    network: Any = model  # its protocol does not say that it is a module of two halves
     engine = Engine(network, pick_device() if device is None else device, precision)
     if engine.processes > 1:
         raise ValueError("aggressive training runs in one process: start it without torchrun")
@@ -117,16 +117,13 @@ def fit_aggressively(
         own = {} if folder is None else folder.open(configuration)
         if folder is not None and folder.aggressive.exists():
             return _finished_before(folder.aggressive, network)
-        feed: Any = train if can_resume(train) else None
-        place = feed.state_dict() if feed is not None else None
+        feed: Any = train
+        place = feed.state_dict() if can_resume(feed) else None
         batches = endless(train)
-        encoder, decoder = (
-            _Turn(getattr(model, frozen), Stepper(engine, optimizer, max_grad_norm), batches)
-            for frozen, optimizer in (
-                ("decoder", encoder_optimizer),
-                ("encoder", decoder_optimizer),
-            )
-        )
+        of_encoder = Stepper(engine, encoder_optimizer, max_grad_norm)
+        of_decoder = Stepper(engine, decoder_optimizer, max_grad_norm)
+        encoder = _Turn(network.decoder, of_encoder, batches)
+        decoder = _Turn(network.encoder, of_decoder, batches)
         rounds: list[AggressiveRound] = []
         while len(rounds) < max_rounds and _still_rising(rounds):
             model.train()
@@ -139,19 +136,19 @@ def fit_aggressively(
             information = mutual_information(aggregated(encode(model, valid)))
             seconds = time.perf_counter() - began
             rounds.append(AggressiveRound(round_steps, encoder_steps, information, seconds))
-        if feed is not None:
+        if place is not None:
             feed.load_state_dict(place)
         if folder is not None:
-            about = {"configuration": own, "rounds": list(map(asdict, rounds))}
-            about["random"] = checkpoints.random_state()
-            checkpoints.save_tensors(folder.aggressive, checkpoints.model_tensors(network), about)
+            about: dict[str, Any] = {"configuration": own, "random": checkpoints.random_state()}
+            about["rounds"] = [asdict(done) for done in rounds]
+            checkpoints.save_tensors(folder.aggressive, network.state_dict(), about)
     return rounds
 
 
 def _finished_before(path: Path, model: nn.Module) -> list[AggressiveRound]:
     """Return to the end of a phase that was finished before."""
-    tensors, about = checkpoints.load_tensors(path)
-    checkpoints.set_weights(model, checkpoints.model_weights(tensors), str(path))
+    weights, about = checkpoints.load_tensors(path)
+    checkpoints.set_weights(model, weights, str(path))
     try:
         checkpoints.set_random_state(about["random"])
         return [AggressiveRound(**done) for done in about["rounds"]]
@@ -183,11 +180,7 @@ class _Turn:
 
 
 def _train_until_flat(encoder: _Turn, kl_weight: float, window: int, max_steps: int) -> int:
-    """Update the encoder until a window's mean loss is no better than the one before's.
-
-    Returns:
-        The number of updates.
-    """
+    """Update the encoder until a window's mean loss no longer falls; return the updates."""
     previous = math.inf
     for done in range(0, max_steps, window):
         losses = [encoder.step(kl_weight) for _ in range(min(window, max_steps - done))]

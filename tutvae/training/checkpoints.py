@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +18,26 @@ from tutvae.data.readers.files import write_beside
 
 LAST, BEST = "last.safetensors", "best.safetensors"  # in a run folder
 WEIGHTS = "weights.safetensors"  # there, too: a model's state dict alone
-ABOUT = "tutvae"  # the entry of a checkpoint's metadata
+ABOUT = "tutvae"  # the entry of a file's metadata, and how its tensors' names begin
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], about: Any = None) -> None:
-    """Write tensors, and what JSON can say about them, into one safetensors file.
+    """Write tensors, and what there is to say about them, into one safetensors file.
 
     Args:
         path: the file. It is replaced in one move, once the new one is whole.
         tensors: by name.
-        about: numbers, strings, None, lists and mappings of them.
+        about: numbers, strings, None, tensors, lists and mappings of them.
 
     Raises:
         OSError: it cannot be written; what was there before stays.
         TypeError: `about` holds something else, or a value is no tensor.
     """
-    metadata = {ABOUT: json.dumps(_to_json(about))}
-    write_or_explain(Path(path), safetensors.torch.save(_independent(tensors), metadata))
+    tensors = dict(tensors)
+    metadata = {ABOUT: json.dumps(_to_json(about, tensors))}
+    # Copies, because tied weights share their memory, which the format forbids.
+    copies = {name: x.detach().cpu().clone().contiguous() for name, x in tensors.items()}
+    write_or_explain(Path(path), safetensors.torch.save(copies, metadata))
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], Any]:
@@ -45,19 +47,19 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], Any]:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged or was not written by `save_tensors`.
     """
-    with _opened(path) as file:
-        return _tensors(file), _about(path, file.metadata())
+    tensors, metadata = _read(path)
+    try:
+        return tensors, _from_json(json.loads(metadata[ABOUT]), tensors)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise not_ours(path, f"its metadata and its tensors are not ours: {error!r}") from error
 
 
 def configuration_of(path: str | Path) -> dict[str, Any] | None:
     """Read which run a checkpoint, or a file of weights, is of; None if it does not say."""
     try:
-        with _opened(path) as file:
-            metadata = file.metadata() or {}
-        about = _about(path, metadata) if ABOUT in metadata else metadata
-        found = about["configuration"]
-        return dict(json.loads(found) if isinstance(found, str) else found)
-    except (KeyError, TypeError, ValueError):
+        with safetensors.safe_open(path, framework="pt") as file:
+            return dict(json.loads(file.metadata()[ABOUT])["configuration"])
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError):
         return None  # whoever reads all of it is told what is wrong
 
 
@@ -83,19 +85,17 @@ def save_weights(
     """
     state = model.state_dict()
     first = _first_names(state)
-    tensors = _independent({name: x for name, x in state.items() if first[name] == name})
+    tensors = {name: x for name, x in state.items() if first[name] == name}
     if half:
         tensors = {n: x.half() if x.is_floating_point() else x for n, x in tensors.items()}
-    metadata = None if configuration is None else {"configuration": json.dumps(dict(configuration))}
-    write_or_explain(Path(path), safetensors.torch.save(tensors, metadata))
+    save_tensors(path, tensors, {"configuration": configuration})
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
     """Give a model the weights of a run.
 
     Args:
-        model: built as it was for the run; on any device. It keeps its precision, whatever that
-            of the file.
+        model: built as it was for the run; on any device. It keeps its precision.
         path: a safetensors file with a model's weights; or a run folder, which means those of
             the finished run, else its best, else its last.
 
@@ -107,22 +107,11 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     """
     path = Path(path)
     if path.is_dir():
-        there = [path / name for name in (WEIGHTS, BEST, LAST) if (path / name).exists()]
-        path = there[0] if there else path / LAST
-    with _opened(path) as file:
-        tensors, is_checkpoint = _tensors(file), ABOUT in (file.metadata() or {})
-    set_weights(model, model_weights(tensors) if is_checkpoint else tensors, str(path))
-
-
-def model_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """A model's state dict as the tensors of a checkpoint."""
-    return {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-
-
-def model_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The entries of a model's state dict among a checkpoint's tensors."""
-    prefix = "model."
-    return {name[len(prefix) :]: x for name, x in tensors.items() if name.startswith(prefix)}
+        there = (path / name for name in (WEIGHTS, BEST) if (path / name).exists())
+        path = next(there, path / LAST)
+    tensors, _ = _read(path)
+    weights = {name: x for name, x in tensors.items() if not name.startswith(f"{ABOUT}.")}
+    set_weights(model, weights, str(path))
 
 
 def set_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
@@ -147,50 +136,9 @@ def set_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> 
     model.load_state_dict(weights)
 
 
-def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], Any]:
-    """Divide an optimizer's state into tensors by name, and the rest for JSON."""
-    state = optimizer.state_dict()
-    tensors: dict[str, Tensor] = {}
-    rest: dict[int, dict[str, Any]] = {}
-    for index, values in state["state"].items():
-        rest[index] = {k: v for k, v in values.items() if not isinstance(v, Tensor)}
-        found = values.keys() - rest[index].keys()
-        tensors |= {f"optimizer.{index}.{name}": values[name] for name in found}
-    return tensors, state | {"state": rest}
-
-
-def set_optimizer_state(
-    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], rest: Any
-) -> None:
-    """Restore what `optimizer_state` returned.
-
-    Raises:
-        ValueError: the state is that of other parameters or another kind of optimizer.
-    """
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, entry = name.split(".", 2)
-            rest["state"][int(index)][entry] = tensor
-    known = [set(group) for group in optimizer.state_dict()["param_groups"]]
-    if known != [set(group) for group in rest["param_groups"]]:
-        raise ValueError(
-            "the checkpoint is of another optimizer: resume with the one the run was started with"
-        )
-    optimizer.load_state_dict(rest)
-
-
-def hyperparameters(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """What was chosen for each group of an optimizer's parameters, ready for JSON."""
-    other = ("params", "initial_lr", "foreach", "fused", "capturable", "differentiable")
-    return [
-        {k: list(v) if isinstance(v, tuple) else v for k, v in group.items() if k not in other}
-        for group in optimizer.param_groups
-    ]
-
-
 def random_state() -> dict[str, Any]:
-    """All of this process's random states, ready for JSON: torch's, numpy's and Python's."""
-    states: dict[str, Any] = {name: x.get_rng_state().tolist() for name, x in _devices().items()}
+    """All of this process's random states: torch's, numpy's and Python's."""
+    states: dict[str, Any] = {name: x.get_rng_state() for name, x in _devices().items()}
     kind, keys, *rest = np.random.get_state()
     return states | {"numpy": [kind, np.asarray(keys).tolist(), *rest], "python": random.getstate()}
 
@@ -199,18 +147,20 @@ def set_random_state(state: Mapping[str, Any]) -> None:
     """Restore what `random_state` returned."""
     for name, device in _devices().items():
         if name in state:
-            device.set_rng_state(torch.tensor(state[name], dtype=torch.uint8))
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+            device.set_rng_state(state[name])
+    np.random.set_state(state["numpy"])
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
 
 
 def _devices() -> dict[str, Any]:
     """What has a random state in torch."""
-    there = {"cpu": True, "cuda": torch.cuda.is_available()}
-    there["mps"] = torch.backends.mps.is_available()
-    return {name: getattr(torch, name) if name != "cpu" else torch for name in there if there[name]}
+    devices: dict[str, Any] = {"cpu": torch}
+    if torch.cuda.is_available():
+        devices["cuda"] = torch.cuda
+    if torch.backends.mps.is_available():
+        devices["mps"] = torch.mps
+    return devices
 
 
 def write_or_explain(path: Path, content: bytes) -> None:
@@ -237,29 +187,16 @@ def not_ours(path: str | Path, why: str) -> ValueError:
     )
 
 
-@contextmanager
-def _opened(path: str | Path) -> Iterator[Any]:
-    """A safetensors file."""
+def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a safetensors file."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            yield file
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, file.metadata() or {}
     except safetensors.SafetensorError as error:
         raise not_ours(path, str(error)) from error
-
-
-def _tensors(file: Any) -> dict[str, Tensor]:
-    """All the tensors of an open file."""
-    return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-
-
-def _about(path: str | Path, metadata: Mapping[str, str] | None) -> Any:
-    """What `save_tensors` was told about the tensors of a file."""
-    try:
-        return _from_json(json.loads((metadata or {})[ABOUT]))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise not_ours(path, f"its metadata is not ours: {error!r}") from error
 
 
 def _first_names(state: Mapping[str, Tensor]) -> dict[str, str]:
@@ -270,23 +207,28 @@ def _first_names(state: Mapping[str, Tensor]) -> dict[str, str]:
     }
 
 
-def _independent(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU: tied weights share their memory, which the format forbids."""
-    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-
-
-def _to_json(value: Any) -> Any:
-    """Make mappings whose keys are no strings fit for JSON."""
+def _to_json(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """Make a value fit for JSON: its tensors go to the others, its keys may be no strings."""
+    if isinstance(value, Tensor):
+        name = f"{ABOUT}.{len(tensors)}"
+        tensors[name] = value
+        return {"__tensor__": name}
     if isinstance(value, Mapping):
-        items = [[key, _to_json(entry)] for key, entry in value.items()]
+        items = [[key, _to_json(entry, tensors)] for key, entry in value.items()]
         plain = all(isinstance(key, str) for key in value)
         return dict(items) if plain else {"__items__": items}
-    return [_to_json(entry) for entry in value] if isinstance(value, (list, tuple)) else value
+    if isinstance(value, (list, tuple)):
+        return [_to_json(entry, tensors) for entry in value]
+    return value
 
 
-def _from_json(value: Any) -> Any:
+def _from_json(value: Any, tensors: dict[str, Tensor]) -> Any:
     """Undo `_to_json`; tuples stay lists."""
-    if isinstance(value, dict):
-        items = value["__items__"] if "__items__" in value else value.items()
-        return {key: _from_json(entry) for key, entry in items}
-    return [_from_json(entry) for entry in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [_from_json(entry, tensors) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    if "__tensor__" in value:
+        return tensors.pop(value["__tensor__"])
+    items = value["__items__"] if "__items__" in value else value.items()
+    return {key: _from_json(entry, tensors) for key, entry in items}

@@ -1,9 +1,4 @@
-"""Where training computes: device, precision, and one process or several.
-
-A script that calls `fit` runs as it is on several devices: each process takes its share of the
-data, by `rank_and_world_size`, and builds the same model. Start it, for four GPUs, by
-`torchrun --nproc-per-node 4 train.py`; the page "Large corpora, several devices" has more.
-"""
+"""Where training computes: device, precision, and one process or several."""
 
 from __future__ import annotations
 
@@ -27,7 +22,9 @@ _HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def rank_and_world_size() -> tuple[int, int]:
     """Say which of how many processes this is, as torchrun tells it: (0, 1) alone.
 
-    `Batches(texts, rank=rank, world_size=world_size, ...)` makes this process's share.
+    `Batches(texts, rank=rank, world_size=world_size, ...)` makes this process's share. Start a
+    script that calls `fit`, for four GPUs, by `torchrun --nproc-per-node 4 train.py`; see the
+    page "Large corpora, several devices".
     """
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
@@ -41,10 +38,8 @@ class Engine:
     its gradient.
 
     Args:
-        model: moved to the device; with several processes, all start from the first one's
-            weights.
-        device: with several processes it says only whether to use GPUs: each takes the GPU of
-            its own number.
+        model: moved to the device; several processes all start from the first one's weights.
+        device: to several processes it says only whether each takes the GPU of its own number.
         precision: "fp32"; or "bf16" or "fp16", in which the heavy operations then compute.
             Weights, losses and metrics stay in 32 bits.
 

@@ -13,12 +13,7 @@ from typing import Any, Literal, cast, get_args
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import (
-    CosineAnnealingLR,
-    LambdaLR,
-    LRScheduler,
-    ReduceLROnPlateau,
-)
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
 
 from tutvae.bounds import FreeBitsPer
@@ -35,10 +30,9 @@ SchedulerName = Literal["plateau", "linear", "cosine"]
 class History:
     """What happened in training, one record an epoch. Chapter 1.
 
-    `history["train_kl"]` is a column as a list; `history.records` are the rows. Columns:
-    epoch, step, kl_weight, learning_rate, train_reconstruction, train_kl and, with a
-    validation set, valid_reconstruction and valid_kl; of a model with labels, train_label_kl and
-    valid_label_kl as well. Terms are in nats an example.
+    `history["train_kl"]` is a column as a list; `history.records` are the rows. Columns: epoch,
+    step, kl_weight, learning_rate; train_ and, with a validation set, valid_ of each of
+    reconstruction, kl and, of a model with labels, label_kl, in nats an example.
 
     Args:
         records: rows to start from.
@@ -119,35 +113,32 @@ def fit(
     """Maximise a model's bound on the training data.
 
     With a `run_folder`, training may be killed at any moment: the same call goes on from the
-    last checkpoint and, on the CPU, ends with the very weights and metrics of a run that was
-    left alone. Several processes, started by torchrun, train on the union of their batches.
+    last checkpoint and, on the CPU, ends as a run that was left alone. Several processes, started
+    by torchrun, train on the union of their batches.
 
     Args:
         model: called with a batch, it returns an `Elbo`. It is moved to `device`.
         train: the batches, iterated over anew each epoch; each batch has `.to(device)`. Of
-            several processes, each has its own share, and all have equally many batches; see
+            several processes, each has its own share of equal length; see
             `tutvae.training.engine.rank_and_world_size`.
         epochs: passes over the data.
         valid: batches to measure after every epoch. Of several processes, each may have all of
             them or its share.
         optimizer: Adam with learning rate 0.001 by default.
-        scheduler: changes the optimizer's learning rate after every epoch. "linear" and
-            "cosine" lower it to zero over all epochs; "plateau" halves it after two epochs in a
-            row without a better bound.
+        scheduler: changes the learning rate after every epoch. "linear" and "cosine" lower it to
+            zero over all epochs; "plateau" halves it after two without a better bound.
         kl_weight: factor of the KL term, or a function from the step (0, 1, ...) to it. A model
             with a method `at_step` is told the same step before its batches.
         free_bits: nats of KL that come at no cost; see `Elbo.loss`.
         free_bits_per: whose KL that is: each "dimension", the "total", or each "example".
-        max_grad_norm: a longer gradient is scaled down to this norm, which keeps recurrent
-            networks steady; None leaves gradients alone.
-        accumulation_steps: batches that make one step, as one larger batch would: the loss is
-            the mean over their examples. (Free bits count in each batch by itself.)
+        max_grad_norm: a longer gradient is scaled down to this norm; None leaves gradients alone.
+        accumulation_steps: batches that make one step: the loss is the mean over their
+            examples. (Free bits count in each batch by itself.)
         patience: stop after so many epochs in a row without a better bound.
         precision: "fp32", "bf16" or "fp16"; see `Engine`.
         device: the fastest at hand by default.
         run_folder: where to keep checkpoints and metrics; see `RunFolder`.
-        configuration: what the run is, ready for JSON; kept in the run folder, which belongs to
-            runs of this configuration only.
+        configuration: what the run is, ready for JSON; the run folder is for no other.
         checkpoint_minutes: longest time between checkpoints. There is one after every epoch.
         tensorboard: write the metrics for TensorBoard, too, into the run folder.
         progress: show a bar; by default only where somebody watches.
@@ -159,8 +150,7 @@ def fit(
         BlockingIOError: another process trains in the run folder.
         FloatingPointError: the loss, or a bound on the validation set, became NaN or infinite;
             the message names the step.
-        OSError: the run folder cannot be written to, or the disk is full; its last checkpoint
-            is whole.
+        OSError: the run folder cannot be written to; its last checkpoint is whole.
         ValueError: `train` holds no batch, an option is impossible, or the run folder is that
             of another run, or of one with another optimizer or learning rate.
 
@@ -173,14 +163,14 @@ def fit(
     check_loss_options(max_grad_norm, kl_weight, free_bits)
     if tensorboard and run_folder is None:
         raise ValueError("tensorboard=True writes into the run folder: give run_folder as well")
-    network = cast(nn.Module, model)
-    engine = Engine(network, pick_device() if device is None else device, precision)
+    device = pick_device() if device is None else device
+    engine = Engine(cast(nn.Module, model), device, precision)
     optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=1e-3)
     if isinstance(scheduler, str):
         scheduler = _named_scheduler(scheduler, optimizer, epochs)
     schedule = kl_weight if callable(kl_weight) else lambda step: kl_weight
     folder = None if run_folder is None else RunFolder(run_folder, tensorboard=tensorboard)
-    state = TrainingState(network, optimizer, scheduler, train, engine, folder, checkpoint_minutes)
+    state = TrainingState(engine, optimizer, scheduler, train, folder, checkpoint_minutes)
     stepper = Stepper(engine, optimizer, max_grad_norm)
     with locked(folder.path) if folder and engine.rank == 0 else nullcontext():
         state.resume(configuration)
@@ -198,44 +188,54 @@ def fit(
                     stepper.check()
                     state.save()
             stepper.check()
-            record = _record(state, schedule)
-            if valid is not None:
-                record |= _measure(model, valid, engine)
-            _check_finite(record)
-            _step_scheduler(scheduler, record)
+            record = _record(state, schedule, valid)
+            if isinstance(scheduler, ReduceLROnPlateau):
+                scheduler.step(bound_of(record))
+            elif scheduler is not None:
+                scheduler.step()
             state.end_epoch(record)
             bar.set_postfix({k: f"{x:.2f}" for k, x in record.items() if k.endswith("kl")})
         bar.close()
     return History(state.records, state.seconds)
 
 
-def _record(state: TrainingState, schedule: Callable[[int], float]) -> dict[str, float]:
-    """One row of the history."""
+def _record(
+    state: TrainingState, schedule: Callable[[int], float], valid: Iterable[Any] | None
+) -> dict[str, float]:
+    """One row of the history; raise FloatingPointError where the bound in it is not finite."""
     if not state.terms:
         raise ValueError("there is nothing to train on: no batch came")
     *sums, count = torch.cat(state.terms).double().sum(0).tolist()
-    means = {f"train_{name}": x / count for name, x in zip(state.term_names, sums, strict=True)}
+    terms = {f"train_{name}": x / count for name, x in zip(state.term_names, sums, strict=True)}
+    if valid is not None:
+        terms |= _measure(state.engine, valid)
+    epoch = len(state.records) + 1
+    for name, value in terms.items():
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"{name} is {value} after epoch {epoch}, at step {state.step}: look for NaN in "
+                "the data, or try a smaller learning rate or max_grad_norm (5, say)"
+            )
     return {
-        "epoch": len(state.records) + 1,
+        "epoch": epoch,
         "step": state.step,
         "kl_weight": schedule(state.step - 1),
         "learning_rate": state.optimizer.param_groups[0]["lr"],
-        **means,
+        **terms,
     }
 
 
-def _measure(model: TrainableModel, valid: Iterable[Any], engine: Engine) -> dict[str, float]:
+def _measure(engine: Engine, valid: Iterable[Any]) -> dict[str, float]:
     """The validation columns: means over the examples of all processes."""
-    examples = 0
+    sizes: list[int] = []
 
     def counted() -> Iterator[Any]:
-        nonlocal examples
         for batch in valid:
-            examples += len(batch)
+            sizes.append(len(batch))
             yield batch
 
-    means = mean_terms(model, counted())
-    parts = engine.gather((examples, means))
+    means = mean_terms(engine.model, counted())
+    parts = engine.gather((sum(sizes), means))
     if len(parts) > 1:
         total = sum(size for size, _ in parts)
         means = {name: sum(size * m[name] for size, m in parts) / total for name in means}
@@ -255,29 +255,11 @@ def _named_scheduler(name: str, optimizer: Optimizer, epochs: int) -> LRSchedule
     raise ValueError(f"scheduler must be one of {get_args(SchedulerName)}, not {name!r}")
 
 
-def _check_finite(record: dict[str, float]) -> None:
-    """Raise FloatingPointError where an epoch's bound is not finite, before it is recorded."""
-    for name, value in record.items():
-        if name.startswith(("train_", "valid_")) and not math.isfinite(value):
-            raise FloatingPointError(
-                f"{name} is {value} after epoch {record['epoch']}, at step {record['step']}: look "
-                "for NaN in the data, or try a smaller learning rate or max_grad_norm (5, say)"
-            )
-
-
-def _step_scheduler(scheduler: LRScheduler | None, record: dict[str, float]) -> None:
-    """Set the next epoch's learning rate."""
-    if isinstance(scheduler, ReduceLROnPlateau):
-        scheduler.step(bound_of(record))
-    elif scheduler is not None:
-        scheduler.step()
-
-
 def _out_of_patience(records: list[dict[str, float]], patience: int | None) -> bool:
     """Whether the best epoch is `patience` epochs ago."""
     if patience is None or not records:
         return False
-    return records[-1]["epoch"] - best_record(records)["epoch"] >= patience
+    return len(records) - best_record(records)["epoch"] >= patience
 
 
 def _bar(state: TrainingState, epochs: int, shown: bool) -> tqdm:

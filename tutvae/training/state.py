@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tutvae.training import checkpoints
 from tutvae.training.engine import Engine
@@ -19,26 +19,39 @@ from tutvae.training.run_folder import RunFolder
 
 JOINED_AT = 1_000  # so many small tensors of a long epoch are kept before they become one
 ASKED_EVERY = 10  # steps after which several processes agree on whether to save
+# Attributes of the state that a checkpoint holds as they are.
+KEPT = (
+    "configuration",
+    "hyperparameters",
+    "records",
+    "step",
+    "batches",
+    "exhausted",
+    "term_names",
+    "terms",
+)
 
 
 class TrainingState:
     """Everything that decides how a training run goes on: what a checkpoint holds.
 
     Args:
-        model: its weights.
+        engine: has the model, and knows the processes.
         optimizer: its state.
         scheduler: its state; None where there is none.
         train: the batches. If they have `state_dict` and `load_state_dict`, as `Batches` has,
             an epoch goes on in its middle by these; otherwise its first batches are drawn
             again, from the epoch's first random state, and left out.
-        engine: knows the processes.
         folder: where to save; None saves nothing.
         checkpoint_minutes: longest time between two checkpoints.
 
     Attributes:
+        configuration: what the run is.
+        hyperparameters: of each group of the optimizer's parameters, when the run began.
         records: of the epochs completed.
         step: steps taken so far.
         batches: those of the present epoch that were handed out.
+        exhausted: whether the batches have moved on to the next epoch already.
         term_names: the terms of the model's bound.
         terms: rows of the present epoch's sums over the examples of a batch: of each of these
             terms, and of the examples, `[batches, terms + 1]` all together.
@@ -46,49 +59,43 @@ class TrainingState:
 
     def __init__(
         self,
-        model: nn.Module,
+        engine: Engine,
         optimizer: torch.optim.Optimizer,
         scheduler: torch.optim.lr_scheduler.LRScheduler | None,
         train: Any,
-        engine: Engine,
-        folder: RunFolder | None = None,
-        checkpoint_minutes: float = 5.0,
+        folder: RunFolder | None,
+        checkpoint_minutes: float,
     ) -> None:
-        self.model = model
+        self.engine = engine
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.train = train
-        self.engine = engine
         self.folder = folder
         self.checkpoint_minutes = checkpoint_minutes
+        self.configuration: dict[str, Any] = {}
+        self.hyperparameters = _hyperparameters(optimizer)
         self.records: list[dict[str, float]] = []
         self.step = 0
+        self.batches = 0
+        self.exhausted = False
         self.term_names: list[str] = []
         self.terms: list[Tensor] = []
-        self.batches = 0
-        self._exhausted = False  # the batches have moved on to the next epoch already
         self._epoch_start: dict[str, Any] = {}  # the random states there, if they matter
-        self._configuration: dict[str, Any] = {}
-        self._hyperparameters = checkpoints.hyperparameters(optimizer)  # when the run began
-        self._earlier_seconds = 0.0
         self._started = self._saved = time.monotonic()
 
     @property
     def seconds(self) -> float:
         """Time spent training so far, that before a resumption included."""
-        return self._earlier_seconds + time.monotonic() - self._started
+        return time.monotonic() - self._started
 
     def steps(self, batches_a_step: int) -> Iterator[list[Any]]:
-        """Yield what is left of the present epoch, a list of batches for each step.
-
-        Raises:
-            ValueError: several processes do not have equal shares of the data.
-        """
-        self._check_shares()
+        """Yield what is left of the present epoch, a list of batches for each step."""
+        if self.engine.processes > 1:
+            self._check_shares()
         iterator = self._rest_of_epoch()
         while batches := list(islice(iterator, batches_a_step)):
             self.batches += len(batches)
-            self._exhausted = len(batches) < batches_a_step
+            self.exhausted = len(batches) < batches_a_step
             yield batches
 
     def add_step(self, terms: Sequence[Mapping[str, Tensor]]) -> None:
@@ -107,15 +114,14 @@ class TrainingState:
         A kill between two files does no harm: the epoch is done again, with the same result.
         """
         self.records.append(record)
-        self.terms, self.batches, self._exhausted = [], 0, False
+        self.terms, self.batches, self.exhausted = [], 0, False
         if self.folder is None:
             return
         if self.engine.rank == 0:
             self.folder.write_metrics(self.records)
             if best_record(self.records) is record:
-                about = {"record": record, "configuration": self._configuration}
-                tensors = checkpoints.model_tensors(self.model)
-                checkpoints.save_tensors(self.folder.best, tensors, about)
+                about = {"record": record, "configuration": self.configuration}
+                checkpoints.save_tensors(self.folder.best, self.engine.model.state_dict(), about)
         self.save()
 
     @property
@@ -127,98 +133,77 @@ class TrainingState:
         return self.engine.gather(due)[0]
 
     def save(self) -> None:
-        """Write the last checkpoint; all processes take part, the first one writes.
-
-        Raises:
-            FloatingPointError: the weights are no longer finite; the last checkpoint stays.
-            OSError: it could not be written; the last checkpoint stays.
-        """
+        """Write the last checkpoint; all processes take part, the first one writes."""
         if self.folder is None:
             return
-        weights = checkpoints.model_tensors(self.model)
+        weights = self.engine.model.state_dict()
         if not all(bool(x.isfinite().all()) for x in weights.values()):
             raise FloatingPointError(
                 f"the weights became NaN or infinite by step {self.step}: go back to the last "
                 "checkpoint with a smaller learning rate, or set max_grad_norm"
             )
-        of_processes = self.engine.gather(self._of_this_process())
+        of_process = {
+            "random": checkpoints.random_state(),
+            "epoch_start": self._epoch_start,
+            "feed": self.train.state_dict() if can_resume(self.train) else None,
+        }
+        of_processes = self.engine.gather(of_process)
         if self.engine.rank > 0:
             return
-        tensors, rest = checkpoints.optimizer_state(self.optimizer)
-        tensors |= weights
         if self.terms:
-            tensors["terms"] = torch.cat(self.terms)
-        about = {
-            "configuration": self._configuration,
-            "hyperparameters": self._hyperparameters,
-            "shapes": {name: list(x.shape) for name, x in tensors.items()},
-            "records": self.records,
-            "term_names": self.term_names,
-            "step": self.step,
-            "batches": self.batches,
-            "exhausted": self._exhausted,
+            self.terms = [torch.cat(self.terms)]
+        about = {name: getattr(self, name) for name in KEPT} | {
             "seconds": self.seconds,
-            "optimizer": rest,
+            "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
             "scaler": self.engine.scaler.state_dict() if self.engine.scaler else None,
             "processes": of_processes,
         }
-        checkpoints.save_tensors(self.folder.last, tensors, about)
+        checkpoints.save_tensors(self.folder.last, weights, about)
         self._saved = time.monotonic()
 
-    def resume(self, configuration: Mapping[str, Any] | None = None) -> None:
-        """Open the folder and return to its last checkpoint, if it has one.
-
-        Args:
-            configuration: see `RunFolder.open`.
-
-        Raises:
-            OSError: the folder cannot be made or written to.
-            ValueError: the checkpoint is of another configuration, model, optimizer, data or
-                number of processes.
-        """
+    def resume(self, configuration: Mapping[str, Any] | None) -> None:
+        """Open the folder for a run and return to its last checkpoint, if it has one."""
         if self.folder is None:
             return
         if self.engine.rank == 0:
-            self._configuration = self.folder.open(configuration)
+            self.configuration = self.folder.open(configuration)
         self.engine.gather(None)  # the others wait for it
         if self.folder.last.exists():
-            tensors, about = checkpoints.load_tensors(self.folder.last)
+            weights, about = checkpoints.load_tensors(self.folder.last)
             try:
-                self._restore(self.folder.last, tensors, about)
+                self._restore(self.folder.last, weights, about)
             except (AttributeError, IndexError, KeyError, TypeError) as error:
                 raise checkpoints.not_ours(self.folder.last, repr(error)) from error
 
-    def _restore(self, path: Path, tensors: dict[str, Tensor], about: Any) -> None:
+    def _restore(self, path: Path, weights: dict[str, Tensor], about: Any) -> None:
         """Return to a checkpoint."""
         if len(about["processes"]) != self.engine.processes:
             raise ValueError(
                 f"{path} was written by {len(about['processes'])} processes, and now there "
                 f"are {self.engine.processes}: resume with as many"
             )
-        checkpoints.set_weights(self.model, checkpoints.model_weights(tensors), str(path))
-        if {name: list(x.shape) for name, x in tensors.items()} != about["shapes"]:
-            raise checkpoints.not_ours(path, "its tensors are not those that were saved")
-        self._check_hyperparameters(path, about)
-        if self.scheduler and about["scheduler"] is None:
-            raise ValueError(f"{path} is of a run without a scheduler: go on without one")
-        checkpoints.set_optimizer_state(self.optimizer, tensors, about["optimizer"])
+        checkpoints.set_weights(self.engine.model, weights, str(path))
+        self._check_optimizer(path, about)
+        self.optimizer.load_state_dict(about["optimizer"])
         if self.scheduler:
             self.scheduler.load_state_dict(about["scheduler"])
         if self.engine.scaler and about["scaler"]:
             self.engine.scaler.load_state_dict(about["scaler"])
-        self._configuration = about["configuration"]
-        self.records, self.step = about["records"], about["step"]
-        self.term_names = about["term_names"]
-        self.terms = [tensors["terms"].to(self.engine.device)] if "terms" in tensors else []
-        self.batches, self._exhausted = about["batches"], about["exhausted"]
-        self._earlier_seconds = about["seconds"]
-        self._return_to(about["processes"][self.engine.rank])
+        for name in KEPT:
+            setattr(self, name, about[name])
+        self.terms = [rows.to(self.engine.device) for rows in self.terms]
+        self._started -= about["seconds"]
+        of_process = about["processes"][self.engine.rank]
+        if can_resume(self.train):
+            self.train.load_state_dict(of_process["feed"])
+        self._epoch_start = of_process["epoch_start"]
+        checkpoints.set_random_state(of_process["random"])
 
-    def _check_hyperparameters(self, path: Path, about: Any) -> None:
-        """Raise ValueError where the optimizer's learning rate, say, is not that of the run."""
+    def _check_optimizer(self, path: Path, about: Any) -> None:
+        """Raise ValueError where the optimizer, or its learning rate, say, is not the run's."""
         begun, present = about["hyperparameters"], about["optimizer"]["param_groups"]
-        for own, first, last in zip(self._hyperparameters, begun, present, strict=False):
+        for own, first, last in zip(self.hyperparameters, begun, present, strict=False):
             for name in own.keys() & first.keys():
                 # The very optimizer that a scheduler changed since is welcome, too.
                 if own[name] not in (first[name], last[name]):
@@ -226,12 +211,13 @@ class TrainingState:
                         f"{path} is of a run whose optimizer began with {name} {first[name]}, now "
                         f"it has {own[name]}: give it the same, or choose another folder"
                     )
-        self._hyperparameters = begun
+        if self.scheduler and about["scheduler"] is None:
+            raise ValueError(f"{path} is of a run without a scheduler: go on without one")
+        if [set(group) for group in self.optimizer.param_groups] != list(map(set, present)):
+            raise ValueError(f"{path} is of another optimizer: resume with the run's own")
 
     def _check_shares(self) -> None:
         """Raise ValueError where processes would wait for each other for ever, or do the same."""
-        if self.engine.processes == 1:
-            return
         shares = getattr(self.train, "world_size", 1)
         lengths = self.engine.gather(length_hint(self.train))
         if shares != self.engine.processes or len(set(lengths)) > 1:
@@ -243,25 +229,9 @@ class TrainingState:
                 "an attribute world_size that they are one share of so many"
             )
 
-    def _of_this_process(self) -> dict[str, Any]:
-        """What differs between the processes: random states and the place in the data."""
-        feed = self.train.state_dict() if can_resume(self.train) else None
-        return {
-            "random": checkpoints.random_state(),
-            "epoch_start": None if feed else self._epoch_start,
-            "feed": feed,
-        }
-
-    def _return_to(self, of_this_process: dict[str, Any]) -> None:
-        """Restore what `_of_this_process` returned."""
-        if can_resume(self.train):
-            self.train.load_state_dict(of_this_process["feed"])
-        self._epoch_start = of_this_process["epoch_start"]
-        checkpoints.set_random_state(of_this_process["random"])
-
     def _rest_of_epoch(self) -> Iterator[Any]:
         """The batches of the present epoch that are still to come."""
-        if self._exhausted:
+        if self.exhausted:
             return iter(())
         if can_resume(self.train):
             return iter(self.train)
@@ -279,6 +249,15 @@ class TrainingState:
             )
         checkpoints.set_random_state(now)
         return iterator
+
+
+def _hyperparameters(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """What was chosen for each group of an optimizer's parameters, as JSON gives it back."""
+    other = ("params", "initial_lr", "foreach", "fused", "capturable", "differentiable")
+    return [
+        {k: list(v) if isinstance(v, tuple) else v for k, v in group.items() if k not in other}
+        for group in optimizer.param_groups
+    ]
 
 
 def can_resume(train: Any) -> bool:

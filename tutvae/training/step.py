@@ -13,15 +13,13 @@ from torch.optim import Optimizer
 
 from tutvae.training.engine import Engine
 
-# Losses on a GPU that are looked at together, because each look waits for it.
-LOOKED_AT_TOGETHER = 50
+LOOKED_AT_TOGETHER = 50  # losses on a GPU, because each look waits for it
 
 
 class Stepper:
     """Takes an optimizer's steps; stops training at a loss that is NaN or infinite.
 
-    On the CPU that is before the loss reaches the weights. On a GPU it is up to
-    `LOOKED_AT_TOGETHER` batches later, but before any checkpoint.
+    On the CPU that is before the loss reaches the weights, on a GPU before any checkpoint.
     """
 
     def __init__(
