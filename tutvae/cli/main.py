@@ -14,8 +14,8 @@ from typing import Annotated, Any
 import typer
 
 import tutvae
-from tutvae.cli import runs as of_runs
 from tutvae.cli.console import AsJson, Debug, is_terminal, note, readable_errors, show
+from tutvae.cli.runs import evaluate, export, interpolate, reconstruct, sample
 from tutvae.data.corpora import whereabouts
 from tutvae.data.readers.files import DATA_VARIABLE
 from tutvae.experiments import load_experiment, run_experiment
@@ -113,13 +113,7 @@ def _tell_outcome(record: dict[str, Any], written: str) -> None:
     typer.echo(written)
 
 
-for command in (
-    of_runs.evaluate,
-    of_runs.sample,
-    of_runs.reconstruct,
-    of_runs.interpolate,
-    of_runs.export,
-):
+for command in (evaluate, sample, reconstruct, interpolate, export):
     app.command()(command)
 
 
@@ -176,15 +170,13 @@ def info(as_json: AsJson = False, debug: Debug = False) -> None:
             DATA_VARIABLE: os.environ.get(DATA_VARIABLE),
         }
         rows = facts | {DATA_VARIABLE: facts[DATA_VARIABLE] or "not set"}
+        data = {}
         for name, (folder, found) in places.items():
+            data[name] = {"found": found, "folder": folder and str(folder)}
             where = f", set {DATA_VARIABLE}" if folder is None else f" in {folder}"
             rows[name] = f"{'found' if found else 'not found'}{where}"
         width = max(map(len, rows))
         lines = [f"{name:<{width}}  {value}" for name, value in rows.items() if value is not None]
-        data = {
-            name: {"found": place.found, "folder": place.folder and str(place.folder)}
-            for name, place in places.items()
-        }
         show(lines, facts | {"data": data}, as_json)
 
 
