@@ -60,7 +60,7 @@ class TestOpen:
             RunFolder(tmp_path).open({"training": {"epochs": 3}})
 
 
-class TestClearing:
+class TestCheckpoints:
     @pytest.fixture
     def folder(self, tmp_path: Path) -> RunFolder:
         """A run folder with every file that there can be, and one of somebody else."""
@@ -83,16 +83,6 @@ class TestClearing:
                 "tokenizer.json",
                 "weights.safetensors",
             ]
-
-    def test_clearing_leaves_only_what_is_not_the_run_s(self, folder: RunFolder) -> None:
-        folder.clear()
-        assert [path.name for path in folder.path.iterdir()] == ["mine"]
-
-    def test_a_cleared_folder_is_of_no_run(self, folder: RunFolder) -> None:
-        assert folder.is_of_another({"seed": 4})
-        assert not folder.is_of_another({"seed": 3})
-        folder.clear()
-        assert not folder.is_of_another({"seed": 4})
 
 
 class TestLocking:

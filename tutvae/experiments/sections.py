@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import types
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import (
@@ -320,15 +320,3 @@ def _sections_in(annotation: Any) -> Iterator[type[Section]]:
         yield annotation
     for inner in get_args(annotation):
         yield from _sections_in(inner)
-
-
-def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str:
-    """Name the first key in which two configurations differ, with both its values; "" if none."""
-    for key in {**old, **new}:
-        one, other = old.get(key), new.get(key)
-        if isinstance(one, Mapping) and isinstance(other, Mapping):
-            if found := difference(one, other, f"{prefix}{key}."):
-                return found
-        elif one != other:
-            return f"its {prefix}{key} is {one}, now it is {other}"
-    return ""

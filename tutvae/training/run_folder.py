@@ -61,6 +61,7 @@ class RunFolder:
         self.record = self.path / "record.json"
         self.initialisation = self.path / "initialisation"
         self.aggressive = self.path / "aggressive.safetensors"
+        self._checkpoints = (self.last, self.best, self.aggressive)
         self._tensorboard = tensorboard
         self._writer: Any = None
 
@@ -82,20 +83,23 @@ class RunFolder:
             _summary_writer()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            for file in self._files:
+            others = (self.weights, self.metrics, self.tokenizer, self.record, self.configuration)
+            for file in (*self._checkpoints, *others):
                 for partial in self.path.glob(f".{file.name}.*"):
                     partial.unlink()
         except OSError as error:
             raise not_written(self.path, error) from error
-        wanted = _as_json(configuration)
-        if self.configuration.exists():
-            _check_same(self.path, self.read_configuration(), wanted)
-        files = (self.last, self.best, self.aggressive, self.weights)
-        owners = {file: configuration_of(file) for file in files if file.exists()}
-        for file, owner in owners.items():
-            if owner is not None:
-                _check_same(file, owner, wanted)
-        if not self.configuration.exists():
+        wanted: dict[str, Any] = json.loads(json.dumps(dict(configuration or {})))
+        there = [file for file in (*self._checkpoints, self.weights) if file.exists()]
+        owners = {file: configuration_of(file) for file in there}
+        found = {self.path: self._read_configuration()} if self.configuration.exists() else {}
+        for path, owner in (found | owners).items():
+            if owner is not None and (different := difference(owner, wanted)):
+                raise ValueError(
+                    f"{path} holds another run: {different}. Go on with the same configuration, "
+                    "choose another folder, or remove this one to begin anew"
+                )
+        if not found:
             if None in owners.values() or (self.record.exists() and not owners):
                 raise ValueError(
                     f"{self.path} holds a run, and no {self.configuration.name} that says which: "
@@ -104,40 +108,18 @@ class RunFolder:
             write_or_explain(self.configuration, (json.dumps(wanted, indent=2) + "\n").encode())
         return wanted
 
-    def read_configuration(self) -> dict[str, Any]:
-        """What the run is.
-
-        Raises:
-            FileNotFoundError: the folder was never opened for a run.
-            ValueError: the file is damaged.
-        """
+    def _read_configuration(self) -> dict[str, Any] | None:
+        """What the folder says that the run is."""
         try:
             return dict(json.loads(self.configuration.read_text(encoding="utf-8")))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{self.configuration} is no JSON object: put it back") from error
 
-    def is_of_another(self, configuration: Mapping[str, Any]) -> bool:
-        """Whether the folder holds a run of another configuration."""
-        return self.configuration.exists() and self.read_configuration() != _as_json(configuration)
-
     def remove_checkpoints(self) -> None:
         """Remove what only an unfinished run needs."""
-        for file in (self.last, self.best, self.aggressive):
+        for file in self._checkpoints:
             file.unlink(missing_ok=True)
         shutil.rmtree(self.initialisation, ignore_errors=True)
-
-    def clear(self) -> None:
-        """Remove every file of a run."""
-        self.remove_checkpoints()
-        for file in self._files:
-            file.unlink(missing_ok=True)
-
-    @property
-    def _files(self) -> tuple[Path, ...]:
-        """Every file that a run writes; the configuration, which says whose they are, last."""
-        checkpoints = (self.last, self.best, self.aggressive)
-        others = (self.weights, self.metrics, self.tokenizer, self.record)
-        return (*checkpoints, *others, self.configuration)
 
     def write_metrics(self, records: list[dict[str, float]]) -> None:
         """Write the records of all epochs so far; the last of them is new."""
@@ -198,30 +180,13 @@ def _summary_writer() -> Any:
     return SummaryWriter
 
 
-def _as_json(configuration: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A configuration as JSON gives it back; empty where there is none."""
-    return json.loads(json.dumps(dict(configuration or {})))
-
-
-def _check_same(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Raise ValueError where the configuration of a run folder or file is not the wanted one."""
-    old, new = _flat(found), _flat(wanted)
-    different = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    if different:
-        key = different[0]
-        raise ValueError(
-            f"{path} holds another run: its {key} is {old.get(key)}, now it is {new.get(key)}. "
-            "Go on with the same configuration, choose another folder, or remove this one to "
-            "begin anew"
-        )
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Every value of nested tables under its keys, joined by dots."""
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
+def difference(old: Mapping[Any, Any], new: Mapping[Any, Any], prefix: str = "") -> str:
+    """Name the first key in which two configurations differ, with both its values; "" if none."""
+    for key in {**old, **new}:
+        one, other = old.get(key), new.get(key)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            if found := difference(one, other, f"{prefix}{key}."):
+                return found
+        elif one != other:
+            return f"its {prefix}{key} is {one}, now it is {other}"
+    return ""
