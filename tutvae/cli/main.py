@@ -63,12 +63,8 @@ def train(
         list[str] | None, typer.Option("--set", help="Change a value: section.key=value.")
     ] = None,
     results: Annotated[Path, typer.Option(help="Where to write NAME.json.")] = Path("results"),
-    runs: Annotated[
-        Path, typer.Option(help="Where to keep the run, in NAME/, or the runs of a sweep.")
-    ] = Path("runs"),
-    jobs: Annotated[
-        int, typer.Option(min=1, help="Runs of a sweep at a time, each with one thread.")
-    ] = 1,
+    runs: Annotated[Path, typer.Option(help="Where to keep the run, in NAME/.")] = Path("runs"),
+    jobs: Annotated[int, typer.Option(min=1, help="Runs of a sweep at a time, a thread each.")] = 1,
     debug: Debug = False,
 ) -> None:
     """Fit and evaluate an experiment; write its results file and its model.
@@ -121,10 +117,7 @@ for command in (evaluate, sample, reconstruct, interpolate, export):
 def results(
     folder: Annotated[
         Path | None,
-        typer.Argument(
-            help="The folder of results files: results, or where that is not, the recorded runs "
-            "that come with the package."
-        ),
+        typer.Argument(help="The folder: results, or without that the package's recorded runs."),
     ] = None,
     as_json: AsJson = False,
     debug: Debug = False,

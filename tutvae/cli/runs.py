@@ -51,9 +51,7 @@ def sample(
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many texts.")] = 10,
     temperature: Annotated[
         float,
-        typer.Option(
-            min=0, callback=finite, help="Below 1 more probable words; 0 always the most probable."
-        ),
+        typer.Option(min=0, callback=finite, help="Below 1 likelier words; 0 the likeliest ones."),
     ] = 1.0,
     top_k: Annotated[
         int | None, typer.Option(min=1, help="Draw from the k most probable words.")
@@ -140,7 +138,7 @@ def _of_texts(run: Path) -> tuple[TextVAE | LanguageModel, Tokenizer]:
 
 
 def _with_code(run: Path, texts: Sequence[str]) -> tuple[TextVAE, Tokenizer]:
-    """The model of a run, which must have a code; tell which words of the texts it cannot read."""
+    """The model of a run, which must have a code; tell which words it cannot read."""
     model, tokenizer = _of_texts(run)
     if not isinstance(model, TextVAE):
         raise ValueError(

@@ -240,7 +240,7 @@ class _Progress:
         folder, of_sweep = self.folders[run.label], self.experiment.is_sweep
         head = self.head | records.provenance()
         starts = {name: self.folders[start.label] for name, start in run.starts.items()}
-        context = Context(folder, self._identity(run), starts, progress)
+        context = Context(folder, _identity(run.experiment, self.facts), starts, progress)
         # The sweep itself is locked, but not against a run that outlives it.
         with locked(folder.path) if of_sweep and self.is_first else nullcontext():
             if self.is_first:
@@ -277,15 +277,11 @@ class _Progress:
         if self.is_first and self.experiment.is_sweep:
             tqdm.write(line, file=sys.stderr)
 
-    def _identity(self, run: Run) -> dict[str, Any]:
-        """What a run is: its description, and the hash of the data it is given."""
-        return {**run.experiment.configuration(), "data_sha256": self.facts["data_sha256"]}
-
     def _look_into_folder(self, run: Run) -> None:
         """Note a run that its folder says is finished; refuse a folder of another one."""
         folder = self.folders[run.label]
         if self.is_first and (folder.configuration.exists() or folder.record.exists()):
-            folder.open(self._identity(run))
+            folder.open(_identity(run.experiment, self.facts))
         if not folder.record.exists():
             return
         try:
@@ -308,8 +304,7 @@ class _Progress:
         except ValueError as error:
             raise ValueError(f"{path} is the record of something else: {records.ADVICE}") from error
         if not (old.is_sweep and new.is_sweep and old.kind == new.kind):
-            draft = {"name": new.name, "configuration": new.configuration(), **self.facts}
-            records.check_writable(draft, path.parent)
+            records.check_same(path, _identity(old, record), _identity(new, self.facts))
             return {}
         was, now = ({r.label: r for part in _all_runs(x) for r in part} for x in (old, new))
         done = {}
@@ -319,14 +314,19 @@ class _Progress:
                 raise ValueError(
                     f"{path} tells of a run {label} that is not described: {records.ADVICE}"
                 )
-            before = was[label].experiment.configuration()
-            before["data_sha256"] = record["data_sha256"]
-            records.check_same(path, before, self._identity(now[label]), f"the run {label}: ")
+            before = _identity(was[label].experiment, record)
+            after = _identity(now[label].experiment, self.facts)
+            records.check_same(path, before, after, f"the run {label}: ")
             outcome = {key: x for key, x in entry.items() if key not in OF_A_LABEL}
             done[label] = {key: record[key] for key in OF_A_RUN} | outcome
         if set(done) == set(now):
             self.head = {key: record[key] for key in self.head}
         return done
+
+
+def _identity(experiment: Experiment, facts: dict[str, Any]) -> dict[str, Any]:
+    """What a run is: its description, and the hash of the data it is given."""
+    return {**experiment.configuration(), "data_sha256": facts["data_sha256"]}
 
 
 def _all_runs(experiment: Experiment) -> tuple[list[Run], list[Run]]:

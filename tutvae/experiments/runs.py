@@ -63,12 +63,12 @@ def load_run(folder: str | Path) -> TrainedRun:
     is_shipped = not Path(folder).exists() and shipped.configuration.exists()
     kept = shipped if is_shipped else RunFolder(folder)
     experiment, data_sha256 = _described(kept)
-    if not kept.weights.exists() and kept.record.exists():
-        raise FileNotFoundError(
-            f"the run in {folder} is finished, but its {kept.weights.name} is gone: copy it there, "
-            "or remove the folder and train anew"
-        )
     if not kept.weights.exists():
+        if kept.record.exists():
+            raise FileNotFoundError(
+                f"the run in {folder} is finished, but its {kept.weights.name} is gone: copy it "
+                "there, or remove the folder and train anew"
+            )
         epochs = len(kept.metrics.read_text("utf-8").splitlines()) if kept.metrics.exists() else 0
         raise FileNotFoundError(
             f"the run in {folder} is not finished, {epochs} of {experiment.training.epochs} epochs "

@@ -189,11 +189,7 @@ class Experiment(Section):
         return self.model_dump(mode="json", exclude_none=True)
 
     def runs(self) -> list[Run]:
-        """Spell out the runs.
-
-        Raises:
-            ValueError: a variant does not describe an experiment; the message names its keys.
-        """
+        """Spell out the runs."""
         return [Run(ONLY_VARIANT, getattr(self, "seed", None) or 0, self, {}, {})]
 
     @abstractmethod
