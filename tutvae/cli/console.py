@@ -36,8 +36,6 @@ def readable_errors(debug: bool) -> Iterator[None]:
     """
     try:
         yield
-    except BrokenPipeError:  # whoever read the output has seen enough: the command line knows
-        raise
     except Exception as error:
         sentence = _sentence(error)
         if debug or sentence is None:
@@ -47,7 +45,7 @@ def readable_errors(debug: bool) -> Iterator[None]:
 
 
 def _sentence(error: Exception) -> str | None:
-    """What went wrong and what to do; None for a bug."""
+    """What went wrong and what to do; None for a bug, or where nobody reads the output."""
     first_line = str(error).strip().partition("\n")[0]
     if isinstance(error, (MemoryError, OverflowError)) or TOO_LARGE.search(str(error)):
         return (
@@ -55,7 +53,7 @@ def _sentence(error: Exception) -> str | None:
             "or rate; --debug shows where it is needed"
         )
     if isinstance(error, (ValueError, OSError, FloatingPointError)):
-        return str(error)
+        return None if isinstance(error, BrokenPipeError) else str(error)
     if isinstance(error, ModuleNotFoundError) and error.name is not None:
         package = error.name.partition(".")[0]
         return None if package == "tutvae" else f"{first_line}: pip install {package}"
@@ -74,20 +72,14 @@ def note(message: str) -> None:
 
 
 def show(lines: list[str] | str, content: Any, as_json: bool) -> None:
-    """Print a result, for a person or for a script.
-
-    Args:
-        lines: for a person.
-        content: the same for a script, ready for JSON.
-        as_json: which of the two.
+    """Print a result: its lines for a person, or its content as JSON for a script.
 
     Raises:
         OSError: standard output cannot be written.
     """
+    text = lines if isinstance(lines, str) else "\n".join(lines)
     if as_json:
         text = json.dumps(content, ensure_ascii=False, allow_nan=False)
-    else:
-        text = lines if isinstance(lines, str) else "\n".join(lines)
     try:
         typer.echo(_printable(text, sys.stdout))
     except BrokenPipeError:

@@ -14,8 +14,8 @@ from typing import Annotated, Any
 import typer
 
 import tutvae
-from tutvae.cli import runs as of_runs
 from tutvae.cli.console import AsJson, Debug, is_terminal, note, readable_errors, show
+from tutvae.cli.runs import evaluate, export, interpolate, reconstruct, sample
 from tutvae.data.corpora import whereabouts
 from tutvae.data.readers.files import DATA_VARIABLE
 from tutvae.experiments import load_experiment, run_experiment
@@ -63,12 +63,8 @@ def train(
         list[str] | None, typer.Option("--set", help="Change a value: section.key=value.")
     ] = None,
     results: Annotated[Path, typer.Option(help="Where to write NAME.json.")] = Path("results"),
-    runs: Annotated[
-        Path, typer.Option(help="Where to keep the run, in NAME/, or the runs of a sweep.")
-    ] = Path("runs"),
-    jobs: Annotated[
-        int, typer.Option(min=1, help="Runs of a sweep at a time, each with one thread.")
-    ] = 1,
+    runs: Annotated[Path, typer.Option(help="Where to keep the run, in NAME/.")] = Path("runs"),
+    jobs: Annotated[int, typer.Option(min=1, help="Runs of a sweep at a time, a thread each.")] = 1,
     debug: Debug = False,
 ) -> None:
     """Fit and evaluate an experiment; write its results file and its model.
@@ -113,13 +109,7 @@ def _tell_outcome(record: dict[str, Any], written: str) -> None:
     typer.echo(written)
 
 
-for command in (
-    of_runs.evaluate,
-    of_runs.sample,
-    of_runs.reconstruct,
-    of_runs.interpolate,
-    of_runs.export,
-):
+for command in (evaluate, sample, reconstruct, interpolate, export):
     app.command()(command)
 
 
@@ -127,10 +117,7 @@ for command in (
 def results(
     folder: Annotated[
         Path | None,
-        typer.Argument(
-            help="The folder of results files: results, or where that is not, the recorded runs "
-            "that come with the package."
-        ),
+        typer.Argument(help="The folder: results, or without that the package's recorded runs."),
     ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -176,15 +163,13 @@ def info(as_json: AsJson = False, debug: Debug = False) -> None:
             DATA_VARIABLE: os.environ.get(DATA_VARIABLE),
         }
         rows = facts | {DATA_VARIABLE: facts[DATA_VARIABLE] or "not set"}
+        data = {}
         for name, (folder, found) in places.items():
+            data[name] = {"found": found, "folder": folder and str(folder)}
             where = f", set {DATA_VARIABLE}" if folder is None else f" in {folder}"
             rows[name] = f"{'found' if found else 'not found'}{where}"
         width = max(map(len, rows))
         lines = [f"{name:<{width}}  {value}" for name, value in rows.items() if value is not None]
-        data = {
-            name: {"found": place.found, "folder": place.folder and str(place.folder)}
-            for name, place in places.items()
-        }
         show(lines, facts | {"data": data}, as_json)
 
 

@@ -51,9 +51,7 @@ def sample(
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many texts.")] = 10,
     temperature: Annotated[
         float,
-        typer.Option(
-            min=0, callback=finite, help="Below 1 more probable words; 0 always the most probable."
-        ),
+        typer.Option(min=0, callback=finite, help="Below 1 likelier words; 0 the likeliest ones."),
     ] = 1.0,
     top_k: Annotated[
         int | None, typer.Option(min=1, help="Draw from the k most probable words.")
@@ -96,8 +94,7 @@ def reconstruct(
     """
     with readable_errors(debug):
         texts = given_texts(texts or [])
-        model, tokenizer = _with_code(run)
-        _check_texts(texts, tokenizer)
+        model, tokenizer = _with_code(run, texts)
         found = generation.reconstruct(model, tokenizer, texts)
         pairs = zip(texts, found, strict=True)
         show(found, [{"text": text, "reconstruction": own} for text, own in pairs], as_json)
@@ -113,9 +110,8 @@ def interpolate(
 ) -> None:
     """Walk from one text to another: decode codes on the line between theirs."""
     with readable_errors(debug):
-        model, tokenizer = _with_code(run)
         left, right = given_texts([left, right])
-        _check_texts([left, right], tokenizer)
+        model, tokenizer = _with_code(run, [left, right])
         walk = generation.interpolate_texts(model, tokenizer, left, right, steps)
         show(walk, walk, as_json)
 
@@ -141,26 +137,20 @@ def _of_texts(run: Path) -> tuple[TextVAE | LanguageModel, Tokenizer]:
     return trained.model, trained.tokenizer
 
 
-def _with_code(run: Path) -> tuple[TextVAE, Tokenizer]:
-    """The model of a run, which must have a code."""
+def _with_code(run: Path, texts: Sequence[str]) -> tuple[TextVAE, Tokenizer]:
+    """The model of a run, which must have a code; tell which words it cannot read."""
     model, tokenizer = _of_texts(run)
     if not isinstance(model, TextVAE):
         raise ValueError(
             f"{run} holds a language model, which has no code to decode: take the run of a VAE"
         )
-    return model, tokenizer
-
-
-def _check_texts(texts: Sequence[str], tokenizer: Tokenizer) -> None:
-    """Raise ValueError where there is nothing to read, and tell of unknown words."""
     if not texts:
         raise ValueError("there is no text: standard input is empty")
     for number, text in enumerate(texts, 1):
         if not text.strip():
             raise ValueError(f"text {number} of {len(texts)} is empty")
-    words = list(dict.fromkeys(word for text in texts for word in text.split()))
-    rows = tokenizer.encode(words)
-    pairs = zip(words, rows, strict=True)
-    unknown = [word for word, row in pairs if tokenizer.unk_id in row and word != UNK]
+    words = dict.fromkeys(word for text in texts for word in text.split() if word != UNK)
+    unknown = [word for word in words if tokenizer.unk_id in tokenizer.encode([word])[0]]
     if unknown:
         note(f"unknown to the model, and read as {UNK}: {' '.join(unknown)}")
+    return model, tokenizer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -14,14 +15,12 @@ from tutvae.experiments.data import AnyCorpus, EncodedCorpus, ReviewsSection
 from tutvae.experiments.models import AnyDecoder, EncoderSection, TrainingSection
 from tutvae.experiments.records import significant
 from tutvae.experiments.sections import (
-    A_NUMBER,
-    A_SCHEDULE,
-    NUMBER_OR_SCHEDULE,
     Context,
     Count,
     Listed,
     NotEmpty,
     NotNegative,
+    NumberOrSchedule,
     Positive,
     Rate,
     Run,
@@ -74,23 +73,16 @@ class SemiSupervisedSection(Section):
 
     classification_weight: NotNegative
     marginal: Marginal = "enumerate"
-    temperature: Annotated[
-        Annotated[Positive, A_NUMBER] | Annotated[TemperatureSection, A_SCHEDULE],
-        NUMBER_OR_SCHEDULE,
-    ] = 1.0
+    temperature: NumberOrSchedule[Positive, TemperatureSection] = 1.0
     label_kl_floor: NotNegative = 0.0
     labelled_size: Count
     dropout: Rate = 0.0
 
 
 class ClassifierSection(Section):
-    """`[classifier]`: a `TextClassifier` of the encoder's sizes, trained by Adam.
+    """`[classifier]`: a `TextClassifier` of the encoder's sizes, trained by Adam for so many steps.
 
-    Attributes:
-        steps: updates, so that training is as long with few labels as with many.
-        batch_size: labelled documents a step.
-        learning_rate: the same at every step.
-        dropout: in training, the share of zeroed features.
+    `dropout` is the share of features that are zeroed in training.
     """
 
     steps: Count
@@ -102,9 +94,7 @@ class ClassifierSection(Section):
 class StartSection(Section):
     """`[initialisation]`: the encoder of "lstm_init" starts from a language model.
 
-    Attributes:
-        epochs: passes over the documents in which that is trained, else as `[training]` says.
-        vaes: whether the encoders of the VAEs start from it, too: "codes", "semi_supervised".
+    That is trained for so many epochs; with `vaes`, the encoders of the VAEs start from it, too.
     """
 
     epochs: Count
@@ -114,15 +104,11 @@ class StartSection(Section):
 class ClassificationExperiment(Sweep):
     """An experiment file with `kind = "classification"`. Chapter 8.
 
-    Every variant is run with every method, number of labels and seed; a variant may have
-    methods, labels and seeds of its own. Its table is merged into the rest of the file as in a
-    `TextExperiment`.
-
+    Every variant is run with every method, number of labels and seed, of its own or the file's.
     All methods are given the same documents, cut and with the same words unknown; a seed draws
     the same labels for all. The VAEs and the language model see the whole training split, in
     which the semi-supervised model meets the labelled documents again without their labels.
-    Nothing is chosen on the validation or the test set: both accuracies are those of the last
-    step.
+    Nothing is chosen on the validation or the test set: both accuracies are of the last step.
 
     The methods are "bag_of_words", logistic regression on the counts of words; "lstm", the
     encoder as a classifier, from scratch; "lstm_init", the same, started from a language model;
@@ -168,31 +154,22 @@ class ClassificationExperiment(Sweep):
 
     def alone(self, variant: str) -> list[Run]:
         """The runs of a variant: every method with every number of labels and seed."""
-        return [
-            self._alone(method, labels, seed)._run(variant)
-            for method in self.methods
-            for labels in self.labels
-            for seed in self.seeds
-        ]
+        choices = product(self.methods, self.labels, self.seeds)
+        return [self._run(variant, *choice) for choice in choices]
 
-    def _alone(self, method: Method, labels: int, seed: int) -> ClassificationExperiment:
-        """The description of a single run, without the sections that it does not use."""
+    def _run(self, variant: str, method: Method, labels: int, seed: int) -> Run:
+        """A single run without the sections that it does not use, and what it starts from."""
         unused = {section for section, needing in NEEDED.items() if method not in needing}
         start = self.initialisation
         if method in VAES and start is not None and start.vaes:
             unused.remove("initialisation")
         values = {"methods": (method,), "labels": (labels,), "seeds": (seed,)}
-        return self.only(**values, **dict.fromkeys(unused))
-
-    def _run(self, variant: str) -> Run:
-        """A description of a single run as that run, with the runs that it starts from."""
-        keys = {"method": self.methods[0], "labels": self.labels[0]}
-        seed = self.seeds[0]
+        alone = self.only(**values, **dict.fromkeys(unused))
         starts = {
             model: Run(variant, seed, experiment, {"model": model}, {})
-            for model, experiment in self.starts().items()
+            for model, experiment in alone.starts().items()
         }
-        return Run(variant, seed, self, keys, starts)
+        return Run(variant, seed, alone, {"method": method, "labels": labels}, starts)
 
     def starts(self) -> dict[str, TextExperiment]:
         """The models without labels that a single run starts from."""
@@ -202,12 +179,7 @@ class ClassificationExperiment(Sweep):
         found = {}
         if start is not None:
             language_model = {
-                "decoder": {
-                    "kind": "lstm",
-                    "embedding_size": self.encoder.embedding_size,
-                    "hidden_size": self.encoder.hidden_size,
-                    "dropout": getattr(self.decoder, "dropout", 0.0),
-                },
+                "decoder": self.encoder.language_model(self.decoder),
                 "model": {"latent_size": 0},
                 "training": table["training"] | {"epochs": start.epochs},
             }
@@ -223,8 +195,7 @@ class ClassificationExperiment(Sweep):
         """Load the corpus; raise ValueError if it has no labels, or too few of a class."""
         data = self.corpus.build()
         for run in self.runs():  # before hours of training, not after
-            seed, labels = run.seed, run.keys["labels"]
-            label_subset(methods.labels_of(data.train), labels, seed)
+            label_subset(methods.labels_of(data.train), run.keys["labels"], run.seed)
         return data
 
     def facts(self, data: EncodedCorpus) -> dict[str, Any]:
@@ -241,9 +212,6 @@ class ClassificationExperiment(Sweep):
 
     def train(self, data: EncodedCorpus, context: Context) -> dict[str, Any]:
         """Train one classifier, or go on with it, and measure its accuracy.
-
-        Raises:
-            FloatingPointError: training diverged.
 
         Source: Kingma et al. (2014), section 4; Yang et al. (2017), section 4. Chapter 8.
         """

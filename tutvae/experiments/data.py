@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
@@ -64,9 +65,9 @@ class CorpusSection(Section):
         """Be sent to another process, which makes the class anew."""
         return CorpusSection.checked, (self.model_dump(),)
 
+    @abstractmethod
     def read(self) -> Corpus[Texts]:
         """Load or write the texts."""
-        raise NotImplementedError
 
     def build(self, tokenizer: Tokenizer | None = None) -> EncodedCorpus:
         """Load or write the texts and encode them.
@@ -83,26 +84,24 @@ class CorpusSection(Section):
             texts.train.texts, max_vocabulary=self.vocabulary_size or ALL_TYPES
         )
 
-        def encoded(split: Texts) -> EncodedTexts:
-            return EncodedTexts(
+        splits = (
+            EncodedTexts(
                 tokenizer.encode(split.texts),
                 split.labels,
                 pad_id=tokenizer.pad_id,
                 max_length=self.max_length,
             )
-
-        return EncodedCorpus(
-            texts, tokenizer, encoded(texts.train), encoded(texts.valid), encoded(texts.test)
+            for split in (texts.train, texts.valid, texts.test)
         )
+        return EncodedCorpus(texts, tokenizer, *splits)
 
 
 def text_corpora() -> dict[str, Any]:
     """The loaders of the registered corpora of texts, by name."""
-    loaders = {name: entry.load for name, entry in CORPORA.items()}
     return {
-        name: load
-        for name, load in loaders.items()
-        if get_type_hints(load).get("return") == Corpus[Texts]
+        name: entry.load
+        for name, entry in CORPORA.items()
+        if get_type_hints(entry.load).get("return") == Corpus[Texts]
     }
 
 
@@ -157,7 +156,6 @@ class NamedCorpusSection(CorpusSection):
             the published data, less the last 1,000, which are then for validation.
     """
 
-    hidden: ClassVar[set[str]] = set()
     train_size: Count | None = None
     valid_size: Count | None = None
     train_on: Literal["train", "valid"] = "train"
@@ -171,8 +169,7 @@ class NamedCorpusSection(CorpusSection):
 
     def read(self) -> Corpus[Texts]:
         """Load the corpus and cut it to size."""
-        keys = set(type(self).model_fields) - set(NamedCorpusSection.model_fields)
-        options = {key: getattr(self, key) for key in sorted(keys)}
+        options = self.model_dump(exclude=set(NamedCorpusSection.model_fields))
         corpus: Corpus[Texts] = CORPORA[self.name].load(**options)
         if self.name == "yahoo":
             corpus = _train_on(corpus, self.train_on)
@@ -189,14 +186,12 @@ AnyCorpus = Annotated[SerializeAsAny[CorpusSection], BeforeValidator(CorpusSecti
 def _train_on(corpus: Corpus[Texts], split: str) -> Corpus[Texts]:
     """Yahoo as the section wants it, so that a tenth never passes for the whole."""
     is_tenth = corpus.name == "yahoo-tenth"
-    if split == "train":
-        if is_tenth:
-            raise ValueError(
-                "the folder of Yahoo Answers has no training documents: set corpus.train_on to "
-                '"valid", and say beside every figure that it is a tenth of the data'
-            )
-        return corpus
-    if is_tenth:
+    if split == "train" and is_tenth:
+        raise ValueError(
+            "the folder of Yahoo Answers has no training documents: set corpus.train_on to "
+            '"valid", and say beside every figure that it is a tenth of the data'
+        )
+    if split == "train" or is_tenth:
         return corpus
     kept = len(corpus.valid) - YAHOO_HELD_OUT
     if kept < 1:

@@ -48,9 +48,8 @@ class ImageCorpusSection(Section):
 
     def build(self) -> Corpus[Images]:
         """Load the images."""
-        options = {} if self.valid_size is None else {"valid_size": self.valid_size}
-        images: Corpus[Images] = getattr(corpora, self.name)(**options)
-        return images
+        options = self.model_dump(include={"valid_size"}, exclude_none=True)
+        return getattr(corpora, self.name)(**options)
 
 
 class ImageModelSection(Section):
@@ -102,21 +101,13 @@ class ImageExperiment(Experiment):
         return {"data_sha256": data_sha256(data)}
 
     def load_trained(self, folder: RunFolder) -> tuple[VAE, None]:
-        """Build the model of a finished run, on the CPU.
-
-        Raises:
-            FileNotFoundError: the weights are not there.
-            ValueError: they are damaged, or those of another model.
-        """
+        """Build the model of a finished run, on the CPU."""
         model = self.model.build(PIXELS[self.corpus.name])
         load_weights(model, folder.weights)
         return model, None
 
     def train(self, data: Corpus[Images], context: Context) -> dict[str, Any]:
         """Build, fit and evaluate the model, or go on where an interrupted run stopped.
-
-        Raises:
-            FloatingPointError: training diverged.
 
         Source: Burda et al. (2016), section 5, for the experiment in the project. Chapter 2.
         """
@@ -153,14 +144,7 @@ class ImageExperiment(Experiment):
         importance_samples: int | None = None,
         progress: bool | None = None,
     ) -> Report:
-        """Measure a model on a split, in the one binarisation that it is always measured on.
-
-        Args:
-            model: on any device.
-            data: the images.
-            split: "valid" or "test".
-            importance_samples: S, where it is not that of the experiment.
-            progress: show a bar; by default only where somebody watches.
+        """Measure a model on a split, with the arguments of `TextExperiment.measure`.
 
         Source: Burda et al. (2016), section 5. Chapter 2.
         """

@@ -14,7 +14,6 @@ import torch
 from tutvae.data.batches.labelled import MixedBatches
 from tutvae.data.batches.resumable import endless
 from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
-from tutvae.data.tokenization import Tokenizer
 from tutvae.evaluation.classification import bag_of_words, code_classifier
 from tutvae.evaluation.in_order import rows_of
 from tutvae.evaluation.report import encode
@@ -22,7 +21,7 @@ from tutvae.experiments.data import EncodedCorpus
 from tutvae.experiments.sections import Context
 from tutvae.models.semi_supervised import SemiSupervisedTextVAE
 from tutvae.models.text_classifier import TextClassifier
-from tutvae.models.text_vae import LanguageModel, TextVAE, initialise_encoder
+from tutvae.models.text_vae import initialise_encoder
 from tutvae.training.checkpoints import load_weights
 from tutvae.training.loop import fit
 
@@ -44,21 +43,14 @@ class Setting(NamedTuple):
     classes: int
     context: Context
 
-    @property
-    def seed(self) -> int:
-        """The seed of the run."""
-        return self.experiment.seeds[0]
-
 
 def _bag_of_words(setting: Setting) -> tuple[Classify, dict[str, Any]]:
     """Logistic regression on the words that the other methods see."""
-    tokenizer, labelled = setting.data.tokenizer, setting.labelled
-    start = time.perf_counter()
-    classifier = bag_of_words().fit(_texts(labelled, tokenizer), labels_of(labelled))
-    return (
-        lambda split: classifier.predict(_texts(split, tokenizer)),
-        _about_regression(classifier[-1], start),
-    )
+
+    def texts(split: EncodedTexts) -> list[str]:
+        return list(map(setting.data.tokenizer.decode, _documents(split.batch())))
+
+    return _regression(bag_of_words(), texts, setting.labelled)
 
 
 def _lstm(setting: Setting) -> tuple[Classify, dict[str, Any]]:
@@ -68,7 +60,7 @@ def _lstm(setting: Setting) -> tuple[Classify, dict[str, Any]]:
     encoder = experiment.encoder.build(setting.data.tokenizer, experiment.model.latent_size)
     model = TextClassifier(encoder, setting.classes, dropout=section.dropout)
     _start_encoder(model, setting)
-    batches = Batches(setting.labelled, batch_size=section.batch_size, seed=setting.seed)
+    batches = Batches(setting.labelled, batch_size=section.batch_size, seed=experiment.seeds[0])
     history = fit(
         model,
         islice(endless(batches), section.steps),
@@ -84,16 +76,25 @@ def _lstm(setting: Setting) -> tuple[Classify, dict[str, Any]]:
 def _codes(setting: Setting) -> tuple[Classify, dict[str, Any]]:
     """Logistic regression on the codes of a VAE that saw no label."""
     vae = _trained(setting, "vae")
-    assert isinstance(vae, TextVAE)
 
     def means(split: EncodedTexts) -> np.ndarray:
         return encode(vae, _in_order(split)).loc.numpy()
 
-    start = time.perf_counter()
     # The documents are encoded already, so only the last step of the pipeline is needed.
-    classifier = code_classifier(vae, setting.data.tokenizer)[-1]
-    classifier.fit(means(setting.labelled), labels_of(setting.labelled))
-    return lambda split: classifier.predict(means(split)), _about_regression(classifier, start)
+    classifier = code_classifier(vae, setting.data.tokenizer)[-1:]
+    return _regression(classifier, means, setting.labelled)
+
+
+def _regression(
+    pipeline: Any, features: Callable[[EncodedTexts], Any], labelled: EncodedTexts
+) -> tuple[Classify, dict[str, Any]]:
+    """Fit a pipeline that ends in logistic regression to features of the labelled documents."""
+    start = time.perf_counter()
+    pipeline.fit(features(labelled), labels_of(labelled))
+    seconds = time.perf_counter() - start
+    parameters = pipeline[-1].coef_.size + pipeline[-1].intercept_.size
+    facts = {"parameters": parameters, "seconds": seconds}
+    return lambda split: pipeline.predict(features(split)), facts
 
 
 def _semi_supervised(setting: Setting) -> tuple[Classify, dict[str, Any]]:
@@ -120,7 +121,7 @@ def _semi_supervised(setting: Setting) -> tuple[Classify, dict[str, Any]]:
         labelled_size=section.labelled_size,
         batch_size=training.batch_size,
         token_budget=training.token_budget,
-        seed=setting.seed,
+        seed=experiment.seeds[0],
     )
     history = fit(model, train, **training.build(model, train), **setting.context.of_fit())
     return partial(_most_probable, model), {
@@ -144,12 +145,10 @@ METHODS: dict[str, Callable[[Setting], tuple[Classify, dict[str, Any]]]] = {
 def _start_encoder(model: TextClassifier | SemiSupervisedTextVAE, setting: Setting) -> None:
     """Copy the language model's weights into the encoder, where a run uses one."""
     if setting.experiment.initialisation is not None:
-        language_model = _trained(setting, "language_model")
-        assert isinstance(language_model, LanguageModel)
-        initialise_encoder(model, language_model)
+        initialise_encoder(model, _trained(setting, "language_model"))
 
 
-def _trained(setting: Setting, name: str) -> LanguageModel | TextVAE:
+def _trained(setting: Setting, name: str) -> Any:
     """Load a model without labels that was trained before."""
     model = setting.experiment.starts()[name].build(setting.data.tokenizer)
     load_weights(model, setting.context.starts[name].weights)
@@ -188,17 +187,6 @@ def _documents(batch: TextBatch) -> list[list[int]]:
     return [tokens[:length] for tokens, length in rows]
 
 
-def _texts(split: EncodedTexts, tokenizer: Tokenizer) -> list[str]:
-    """The documents as the models see them, as text."""
-    return [tokenizer.decode(document) for document in _documents(split.batch())]
-
-
 def _parameters(model: torch.nn.Module) -> int:
     """How many numbers a model has to learn."""
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _about_regression(classifier: Any, start: float) -> dict[str, Any]:
-    """How many numbers logistic regression has learnt, and how long that took."""
-    parameters = classifier.coef_.size + classifier.intercept_.size
-    return {"parameters": parameters, "seconds": time.perf_counter() - start}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable, Iterator, Sized
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import BeforeValidator, SerializeAsAny, model_validator
@@ -13,22 +13,20 @@ from torch import nn
 
 from tutvae import schedules
 from tutvae.bounds import FreeBitsPer
-from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
+from tutvae.data.batches.text import Batches, EncodedTexts
 from tutvae.data.tokenization import Tokenizer
 from tutvae.experiments.sections import (
-    A_NUMBER,
-    A_SCHEDULE,
-    NUMBER_OR_SCHEDULE,
     Count,
     CountOrZero,
     NotNegative,
+    NumberOrSchedule,
     Positive,
     Rate,
     Section,
     Share,
     section_like,
 )
-from tutvae.models import DECODERS, Decoder, LanguageModel, LSTMDecoder, LSTMEncoder, tie_weights
+from tutvae.models import DECODERS, Decoder, LSTMEncoder, tie_weights
 from tutvae.schedules import Schedule
 from tutvae.training.engine import Precision, rank_and_world_size
 
@@ -52,18 +50,10 @@ class EncoderSection(Section):
         sizes = (self.embedding_size, self.hidden_size, latent_size)
         return LSTMEncoder(len(tokenizer), *sizes, pooling=self.pooling)
 
-    def language_model(self, tokenizer: Tokenizer, dropout: float) -> LanguageModel:
-        """Make a language model of the encoder's sizes, for the encoder to start from."""
-        return LanguageModel(
-            LSTMDecoder(
-                len(tokenizer),
-                self.embedding_size,
-                self.hidden_size,
-                dropout=dropout,
-                unk_id=tokenizer.unk_id,
-                bos_id=tokenizer.bos_id,
-            )
-        )
+    def language_model(self, decoder: DecoderSection) -> dict[str, Any]:
+        """The `[decoder]` of a language model that the encoder can start from."""
+        sizes = {"embedding_size": self.embedding_size, "hidden_size": self.hidden_size}
+        return {"kind": "lstm", "dropout": getattr(decoder, "dropout", 0.0), **sizes}
 
 
 class DecoderSection(Section):
@@ -95,11 +85,9 @@ class DecoderSection(Section):
     @model_validator(mode="after")
     def _can_be_built(self) -> DecoderSection:
         """The decoder itself says what is impossible; on "meta" it takes no memory."""
-        if type(self) is DecoderSection:
-            return self
         try:
             with torch.random.fork_rng(devices=[]), torch.device("meta"):
-                decoder: Any = self._made(SOME_TYPES, SOME_CODE)
+                decoder = self._made(SOME_TYPES, SOME_CODE)
         except (RuntimeError, OverflowError, TypeError) as error:
             raise ValueError(f"no such decoder can be built: {error}") from error
         if self.tied and not (hasattr(decoder, "embedding") and hasattr(decoder, "output")):
@@ -112,17 +100,16 @@ class DecoderSection(Section):
         """Make the decoder, from torch's present random state."""
         known = set(inspect.signature(DECODERS[self.kind]).parameters)
         marks = {mark: getattr(tokenizer, mark) for mark in MARKS if mark in known}
-        decoder: Any = self._made(len(tokenizer), latent_size, **marks)
+        decoder = self._made(len(tokenizer), latent_size, **marks)
         if self.tied:
             tie_weights(decoder)
         return decoder
 
-    def _made(self, vocabulary_size: int, latent_size: int, **marks: int | None) -> Decoder:
+    def _made(self, vocabulary_size: int, latent_size: int, **marks: int | None) -> Any:
         """Call the constructor."""
-        keys = set(type(self).model_fields) - {"kind", "tied"}
-        options: dict[str, Any] = {key: getattr(self, key) for key in sorted(keys)}
+        options = self.model_dump(exclude={"kind", "tied"}) | marks
         decoder: Any = DECODERS[self.kind]
-        return decoder(vocabulary_size=vocabulary_size, latent_size=latent_size, **options, **marks)
+        return decoder(vocabulary_size=vocabulary_size, latent_size=latent_size, **options)
 
 
 AnyDecoder = Annotated[SerializeAsAny[DecoderSection], BeforeValidator(DecoderSection.checked)]
@@ -132,10 +119,6 @@ class ModelSection(Section):
     """`[model]`: dimensions of the code, Z; 0 makes a language model."""
 
     latent_size: CountOrZero
-
-
-class TrainingBatches(Sized, Iterable[TextBatch], Protocol):
-    """Batches that know how many they are: `Batches` or `MixedBatches`."""
 
 
 class KLWeightSection(Section):
@@ -165,8 +148,7 @@ class KLWeightSection(Section):
     def build(self, steps_per_epoch: int) -> Schedule:
         """Make the function from the step to the weight."""
         steps = self.steps or max(1, round((self.epochs or 0) * steps_per_epoch))
-        values = {option: getattr(self, option) for option in SCHEDULE_OPTIONS.values()}
-        options = {option: value for option, value in values.items() if value is not None}
+        options = self.model_dump(include=set(SCHEDULE_OPTIONS.values()), exclude_none=True)
         return getattr(schedules, self.schedule)(steps, **options)
 
 
@@ -174,13 +156,9 @@ class TrainingSection(Section):
     """`[training]`: the optimizer, the batches and the loss; see `fit`, `Batches` and `Elbo.loss`.
 
     Attributes:
-        learning_rate_schedule: the rate stays as it is; or falls to zero over the epochs evenly
-            ("linear") or along half a cosine wave ("cosine"); or is halved whenever the bound on
-            the validation set has not improved for two epochs ("plateau").
-        accumulation_steps: batches that make a step.
-        patience: training ends after so many epochs in a row without a better bound there.
+        learning_rate_schedule: the `scheduler` of `fit`; "constant" leaves the rate as it is.
         weights: those that are measured and kept, of the last epoch or of the one with the best
-            bound there.
+            bound on the validation set.
     """
 
     epochs: Count
@@ -194,10 +172,7 @@ class TrainingSection(Section):
     patience: Count | None = None
     precision: Precision = "fp32"
     weights: Literal["last", "best"] = "last"
-    kl_weight: Annotated[
-        Annotated[NotNegative, A_NUMBER] | Annotated[KLWeightSection, A_SCHEDULE],
-        NUMBER_OR_SCHEDULE,
-    ] = 1.0
+    kl_weight: NumberOrSchedule[NotNegative, KLWeightSection] = 1.0
     free_bits: NotNegative = 0.0
     free_bits_per: FreeBitsPer = "dimension"
 
@@ -223,7 +198,7 @@ class TrainingSection(Section):
     def build(
         self,
         model: nn.Module,
-        train: TrainingBatches,
+        train: Batches,
         *,
         epochs: int | None = None,
         steps_before: int = 0,
@@ -256,7 +231,7 @@ class TrainingSection(Section):
             return torch.optim.SGD(parameters, lr=self.learning_rate)
         return torch.optim.Adam(parameters, lr=self.learning_rate)
 
-    def build_kl_weight(self, train: TrainingBatches, steps_before: int = 0) -> float | Schedule:
+    def build_kl_weight(self, train: Batches, steps_before: int = 0) -> float | Schedule:
         """Make the KL weight, after some steps of its schedule."""
         if isinstance(self.kl_weight, float):
             return self.kl_weight
@@ -281,10 +256,9 @@ class TextTrainingSection(TrainingSection):
 
     aggressive: AggressiveSection | None = None
 
-    def build_aggressive(self, model: Any, train: TrainingBatches) -> dict[str, Any]:
+    def build_aggressive(self, model: Any, train: Batches) -> dict[str, Any]:
         """Make the arguments of `fit_aggressively`."""
-        if self.aggressive is None:
-            raise ValueError("there is no [training.aggressive]")
+        assert self.aggressive is not None
         return {
             "encoder_optimizer": self.build_optimizer(model.encoder.parameters()),
             "decoder_optimizer": self.build_optimizer(model.decoder.parameters()),

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tutvae.experiments.records import aligned
+from tutvae.experiments.records import aligned, of_variants
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -19,14 +19,16 @@ else:
 
 FIGURES = Path(__file__).with_name("published.toml")
 GRADES = {"read": "V", "computed": "C"}
+AS_PUBLISHED = ("bound", "nll", "kl", "mutual_information", "printed_perplexity")
+OF_THE_CODE = ("kl", "mutual_information", "mutual_information_ceiling", "active_units")
+AS_REPORTED = ("bound", "perplexity", *OF_THE_CODE)
 
 
 @dataclass(frozen=True)
 class Row:
     """What one model achieves on a test set, ours or a published one, in nats a document.
 
-    A figure that nobody reported is None. A bound and an importance-weighted NLL are two things:
-    each has its place.
+    A figure that nobody reported is None. Those that are not told here are as in `Report`.
 
     Attributes:
         corpus: its name, such as "ptb".
@@ -34,11 +36,9 @@ class Row:
         source: of a published figure, with its table; None for a recorded run.
         grade: how a published figure was checked: "V", read in a copy of the source, or "C",
             computed from files.
-        bound, nll, kl, mutual_information, mutual_information_ceiling: as in `Report`.
         samples: how many samples the NLL is from, 1 where it is exact; None if not known.
-        active_units: latent dimensions in use, a mean over the seeds.
-        tokens_per_document: L, the predicted tokens a document: of those that were measured, and
-            for a published row of the corpus's test set.
+        tokens_per_document: L, the predicted tokens a document that was measured; of a published
+            row, of the corpus's test set.
         perplexity: exp(NLL / L), of the bound where no NLL is known.
         printed_perplexity: what the source prints, with the L that it counts.
         minutes: of training, a run.
@@ -82,56 +82,28 @@ class Comparison:
 
 
 def published_corpora() -> dict[str, dict[str, Any]]:
-    """What is known of the published corpora, by name.
-
-    Returns:
-        `test_documents`, `tokens_per_document` (L, the end mark included) and its `grade`.
-
-    Chapter 10.
-    """
+    """What is known of the published corpora, by name: L counts the end mark. Chapter 10."""
     return _published()["corpora"]
 
 
 def published_rows(corpus: str | None = None) -> list[Row]:
-    """The published figures, of one corpus or all; perplexities are at the L of the corpus.
-
-    Chapter 10.
-    """
+    """The published figures, of one corpus or all, with perplexities at its L. Chapter 10."""
     return [row for row, _ in _published_rows() if corpus in (None, row.corpus)]
 
 
 def recorded_rows(record: dict[str, Any]) -> list[Row]:
-    """What a results file says of the test set, a row a variant; means over the seeds.
-
-    Args:
-        record: as `read_result` gives it. One of classifiers has no rows.
-
-    Chapter 10.
-    """
-    variants: dict[str, list[dict[str, Any]]] = {}
-    for run in record.get("runs", [record]):
-        if "reports" in run:
-            variants.setdefault(run.get("variant", ""), []).append(run)
-    return [_recorded(record, variant, runs) for variant, runs in variants.items()]
+    """What a record says of the test set, a row a variant, means over the seeds. Chapter 10."""
+    return [_recorded(record, variant, runs) for variant, runs in of_variants(record).items()]
 
 
 def compare(records: Iterable[dict[str, Any]]) -> list[Comparison]:
-    """Line up recorded runs with the published figures that they answer.
-
-    Args:
-        records: as `read_result` gives them.
-
-    Returns:
-        Each published figure that a recorded run answers, with those runs.
-
-    Chapter 10.
-    """
-    ours = {row.model: row for record in records for row in recorded_rows(record)}
-    lined_up = [
-        Comparison(row, tuple(ours[name] for name in answers if name in ours))
-        for row, answers in _published_rows()
-    ]
-    return [comparison for comparison in lined_up if comparison.ours]
+    """Find each published figure that a recorded run answers, with those runs. Chapter 10."""
+    recorded = {row.model: row for record in records for row in recorded_rows(record)}
+    found = []
+    for row, names in _published_rows():
+        if ours := tuple(recorded[name] for name in names if name in recorded):
+            found.append(Comparison(row, ours))
+    return found
 
 
 def table(rows: Iterable[Row], width: int | None = None) -> str:
@@ -139,7 +111,7 @@ def table(rows: Iterable[Row], width: int | None = None) -> str:
 
     Args:
         rows: those of one record or source, one after the other, stand below its name.
-        width: of the terminal, for which the last columns are left out; None for all of them.
+        width: of the terminal, for which the last columns are left out.
     """
     rows = list(rows)
     notes = list(dict.fromkeys(row.differs for row in rows if row.differs))
@@ -174,7 +146,6 @@ def _published_rows() -> list[tuple[Row, list[str]]]:
     found = []
     for figure in content["figures"]:
         L = content["corpora"][figure["corpus"]]["tokens_per_document"]
-        names = ("bound", "nll", "kl", "mutual_information", "printed_perplexity")
         nats = figure.get("nll", figure.get("bound"))
         row = Row(
             figure["corpus"],
@@ -184,7 +155,7 @@ def _published_rows() -> list[tuple[Row, list[str]]]:
             tokens_per_document=L,
             perplexity=None if nats is None else math.exp(nats / L),
             differs=figure.get("differs", ""),
-            **{name: figure.get(name) for name in names},
+            **{name: figure.get(name) for name in AS_PUBLISHED},
         )
         found.append((row, figure.get("beside", [])))
     return found
@@ -199,21 +170,17 @@ def _recorded(record: dict[str, Any], variant: str, runs: list[dict[str, Any]]) 
     def mean(name: str, share: int = 1) -> float | None:
         return statistics.mean(r[name] / share for r in reports) if name in reports[0] else None
 
+    measured: dict[str, Any] = {name: mean(name) for name in AS_REPORTED}
     return Row(
         corpus,
         f"{record['name']}/{variant}" if variant else record["name"],
-        bound=mean("bound"),
         nll=mean("importance_weighted_nll"),
         samples=reports[0]["importance_samples"],
-        kl=mean("kl"),
-        mutual_information=mean("mutual_information"),
-        mutual_information_ceiling=mean("mutual_information_ceiling"),
-        active_units=mean("active_units"),
         tokens_per_document=mean("tokens", reports[0]["examples"]),
-        perplexity=mean("perplexity"),
         minutes=statistics.mean(map(_seconds, runs)) / 60,
         seeds=len(runs),
         differs=_differences(configuration["corpus"], reports[0]["examples"]),
+        **measured,
     )
 
 

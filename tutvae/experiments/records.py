@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -23,11 +24,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from tutvae.data.corpus import Corpus, Images, Texts
 from tutvae.data.readers.files import write_beside
-from tutvae.experiments.sections import Name
+from tutvae.experiments.sections import Name, faults
 from tutvae.training.run_folder import difference
 
 PACKAGE = Path(__file__).parents[1]
 RECORDED_VERSIONS = ("tutvae", "torch", "numpy")
+ADVICE = (
+    "give this run another name (--set name=...), keep its record in another folder (--results), "
+    "or move that file away"
+)
 
 
 def _keys(*needed: str) -> AfterValidator:
@@ -188,11 +193,9 @@ class ClassificationRecord(_Head):
 
 
 def provenance() -> dict[str, Any]:
-    """Describe where and when a run happens.
+    """Describe where and when a run happens: `started` (UTC), `commit`, `hardware`, `versions`.
 
-    Returns:
-        `started` (UTC), `commit` of the package's sources (None outside a git checkout; with
-        "+changes" where they differ from it), `hardware` and `versions`.
+    The commit is None outside a git checkout, with "+changes" where the sources differ from it.
     """
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -205,9 +208,8 @@ def provenance() -> dict[str, Any]:
 
 def hardware() -> dict[str, Any]:
     """Describe the machine: the accelerator if there is one, the processor and its threads."""
-    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
-        "accelerator": accelerator,
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "processor": platform.machine(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -247,34 +249,49 @@ def check_writable(record: dict[str, Any], folder: str | Path) -> None:
 
     Raises:
         OSError: the folder cannot be written to, or the name is too long for a file.
-        ValueError: the file is there already, and is of another configuration or other data;
-            but a sweep may grow, if it keeps every run that is there.
+        ValueError: the file is there, and of another configuration or other data; but a sweep may
+            grow.
     """
     path = Path(folder) / f"{record['name']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
         pass
-    if path.exists() and (loss := _loss(read_result(path), json.loads(json.dumps(record)))):
+    if path.exists():
+        _check_kept(path, read_result(path), json.loads(json.dumps(record)))
+
+
+def _check_kept(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Raise ValueError where the new record would lose what the old one tells."""
+    from tutvae.experiments import validate_experiment  # it imports this module
+
+    new_runs = [run.items() for run in new.get("runs", [])]
+    if "runs" in old and all(any(x.items() <= run for run in new_runs) for x in old["runs"]):
+        return  # a sweep has grown
+    wanted: dict[str, Any] = {x: new[x] for x in ("configuration", "data_sha256") if x in new}
+    found = {key: old[key] for key in wanted}
+    if "configuration" in found:
+        with suppress(ValueError):  # one from before a key was added has the key's default
+            experiment = validate_experiment(found["configuration"])
+            found["configuration"] = experiment.configuration()
+    check_same(path, found, wanted)
+
+
+def check_same(path: Path, old: dict[str, Any], new: dict[str, Any], of: str = "") -> None:
+    """Raise ValueError where a results file, or the part `of` it, is of another configuration."""
+    if found := difference(old, new):
         raise ValueError(
-            f"{path} holds another record: {loss}. Choose another folder with --results, "
-            "another name with --set name=..., or move the file away"
+            f"{path} holds results, and is the record of another configuration: {of}{found}. "
+            f"Nothing was written: {ADVICE}"
         )
 
 
 def write_result(record: dict[str, Any], folder: str | Path) -> Path:
-    """Write a record to `folder/NAME.json`, whole or not at all.
-
-    Args:
-        record: what `run_experiment` returns; its `name` names the file.
-        folder: made if it does not exist.
-
-    Returns:
-        The file.
+    """Write what `run_experiment` returned to `folder/NAME.json`, whole or not at all.
 
     Raises:
         OSError: it cannot be written.
-        ValueError: a value is NaN or infinite, which JSON cannot hold, or the file is there
-            already with another record; see `check_writable`.
+        ValueError: a value is NaN or infinite, or the file holds another record already; see
+            `check_writable`.
     """
     path = Path(folder) / f"{record['name']}.json"
     # A line a key: short enough to read, and a changed value changes one line.
@@ -293,38 +310,6 @@ def _value(value: Any) -> str:
     return json.dumps(value, allow_nan=False)
 
 
-def _loss(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """What would be lost if the new record replaced the old one; "" if nothing."""
-    from tutvae.experiments import validate_experiment  # it imports this module
-
-    try:  # one from before a key was added has the key's default
-        configuration = validate_experiment(old["configuration"]).configuration()
-    except ValueError:
-        configuration = old["configuration"]
-    runs = [run.items() for run in new.get("runs", [])]
-    if "runs" in old and all(any(run.items() <= other for other in runs) for run in old["runs"]):
-        return ""  # a sweep has grown
-    after = {key: new[key] for key in ("configuration", "data_sha256") if key in new}
-    before = {key: {**old, "configuration": configuration}[key] for key in after}
-    return difference(before, after)
-
-
-def read_json(path: str | Path) -> dict[str, Any]:
-    """Read a JSON file that holds a table.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it holds something else; the message names the file.
-    """
-    try:
-        table = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged, it is no JSON: {error}") from error
-    if not isinstance(table, dict):
-        raise ValueError(f"{path} is damaged: it holds {json.dumps(table)[:20]}, not a table")
-    return table
-
-
 def read_result(path: str | Path) -> dict[str, Any]:
     """Read a results file.
 
@@ -335,28 +320,23 @@ def read_result(path: str | Path) -> dict[str, Any]:
     Chapter 2.
     """
     try:
-        record = read_json(path)
-        _kind(record).model_validate(record)
-    except ValueError as error:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        _schema(record).model_validate(record)
+    except (ValueError, RecursionError) as error:
+        fault = str(error)
+        if isinstance(error, ValidationError):
+            fault, *more = faults(error, record, _schema(record))
+            fault += f", and {len(more)} more" if more else ""
         raise ValueError(
-            f"{path} is not a results file of this version: {_fault(error)}. Move it elsewhere, or "
-            "write it anew with `tutvae train`"
+            f"{path} is not a results file of this version: {fault}. Move it elsewhere, or write "
+            "it anew with `tutvae train`"
         ) from error
     return record
 
 
-def _fault(error: ValueError) -> str:
-    """The first fault, with the keys that lead to it."""
-    if not isinstance(error, ValidationError):
-        return str(error)
-    first, *more = error.errors()
-    key, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-    return f"{key}: {message}" + (f", and {len(more)} more" if more else "")
-
-
-def _kind(record: dict[str, Any]) -> type[_Head]:
-    """The schema of a record."""
-    configuration = record.get("configuration")
+def _schema(record: Any) -> type[_Head]:
+    """The class that a record is checked by."""
+    configuration = record.get("configuration") if isinstance(record, dict) else None
     kind = configuration.get("kind") if isinstance(configuration, dict) else None
     if kind == "text":
         return SweepRecord if "runs" in record else TextRecord
@@ -383,13 +363,7 @@ def recorded_folder() -> Path:
 
 
 def recorded_result(name: str) -> dict[str, Any]:
-    """Read a results file that comes with the project.
-
-    Args:
-        name: of the run, such as "mnist_vae".
-
-    Returns:
-        The record, as `read_result` gives it.
+    """Read the results file of a run of the project, such as "mnist_vae".
 
     Raises:
         FileNotFoundError: there is none of that name; the message lists those there are.
@@ -398,21 +372,13 @@ def recorded_result(name: str) -> dict[str, Any]:
     """
     paths = {path.stem: path for path in sorted(recorded_folder().glob("*.json"))}
     if name not in paths:
-        raise FileNotFoundError(
-            f"no recorded run {name!r}; there are: {', '.join(paths) or 'none'}"
-        )
+        known = ", ".join(paths) or "none"
+        raise FileNotFoundError(f"no recorded run {name!r}; there are: {known}")
     return read_result(paths[name])
 
 
 def summary(record: dict[str, Any], split: str = "test") -> str:
-    """Tell in a few lines what a run or a sweep achieved and where it comes from.
-
-    Args:
-        record: of the run.
-        split: which of its reports to show.
-
-    Returns:
-        The command, the provenance and the figures, in nats an example.
+    """Tell what a run or a sweep achieved on a split: command, provenance, nats an example.
 
     Chapter 2.
     """
@@ -435,26 +401,26 @@ def _figures(record: dict[str, Any], split: str) -> str:
     """The figures of a single run, a line each."""
     report = record["reports"][split]
     nll, samples = report["importance_weighted_nll"], report["importance_samples"]
-    rows = [
-        f"  {report['examples']:,} {split} examples, nats an example",
-        f"    reconstruction        {report['reconstruction']:8.2f}",
-        f"    KL                    {report['kl']:8.2f}",
-        f"    bound                 {report['bound']:8.2f}",
-        f"    {f'NLL, {samples:,} samples':<22}{nll:8.2f}",
-    ]
+    figures = {
+        "reconstruction": report["reconstruction"],
+        "KL": report["kl"],
+        "bound": report["bound"],
+        f"NLL, {samples:,} samples": nll,
+    }
     if "perplexity" in report:
-        rows.append(f"    perplexity            {report['perplexity']:8.2f}")
-        rows.append(f"    mutual information    {report['mutual_information']:8.2f}")
+        figures["perplexity"] = report["perplexity"]
+        figures["mutual information"] = report["mutual_information"]
+    lines = [f"  {report['examples']:,} {split} examples, nats an example"]
+    lines += [f"    {name:<22}{value:8.2f}" for name, value in figures.items()]
     latent_size = len(report["kl_per_dimension"])
-    rows.append(f"    active units          {report['active_units']:5} of {latent_size}")
-    return "\n".join(rows)
+    lines.append(f"    active units          {report['active_units']:5} of {latent_size}")
+    return "\n".join(lines)
 
 
 def summary_table(record: dict[str, Any], split: str = "test") -> str:
     """Tell what the variants of a sweep achieved on a split, a line each.
 
-    Means and standard deviations over the seeds, in nats an example; of classifiers, of the
-    accuracy: a line a method, a column a number of labels.
+    Means and standard deviations over the seeds, in nats an example; of classifiers, accuracies.
     """
     if "accuracy" in record["runs"][0]:
         return _accuracy_table(record, split)
@@ -465,14 +431,21 @@ def summary_table(record: dict[str, Any], split: str = "test") -> str:
         "MI": "mutual_information",
         "perplexity": "perplexity",
     }
-    variants: dict[str, list[dict[str, Any]]] = {}
-    for run in record["runs"]:
-        variants.setdefault(run["variant"], []).append(run["reports"][split])
     rows = [["variant", "seeds", *columns]]
-    for variant, reports in variants.items():
+    for variant, runs in of_variants(record).items():
+        reports = [run["reports"][split] for run in runs]
         cells = [_mean_and_spread([report[key] for report in reports]) for key in columns.values()]
-        rows.append([variant, str(len(reports)), *cells])
+        rows.append([variant, str(len(runs)), *cells])
     return "\n".join(aligned(rows))
+
+
+def of_variants(record: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The runs of a record that have reports, by variant; a single run is of the variant ""."""
+    variants: dict[str, list[dict[str, Any]]] = {}
+    for run in record.get("runs", [record]):
+        if "reports" in run:
+            variants.setdefault(run.get("variant", ""), []).append(run)
+    return variants
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -510,16 +483,13 @@ def _mean_and_spread(values: list[float]) -> str:
 
 def _commit() -> str | None:
     """The commit of the package's checkout, marked where the sources differ from it."""
-    git = ["git", "-C", str(PACKAGE)]
+
+    def git(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", "-C", PACKAGE, *command], capture_output=True, text=True)
+
     try:
-        # `HEAD:./` fails where the checkout around is not the package's, but one whose .venv
-        # the package is installed in.
-        head = subprocess.run(
-            [*git, "rev-parse", "HEAD", "HEAD:./"], capture_output=True, text=True
-        )
-        status = subprocess.run(
-            [*git, "status", "--porcelain", "--", "."], capture_output=True, text=True
-        )
+        # `HEAD:./` fails in a checkout around that is not the package's, such as with a .venv.
+        head, status = git("rev-parse", "HEAD", "HEAD:./"), git("status", "--porcelain", "--", ".")
     except OSError:
         return None
     if head.returncode != 0:

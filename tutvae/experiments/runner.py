@@ -18,15 +18,15 @@ from pydantic import ValidationError
 from torch import nn
 from tqdm import tqdm
 
+from tutvae.experiments import records
 from tutvae.experiments.classification import ClassificationExperiment
 from tutvae.experiments.images import ImageExperiment
-from tutvae.experiments.records import provenance, read_result, write_result
 from tutvae.experiments.sections import Context, Experiment, Run, faults
 from tutvae.experiments.text import TextExperiment
 from tutvae.training.checkpoints import write_or_explain
 from tutvae.training.engine import rank_and_world_size
 from tutvae.training.loop import is_watched
-from tutvae.training.run_folder import RunFolder, difference, locked
+from tutvae.training.run_folder import RunFolder, locked
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -34,7 +34,7 @@ else:
     import tomli as tomllib
 
 # What the top-level key `kind` may say; the first is meant where it is not there.
-KINDS: dict[str, type[Experiment]] = {
+KINDS: dict[str, type[ImageExperiment | TextExperiment | ClassificationExperiment]] = {
     "image": ImageExperiment,
     "text": TextExperiment,
     "classification": ClassificationExperiment,
@@ -42,10 +42,8 @@ KINDS: dict[str, type[Experiment]] = {
 # What a sweep's record tells of each run: its names, and where it was done.
 OF_A_LABEL = ("variant", "model", "method", "labels", "seed")
 OF_A_RUN = ("commit", "hardware")
-ADVICE = (
-    "nothing was done. Give this run another name (--set name=...), keep its record in another "
-    "folder (--results), or move that file away"
-)
+# A run and its record.
+Done = tuple[Run, dict[str, Any]]
 WATCH = "ends with the parent process"
 SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -64,10 +62,8 @@ def load_experiment(path: str | Path, settings: Sequence[str] = ()) -> Experimen
     """
     try:
         table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from error
-    except RecursionError:
-        raise ValueError(f"{path} is nested too deeply for an experiment") from None
     for setting in settings:
         _apply(setting, table)
     try:
@@ -131,11 +127,10 @@ def run_experiment(
     Args:
         experiment: the description.
         command: what the user typed to start it, for the record.
-        folder: the run folder of a single run, or the folder of a sweep, which needs one and
-            keeps its runs there in `VARIANT-SEED` or `VARIANT-METHOD-LABELS-SEED`. Without it
-            nothing is kept.
+        folder: of the run, else nothing is kept. A sweep needs one and keeps its runs there, in
+            `VARIANT-SEED` or `VARIANT-METHOD-LABELS-SEED`.
         results: where `NAME.json` is written after every finished run. Runs of a sweep that stand
-            there are not done again, even where their folders are not at hand.
+            there are not done again.
         jobs: runs of a sweep at a time. If more than one, each has a process and a thread.
         progress: show bars; by default only where somebody watches.
 
@@ -190,7 +185,7 @@ class _Progress:
     ) -> None:
         self.experiment, self.facts, self.path = experiment, facts, path
         self.is_first = rank_and_world_size()[0] == 0
-        self.head = {"name": experiment.name, "command": command, **provenance()}
+        self.head = {"name": experiment.name, "command": command, **records.provenance()}
         self.shared, self.runs = _all_runs(experiment)
         self.folders = {
             run.label: RunFolder(folder / run.label if experiment.is_sweep else folder)
@@ -228,7 +223,8 @@ class _Progress:
         do = partial(self._do, data, progress if self.is_first and jobs == 1 else False)
         for group, missing in ((self.shared, first), (self.runs, todo)):
             count = len(group) - len(missing)
-            self._tell(f"[{count}/{len(group)}] finished before" if count else "")
+            if count:
+                self._tell(f"[{count}/{len(group)}] finished before")
             outcomes = map(do, missing) if jobs == 1 else _in_parallel(do, missing, jobs)
             with tqdm(total=len(group), initial=count, unit="run", disable=not shown) as bar:
                 for run, record in outcomes:
@@ -239,12 +235,12 @@ class _Progress:
                     figures = run.experiment.figures(record)
                     self._tell(f"[{count}/{len(group)}] {run.label}: {figures}")
 
-    def _do(self, data: Any, progress: bool | None, run: Run) -> tuple[Run, dict[str, Any]]:
+    def _do(self, data: Any, progress: bool | None, run: Run) -> Done:
         """Do one run, or go on with it, and keep its record in its folder."""
         folder, of_sweep = self.folders[run.label], self.experiment.is_sweep
-        head = self.head | provenance()
+        head = self.head | records.provenance()
         starts = {name: self.folders[start.label] for name, start in run.starts.items()}
-        context = Context(folder, self._identity(run), starts, progress)
+        context = Context(folder, _identity(run.experiment, self.facts), starts, progress)
         # The sweep itself is locked, but not against a run that outlives it.
         with locked(folder.path) if of_sweep and self.is_first else nullcontext():
             if self.is_first:
@@ -273,23 +269,19 @@ class _Progress:
         """Write what is new to the results file, once there is a run to tell of."""
         new = set(self.done) - self.written
         if self.path and self.is_first and new and any(run.label in self.done for run in self.runs):
-            write_result(self.record(), self.path.parent)
+            records.write_result(self.record(), self.path.parent)
             self.written |= new
 
     def _tell(self, line: str) -> None:
         """Say on standard error how far a sweep is."""
-        if line and self.is_first and self.experiment.is_sweep:
+        if self.is_first and self.experiment.is_sweep:
             tqdm.write(line, file=sys.stderr)
-
-    def _identity(self, run: Run) -> dict[str, Any]:
-        """What a run is: its description, and the hash of the data it is given."""
-        return {**run.experiment.configuration(), "data_sha256": self.facts["data_sha256"]}
 
     def _look_into_folder(self, run: Run) -> None:
         """Note a run that its folder says is finished; refuse a folder of another one."""
         folder = self.folders[run.label]
         if self.is_first and (folder.configuration.exists() or folder.record.exists()):
-            folder.open(self._identity(run))
+            folder.open(_identity(run.experiment, self.facts))
         if not folder.record.exists():
             return
         try:
@@ -306,32 +298,35 @@ class _Progress:
 
     def _recorded(self, path: Path) -> dict[str, dict[str, Any]]:
         """What a results file tells of finished runs; refuse one of another configuration."""
-        record = read_result(path)
+        record, new = records.read_result(path), self.experiment
         try:
             old = validate_experiment(record["configuration"])
-            data = {"data_sha256": record["data_sha256"]}
-        except (ValueError, AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is the record of something else: {ADVICE}") from error
-        new, own = self.experiment, {"data_sha256": self.facts["data_sha256"]}
+        except ValueError as error:
+            raise ValueError(f"{path} is the record of something else: {records.ADVICE}") from error
         if not (old.is_sweep and new.is_sweep and old.kind == new.kind):
-            _check_same(path, "", old.configuration() | data, new.configuration() | own)
+            records.check_same(path, _identity(old, record), _identity(new, self.facts))
             return {}
         was, now = ({r.label: r for part in _all_runs(x) for r in part} for x in (old, new))
         done = {}
         for entry in [*record.get("shared", []), *record["runs"]]:
             label = "-".join(str(entry[key]) for key in OF_A_LABEL if key in entry)
             if label not in now:
-                raise ValueError(f"{path} tells of a run {label} that is not described: {ADVICE}")
-            one, other = was[label].experiment, now[label].experiment
-            _check_same(
-                path, f"the run {label}: ", one.configuration() | data, other.configuration() | own
-            )
-            of_run = {key: record[key] for key in OF_A_RUN}
+                raise ValueError(
+                    f"{path} tells of a run {label} that is not described: {records.ADVICE}"
+                )
+            before = _identity(was[label].experiment, record)
+            after = _identity(now[label].experiment, self.facts)
+            records.check_same(path, before, after, f"the run {label}: ")
             outcome = {key: x for key, x in entry.items() if key not in OF_A_LABEL}
-            done[label] = of_run | outcome
+            done[label] = {key: record[key] for key in OF_A_RUN} | outcome
         if set(done) == set(now):
             self.head = {key: record[key] for key in self.head}
         return done
+
+
+def _identity(experiment: Experiment, facts: dict[str, Any]) -> dict[str, Any]:
+    """What a run is: its description, and the hash of the data it is given."""
+    return {**experiment.configuration(), "data_sha256": facts["data_sha256"]}
 
 
 def _all_runs(experiment: Experiment) -> tuple[list[Run], list[Run]]:
@@ -341,15 +336,7 @@ def _all_runs(experiment: Experiment) -> tuple[list[Run], list[Run]]:
     return list(shared.values()), runs
 
 
-def _check_same(path: Path, where: str, old: dict[str, Any], new: dict[str, Any]) -> None:
-    """Raise ValueError where a results file is that of another configuration."""
-    if found := difference(old, new):
-        raise ValueError(f"{path} is the record of another configuration: {where}{found}. {ADVICE}")
-
-
-def _in_parallel(
-    do: Callable[[Run], tuple[Run, dict[str, Any]]], runs: Sequence[Run], jobs: int
-) -> Iterator[tuple[Run, dict[str, Any]]]:
+def _in_parallel(do: Callable[[Run], Done], runs: Sequence[Run], jobs: int) -> Iterator[Done]:
     """Do runs in several processes, with one thread each; yield them as they are finished."""
     from joblib import Parallel, delayed, parallel_config
 
@@ -358,9 +345,7 @@ def _in_parallel(
         yield from parallel(delayed(_do_beside)(os.getpid(), do, run) for run in runs)
 
 
-def _do_beside(
-    parent: int, do: Callable[[Run], tuple[Run, dict[str, Any]]], run: Run
-) -> tuple[Run, dict[str, Any]]:
+def _do_beside(parent: int, do: Callable[[Run], Done], run: Run) -> Done:
     """Do a run in a process that ends when its parent does, however that happens."""
 
     def watch() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +12,7 @@ import torch
 from tutvae.data.tokenization import Tokenizer
 from tutvae.evaluation.report import Report
 from tutvae.experiments.images import ImageExperiment
-from tutvae.experiments.records import data_sha256, read_json
+from tutvae.experiments.records import data_sha256
 from tutvae.experiments.runner import validate_experiment
 from tutvae.experiments.text import TextExperiment
 from tutvae.models.text_vae import LanguageModel, TextVAE
@@ -48,10 +49,9 @@ def load_run(folder: str | Path) -> TrainedRun:
 
     Args:
         folder: what `tutvae train` or `export_run` wrote: `runs/NAME`, or
-            `runs/NAME/VARIANT-SEED` of a sweep. Of its files these are needed:
-            `configuration.json`, `weights.safetensors` (in any precision; they are loaded in 32
-            bits) and, for texts, `tokenizer.json`. Or "ptb", a small VAE of the Penn Treebank's
-            sentences, which comes with the package.
+            `runs/NAME/VARIANT-SEED` of a sweep, with `configuration.json`, `weights.safetensors`
+            (loaded in 32 bits) and, for texts, `tokenizer.json`. Or "ptb", a small VAE of the
+            Penn Treebank's sentences, which comes with the package.
 
     Raises:
         FileNotFoundError: there is no such folder, no run in it, or the run is not finished.
@@ -59,14 +59,16 @@ def load_run(folder: str | Path) -> TrainedRun:
 
     Source: chapter 10.
     """
-    kept = RunFolder(_found(folder))
+    shipped = RunFolder(PRETRAINED / folder)
+    is_shipped = not Path(folder).exists() and shipped.configuration.exists()
+    kept = shipped if is_shipped else RunFolder(folder)
     experiment, data_sha256 = _described(kept)
-    if not kept.weights.exists() and kept.record.exists():
-        raise FileNotFoundError(
-            f"the run in {folder} is finished, but its {kept.weights.name} is gone: copy it there, "
-            "or remove the folder and train anew"
-        )
     if not kept.weights.exists():
+        if kept.record.exists():
+            raise FileNotFoundError(
+                f"the run in {folder} is finished, but its {kept.weights.name} is gone: copy it "
+                "there, or remove the folder and train anew"
+            )
         epochs = len(kept.metrics.read_text("utf-8").splitlines()) if kept.metrics.exists() else 0
         raise FileNotFoundError(
             f"the run in {folder} is not finished, {epochs} of {experiment.training.epochs} epochs "
@@ -89,14 +91,7 @@ def load_run(folder: str | Path) -> TrainedRun:
 
 
 def export_run(run: TrainedRun, folder: str | Path) -> Path:
-    """Write what is needed to use a run's model, its weights in 16 bits: something to hand on.
-
-    Args:
-        run: what `load_run` gave.
-        folder: made where it does not exist; `load_run` reads it.
-
-    Returns:
-        The folder.
+    """Write what `load_run` needs of a run into a new folder, the weights in 16 bits; return it.
 
     Raises:
         FileExistsError: there is something in the folder.
@@ -139,19 +134,16 @@ def evaluate_run(
     """
     experiment: Any = run.experiment
     data = experiment.load() if run.tokenizer is None else experiment.load(run.tokenizer)
-    _check_data(run, data_sha256(getattr(data, "texts", data)))
-    _check_split(data, split)
-    measured: Report = experiment.measure(
+    if run.data_sha256 not in (None, data_sha256(getattr(data, "texts", data))):
+        raise ValueError(
+            f"the data at hand are not those of {run.folder}, by their SHA-256: figures on them "
+            "would not compare. To measure the model on texts of your own, use tutvae.evaluate"
+        )
+    if split not in ("valid", "test") or len(getattr(data, split)) == 0:
+        raise ValueError(f"the run's corpus has no split {split!r} to measure on")
+    return experiment.measure(
         run.model, data, split, importance_samples=importance_samples, progress=progress
     )
-    return measured
-
-
-def _found(folder: str | Path) -> Path:
-    """The folder of a run, or of a model that comes with the package."""
-    shipped = RunFolder(PRETRAINED / folder)
-    is_shipped = not Path(folder).exists() and shipped.configuration.exists()
-    return shipped.path if is_shipped else Path(folder)
 
 
 def _described(kept: RunFolder) -> tuple[TextExperiment | ImageExperiment, str | None]:
@@ -161,38 +153,19 @@ def _described(kept: RunFolder) -> tuple[TextExperiment | ImageExperiment, str |
     if not kept.configuration.exists():
         inner = sorted(path.parent for path in kept.path.glob(f"*/{kept.configuration.name}"))
         if inner:
-            raise FileNotFoundError(
-                f"{kept.path} is no run, but holds {len(inner)} of them: choose one, such as "
-                f"{inner[0]}"
-            )
+            some = f"holds {len(inner)} of them: choose one, such as {inner[0]}"
+            raise FileNotFoundError(f"{kept.path} is no run, but {some}")
         raise FileNotFoundError(f"{kept.path} holds no run: {A_RUN}")
     try:
-        table = read_json(kept.configuration)
+        table = json.loads(kept.configuration.read_text(encoding="utf-8"))
         sha = table.pop("data_sha256", None)
         experiment = validate_experiment(table)
-    except ValueError as error:
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         fault = str(error).splitlines()[0]
         raise ValueError(
             f"{kept.configuration} describes no run of an experiment file ({fault}). The weights "
             "of a run of your own are read by tutvae.training.checkpoints.load_weights"
         ) from error
-    if isinstance(experiment, ImageExperiment):
-        return experiment, sha
-    if isinstance(experiment, TextExperiment) and not experiment.is_sweep:
-        return experiment, sha
-    raise ValueError(f"{kept.configuration} describes many models, not one")
-
-
-def _check_data(run: TrainedRun, found: str) -> None:
-    """Raise ValueError for other data than the run's, on which figures would not compare."""
-    if run.data_sha256 not in (None, found):
-        raise ValueError(
-            f"the data at hand are not those of {run.folder}, by their SHA-256: figures on them "
-            "would not compare. To measure the model on texts of your own, use tutvae.evaluate"
-        )
-
-
-def _check_split(corpus: Any, split: str) -> None:
-    """Raise ValueError where a corpus has no such split to measure on."""
-    if split not in ("valid", "test") or len(getattr(corpus, split)) == 0:
-        raise ValueError(f"the run's corpus has no split {split!r} to measure on")
+    if experiment.is_sweep or not isinstance(experiment, ImageExperiment | TextExperiment):
+        raise ValueError(f"{kept.configuration} describes many models, not one")
+    return experiment, sha

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import types
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -14,10 +15,10 @@ from typing import (
     ClassVar,
     Literal,
     NamedTuple,
+    TypeVar,
     Union,
     get_args,
     get_origin,
-    get_type_hints,
 )
 
 from pydantic import (
@@ -66,7 +67,6 @@ Seeds = Annotated[tuple[Seed, ...], Listed, NotEmpty]
 class Section(BaseModel):
     """A part of an experiment file: unknown keys, wrong types, NaN and infinities are errors."""
 
-    # Strict: neither true nor "3" passes for a number.
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     @classmethod
@@ -80,11 +80,14 @@ class Section(BaseModel):
         return value if isinstance(value, cls) else cls.chosen(value).model_validate(value)
 
 
-# Which of the two a value is meant to be, where a schedule may stand for a number.
-NUMBER_OR_SCHEDULE = Discriminator(
-    lambda value: "a schedule" if isinstance(value, dict | Section) else "a number"
-)
-A_NUMBER, A_SCHEDULE = Tag("a number"), Tag("a schedule")
+Number = TypeVar("Number")
+ScheduleSection = TypeVar("ScheduleSection")
+NumberOrSchedule = Annotated[
+    Annotated[Number, Tag("a number")] | Annotated[ScheduleSection, Tag("a schedule")],
+    Discriminator(lambda x: "a schedule" if isinstance(x, dict | Section) else "a number"),
+]
+# What the location of a fault holds besides the keys of the file.
+NOT_KEYS = {"a number", "a schedule", "a name", "a list", "[key]"}
 
 
 @cache
@@ -95,13 +98,12 @@ def section_like(function: Callable[..., Any], base: type[Section]) -> type[Sect
         function: its typed parameters become keys, with their defaults.
         base: fields of its own, and `hidden`, the parameters that are no keys.
     """
-    target: Any = vars(function)["__init__"] if inspect.isclass(function) else function
-    hints = get_type_hints(target)
     keys: dict[str, Any] = {}
-    for name, parameter in inspect.signature(function).parameters.items():
+    for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
         if name not in {*base.model_fields, *getattr(base, "hidden", ())}:
             required = parameter.default is parameter.empty
-            keys[name] = (_checked_type(hints[name]), ... if required else parameter.default)
+            default = ... if required else parameter.default
+            keys[name] = (_checked_type(parameter.annotation), default)
     return create_model(f"{function.__name__}Section", __base__=base, **keys)
 
 
@@ -187,28 +189,33 @@ class Experiment(Section):
         return self.model_dump(mode="json", exclude_none=True)
 
     def runs(self) -> list[Run]:
-        """Spell out the runs.
-
-        Raises:
-            ValueError: a variant does not describe an experiment; the message names its keys.
-        """
+        """Spell out the runs."""
         return [Run(ONLY_VARIANT, getattr(self, "seed", None) or 0, self, {}, {})]
 
+    @abstractmethod
     def load(self) -> Any:
         """Load the data that the file names."""
-        raise NotImplementedError
 
+    @abstractmethod
     def facts(self, data: Any) -> dict[str, Any]:
         """What a record tells of the data: `data_sha256`, and what is known without training."""
-        raise NotImplementedError
 
+    @abstractmethod
     def train(self, data: Any, context: Context) -> dict[str, Any]:
-        """Do a single run, or go on with it, and keep its model; return what it achieved."""
-        raise NotImplementedError
+        """Do a single run, or go on with it, and keep its model; return what it achieved.
+
+        Raises:
+            FloatingPointError: training diverged.
+        """
 
     def load_trained(self, folder: RunFolder) -> tuple[Any, Any]:
-        """Build the model of a finished run from its folder; with its tokenizer, or None."""
-        raise NotImplementedError
+        """Build the model of a finished run from its folder; with its tokenizer, or None.
+
+        Raises:
+            FileNotFoundError: weights or tokenizer are not there.
+            ValueError: they are damaged, or those of another model.
+        """
+        raise ValueError(f"a model cannot be loaded from an experiment of kind {self.kind!r}")
 
     def figures(self, outcome: dict[str, Any]) -> str:
         """What a finished run achieved, in a few words."""
@@ -244,9 +251,9 @@ def merged(table: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
 class Sweep(Experiment):
     """An experiment that may have `variants`: each one's table is merged into the rest."""
 
+    @abstractmethod
     def alone(self, variant: str) -> list[Run]:
         """The runs of a file without variants, as those of a variant."""
-        raise NotImplementedError
 
     def runs(self) -> list[Run]:
         """Spell out the runs of every variant.
@@ -254,6 +261,8 @@ class Sweep(Experiment):
         Raises:
             ValueError: a variant does not describe an experiment; the message names its keys.
         """
+        if not self.is_sweep:
+            return super().runs()
         variants = getattr(self, "variants", None) or {ONLY_VARIANT: {}}
         found: list[Run] = []
         wrong: list[str] = []
@@ -279,11 +288,11 @@ class Sweep(Experiment):
         return self.model_copy(update={"variants": None, **values})
 
 
-def faults(error: ValidationError, table: dict[str, Any], section: type[Section]) -> list[str]:
+def faults(error: ValidationError, table: dict[str, Any], section: type[BaseModel]) -> list[str]:
     """Say what is wrong in a parsed file, a line for each fault: its key and what is allowed."""
     lines = []
     for fault in error.errors():
-        keys = list(_keys(fault["loc"], table, fault["type"]))
+        keys = [str(key) for key in fault["loc"] if key not in NOT_KEYS]
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             known = _section_at(section, table, keys[:-1]).model_fields
@@ -292,24 +301,7 @@ def faults(error: ValidationError, table: dict[str, Any], section: type[Section]
     return lines
 
 
-def _keys(location: tuple[int | str, ...], table: Any, fault: str) -> Iterator[str]:
-    """The keys that lead to a fault, without the names that pydantic gives to alternatives."""
-    for depth, key in enumerate(location):
-        if _inside(table, key):
-            table = table[key]
-        elif fault != "missing" or depth < len(location) - 1:
-            continue
-        yield str(key)
-
-
-def _inside(table: Any, key: int | str) -> bool:
-    """Whether a parsed file has such a key, or such a position, here."""
-    if isinstance(table, list):
-        return isinstance(key, int) and key < len(table)
-    return isinstance(table, dict) and key in table
-
-
-def _section_at(section: type[Section], table: Any, keys: Iterable[str]) -> type[Section]:
+def _section_at(section: type[BaseModel], table: Any, keys: Iterable[str]) -> type[BaseModel]:
     """The section that a part of a parsed file was checked by."""
     for key in keys:
         table = table[key]

@@ -20,6 +20,7 @@ from tutvae.evaluation.report import Report, encode, evaluate
 from tutvae.experiments.data import AnyCorpus, EncodedCorpus, ReviewsSection
 from tutvae.experiments.models import (
     AnyDecoder,
+    DecoderSection,
     EncoderSection,
     InitialisationSection,
     ModelSection,
@@ -107,9 +108,7 @@ class TextExperiment(Sweep):
         return self.seeds is not None or self.variants is not None
 
     def alone(self, variant: str) -> list[Run]:
-        """The runs of a variant, one a seed; a file without seeds and variants is its own."""
-        if not self.is_sweep and variant == "all":
-            return [Run(variant, self.seed or 0, self, {}, {})]
+        """The runs of a variant, one a seed."""
         seeds = self.seeds or (self.seed or 0,)
         return [Run(variant, seed, self.only(seeds=None, seed=seed), {}, {}) for seed in seeds]
 
@@ -134,12 +133,7 @@ class TextExperiment(Sweep):
         return TextVAE(self.encoder.build(tokenizer, latent_size), decoder)
 
     def load_trained(self, folder: RunFolder) -> tuple[LanguageModel | TextVAE, Tokenizer]:
-        """Build the model of a finished run, on the CPU, with its tokenizer.
-
-        Raises:
-            FileNotFoundError: weights or tokenizer are not there.
-            ValueError: they are damaged, or those of another model.
-        """
+        """Build the model of a finished run, on the CPU, with its tokenizer."""
         tokenizer = Tokenizer.load(folder.tokenizer)
         model = self.build(tokenizer)
         load_weights(model, folder.weights)
@@ -147,9 +141,6 @@ class TextExperiment(Sweep):
 
     def train(self, data: EncodedCorpus, context: Context) -> dict[str, Any]:
         """Build, fit and evaluate the model, or go on where an interrupted run stopped.
-
-        Raises:
-            FloatingPointError: training diverged.
 
         Source: Yang et al. (2017), section 4. Chapter 7.
         """
@@ -171,7 +162,12 @@ class TextExperiment(Sweep):
             **context.of_fit(),
         )
         outcome |= _about_training(model, history, data)
-        outcome |= self._keep(model, data, history, context)
+        if self.training.weights == "best":
+            load_weights(model, context.folder.best)
+            outcome["best_epoch"] = history.best["epoch"]
+        if rank_and_world_size()[0] == 0:
+            data.tokenizer.save(context.folder.tokenizer)
+            save_weights(model, context.folder.weights, configuration=context.identity)
         outcome["reports"] = {
             split: significant(
                 self.measure(model, data, split, progress=context.progress).to_dict(), REPORT_DIGITS
@@ -217,10 +213,10 @@ class TextExperiment(Sweep):
 
     def _initialise(self, model: TextVAE, data: EncodedCorpus, context: Context) -> float:
         """Start the encoder from a language model of the same documents; tell the seconds."""
-        if self.encoder is None or self.initialisation is None:
-            raise ValueError("initialisation is of an encoder, and there is none")
-        dropout = getattr(self.decoder, "dropout", 0.0)
-        language_model = self.encoder.language_model(data.tokenizer, dropout)
+        assert self.encoder is not None
+        assert self.initialisation is not None
+        decoder = DecoderSection.checked(self.encoder.language_model(self.decoder))
+        language_model = LanguageModel(decoder.build(data.tokenizer, latent_size=0))
         train = self.training.batches(data.train, self.seed or 0)
         history = fit(
             language_model,
@@ -250,23 +246,6 @@ class TextExperiment(Sweep):
             "encoder_steps": sum(done.encoder_steps for done in rounds),
             "mutual_information": significant(information, CURVE_DIGITS),
         }
-
-    def _keep(
-        self,
-        model: LanguageModel | TextVAE,
-        data: EncodedCorpus,
-        history: History,
-        context: Context,
-    ) -> dict[str, Any]:
-        """Keep tokenizer and weights; tell which epoch's, where these are the best ones."""
-        chosen: dict[str, Any] = {}
-        if self.training.weights == "best":
-            load_weights(model, context.folder.best)
-            chosen["best_epoch"] = history.best["epoch"]
-        if rank_and_world_size()[0] == 0:
-            data.tokenizer.save(context.folder.tokenizer)
-            save_weights(model, context.folder.weights, configuration=context.identity)
-        return chosen
 
 
 def _about_training(
