@@ -21,7 +21,7 @@ from tutvae.experiments import (
     validate_experiment,
 )
 from tutvae.experiments.data import CorpusSection, EncodedCorpus
-from tutvae.experiments.sections import Context
+from tutvae.experiments.experiment import Context
 from tutvae.training.loop import History
 
 METHODS = ["bag_of_words", "lstm", "lstm_init", "codes", "semi_supervised"]

@@ -227,7 +227,7 @@ class Tokenizer:
 
     @property
     def fingerprint(self) -> str:
-        """What tells this tokenizer from others: a hash of its vocabulary, rules and marks."""
+        """What tells this tokenizer from others, a hash of its vocabulary, rules and marks."""
         return hashlib.sha256(self._serialized()).hexdigest()[:16]
 
     @property

@@ -5,9 +5,9 @@ The key `kind` of the file chooses the module: "image" `images`, "text" `text`, 
 """
 
 from tutvae.experiments.classification import ClassificationExperiment
+from tutvae.experiments.experiment import Experiment
 from tutvae.experiments.images import ImageExperiment
-from tutvae.experiments.runner import load_experiment, run_experiment, validate_experiment
-from tutvae.experiments.sections import Experiment
+from tutvae.experiments.sweeps import load_experiment, run_experiment, validate_experiment
 from tutvae.experiments.text import TextExperiment
 
 __all__ = [

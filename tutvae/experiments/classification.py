@@ -12,9 +12,7 @@ from pydantic import model_validator
 from tutvae.data.batches.labelled import label_subset
 from tutvae.experiments import methods
 from tutvae.experiments.data import AnyCorpus, EncodedCorpus, ReviewsSection
-from tutvae.experiments.models import AnyDecoder, EncoderSection, TrainingSection
-from tutvae.experiments.records import significant
-from tutvae.experiments.sections import (
+from tutvae.experiments.experiment import (
     Context,
     Count,
     Listed,
@@ -30,6 +28,8 @@ from tutvae.experiments.sections import (
     Sweep,
     Variants,
 )
+from tutvae.experiments.records import significant
+from tutvae.experiments.sections import AnyDecoder, EncoderSection, TrainingSection
 from tutvae.experiments.text import TextExperiment
 from tutvae.models.semi_supervised import Marginal
 from tutvae.schedules import Schedule, temperature_decay

@@ -13,8 +13,8 @@ from tutvae.data.batches.text import EncodedTexts
 from tutvae.data.corpora import CORPORA, YAHOO_HELD_OUT
 from tutvae.data.corpus import Corpus, Texts
 from tutvae.data.tokenization import Tokenizer
+from tutvae.experiments.experiment import Count, Listed, Section, Seed, section_like
 from tutvae.experiments.records import data_sha256
-from tutvae.experiments.sections import Count, Listed, Section, Seed, section_like
 from tutvae.reviews.grammar import Label, ReviewGrammar
 
 # More types than any corpus has.

@@ -12,8 +12,7 @@ from tutvae.data import corpora
 from tutvae.data.batches.images import ImageBatches
 from tutvae.data.corpus import Corpus, Images
 from tutvae.evaluation.report import Report, evaluate
-from tutvae.experiments.records import data_sha256
-from tutvae.experiments.sections import (
+from tutvae.experiments.experiment import (
     Context,
     Count,
     CountOrZero,
@@ -23,6 +22,7 @@ from tutvae.experiments.sections import (
     Section,
     Seed,
 )
+from tutvae.experiments.records import data_sha256
 from tutvae.models.vae import VAE
 from tutvae.training.checkpoints import load_weights, save_weights
 from tutvae.training.loop import fit, is_watched

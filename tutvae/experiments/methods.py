@@ -18,7 +18,7 @@ from tutvae.evaluation.classification import bag_of_words, code_classifier
 from tutvae.evaluation.in_order import rows_of
 from tutvae.evaluation.report import encode
 from tutvae.experiments.data import EncodedCorpus
-from tutvae.experiments.sections import Context
+from tutvae.experiments.experiment import Context
 from tutvae.models.semi_supervised import SemiSupervisedTextVAE
 from tutvae.models.text_classifier import TextClassifier
 from tutvae.models.text_vae import initialise_encoder

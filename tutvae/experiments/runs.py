@@ -13,7 +13,7 @@ from tutvae.data.tokenization import Tokenizer
 from tutvae.evaluation.report import Report
 from tutvae.experiments.images import ImageExperiment
 from tutvae.experiments.records import data_sha256
-from tutvae.experiments.runner import validate_experiment
+from tutvae.experiments.sweeps import validate_experiment
 from tutvae.experiments.text import TextExperiment
 from tutvae.models.text_vae import LanguageModel, TextVAE
 from tutvae.models.vae import VAE

@@ -1,318 +1,275 @@
-"""What every experiment file is made of: sections, their numbers, and the runs they describe."""
+"""What is trained and how: `[encoder]`, `[decoder]`, `[model]` and `[training]`."""
 
 from __future__ import annotations
 
 import inspect
-import types
-from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache
-from pathlib import Path
-from typing import (
-    TYPE_CHECKING,
-    Annotated,
-    Any,
-    ClassVar,
-    Literal,
-    NamedTuple,
-    TypeVar,
-    Union,
-    get_args,
-    get_origin,
+import math
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import BeforeValidator, SerializeAsAny, model_validator
+from torch import nn
+
+from tutvae import schedules
+from tutvae.bounds import FreeBitsPer
+from tutvae.data.batches.text import Batches, EncodedTexts
+from tutvae.data.tokenization import Tokenizer
+from tutvae.experiments.experiment import (
+    Count,
+    CountOrZero,
+    NotNegative,
+    NumberOrSchedule,
+    Positive,
+    Rate,
+    Section,
+    Share,
+    section_like,
 )
+from tutvae.models import DECODERS, Decoder, LSTMEncoder, tie_weights
+from tutvae.schedules import Schedule
+from tutvae.training.engine import Precision, rank_and_world_size
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    create_model,
-)
-
-from tutvae.training.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-FP32_MAX = 3.4e38
-Count = Annotated[int, Field(gt=0, lt=2**31)]
-CountOrZero = Annotated[int, Field(ge=0, lt=2**31)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Positive = Annotated[float, Field(gt=0, le=FP32_MAX)]
-NotNegative = Annotated[float, Field(ge=0, le=FP32_MAX)]
-Share = Annotated[float, Field(gt=0, le=1)]
-Rate = Annotated[float, Field(ge=0, le=1)]
-# It names files, so it is no path.
-Name = Annotated[str, Field(pattern=r"^[\w-]+$")]
+# Any size will do to see whether a decoder can be built.
+SOME_TYPES, SOME_CODE = 8, 1
+MARKS = ("pad_id", "bos_id", "eos_id", "unk_id")
+# What a schedule may be told besides its length.
+SCHEDULE_OPTIONS = {"linear": "start", "logistic": "slope", "cyclical": "ramp"}
 
 
-def _not_empty(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Raise ValueError for an empty list."""
-    if not values:
-        raise ValueError("List should have at least one number")
-    return values
+class EncoderSection(Section):
+    """`[encoder]`: an `LSTMEncoder`."""
+
+    kind: Literal["lstm"] = "lstm"
+    embedding_size: Count
+    hidden_size: Count
+    pooling: Literal["last", "max"] = "last"
+
+    def build(self, tokenizer: Tokenizer, latent_size: int) -> LSTMEncoder:
+        """Make the encoder, from torch's present random state."""
+        sizes = (self.embedding_size, self.hidden_size, latent_size)
+        return LSTMEncoder(len(tokenizer), *sizes, pooling=self.pooling)
+
+    def language_model(self, decoder: DecoderSection) -> dict[str, Any]:
+        """The `[decoder]` of a language model that the encoder can start from."""
+        sizes = {"embedding_size": self.embedding_size, "hidden_size": self.hidden_size}
+        return {"kind": "lstm", "dropout": getattr(decoder, "dropout", 0.0), **sizes}
 
 
-# Pydantic's own check of a length counts the right items only, and so names a fault too many.
-NotEmpty = AfterValidator(_not_empty)
-# A TOML array is a list, which strictness would refuse for a tuple.
-Listed = Field(strict=False)
-Variants = Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
-Seeds = Annotated[tuple[Seed, ...], Listed, NotEmpty]
+class DecoderSection(Section):
+    """`[decoder]`: the decoder that `kind` names in `DECODERS`; its constructor's options are keys.
 
+    Attributes:
+        kind: the name.
+        tied: words are read and predicted by the same vectors; see `tie_weights`.
+    """
 
-class Section(BaseModel):
-    """A part of an experiment file: unknown keys, wrong types, NaN and infinities are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    # The constructor's parameters that the file does not choose.
+    hidden: ClassVar[set[str]] = {"vocabulary_size", "latent_size", *MARKS}
+    kind: str
+    tied: bool = False
 
     @classmethod
     def chosen(cls, table: Any) -> type[Section]:
-        """The class that a table is checked by; those of a registry choose by the table's name."""
-        return cls
+        """The section of the decoder that a table names."""
+        kind = table.get("kind") if isinstance(table, dict) else None
+        if kind not in list(DECODERS):
+            names = " or ".join(map(repr, DECODERS))
+            raise ValueError(f"kind should be {names}, not {kind!r}")
+        return section_like(DECODERS[kind], DecoderSection)
 
-    @classmethod
-    def checked(cls, value: Any) -> Any:
-        """Check a table by the class that it chooses."""
-        return value if isinstance(value, cls) else cls.chosen(value).model_validate(value)
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be sent to another process, which makes the class anew."""
+        return DecoderSection.checked, (self.model_dump(),)
+
+    @model_validator(mode="after")
+    def _can_be_built(self) -> DecoderSection:
+        """The decoder itself says what is impossible; on "meta" it takes no memory."""
+        try:
+            with torch.random.fork_rng(devices=[]), torch.device("meta"):
+                decoder = self._made(SOME_TYPES, SOME_CODE)
+        except (RuntimeError, OverflowError, TypeError) as error:
+            raise ValueError(f"no such decoder can be built: {error}") from error
+        if self.tied and not (hasattr(decoder, "embedding") and hasattr(decoder, "output")):
+            raise ValueError(f"tied goes with decoders that have word vectors, not {self.kind!r}")
+        if self.tied and decoder.embedding.embedding_dim != decoder.output.in_features:
+            raise ValueError("tied needs an embedding_size equal to hidden_size")
+        return self
+
+    def build(self, tokenizer: Tokenizer, latent_size: int) -> Decoder:
+        """Make the decoder, from torch's present random state."""
+        known = set(inspect.signature(DECODERS[self.kind]).parameters)
+        marks = {mark: getattr(tokenizer, mark) for mark in MARKS if mark in known}
+        decoder = self._made(len(tokenizer), latent_size, **marks)
+        if self.tied:
+            tie_weights(decoder)
+        return decoder
+
+    def _made(self, vocabulary_size: int, latent_size: int, **marks: int | None) -> Any:
+        """Call the constructor."""
+        options = self.model_dump(exclude={"kind", "tied"}) | marks
+        decoder: Any = DECODERS[self.kind]
+        return decoder(vocabulary_size=vocabulary_size, latent_size=latent_size, **options)
 
 
-Number = TypeVar("Number")
-ScheduleSection = TypeVar("ScheduleSection")
-NumberOrSchedule = Annotated[
-    Annotated[Number, Tag("a number")] | Annotated[ScheduleSection, Tag("a schedule")],
-    Discriminator(lambda x: "a schedule" if isinstance(x, dict | Section) else "a number"),
-]
-# What the location of a fault holds besides the keys of the file.
-NOT_KEYS = {"a number", "a schedule", "a name", "a list", "[key]"}
+AnyDecoder = Annotated[SerializeAsAny[DecoderSection], BeforeValidator(DecoderSection.checked)]
 
 
-@cache
-def section_like(function: Callable[..., Any], base: type[Section]) -> type[Section]:
-    """Make a section whose keys are the parameters of a function or a class's constructor.
+class ModelSection(Section):
+    """`[model]`: dimensions of the code, Z; 0 makes a language model."""
 
-    Args:
-        function: its typed parameters become keys, with their defaults.
-        base: fields of its own, and `hidden`, the parameters that are no keys.
+    latent_size: CountOrZero
+
+
+class KLWeightSection(Section):
+    """`training.kl_weight` as a schedule of `tutvae.schedules`.
+
+    Its length is told by `steps` or by `epochs`: of the rise ("linear", "cosine"), up to the
+    weight one half ("logistic"), or of a cycle ("cyclical").
     """
-    keys: dict[str, Any] = {}
-    for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
-        if name not in {*base.model_fields, *getattr(base, "hidden", ())}:
-            required = parameter.default is parameter.empty
-            default = ... if required else parameter.default
-            keys[name] = (_checked_type(parameter.annotation), default)
-    return create_model(f"{function.__name__}Section", __base__=base, **keys)
+
+    schedule: Literal["linear", "logistic", "cosine", "cyclical"]
+    steps: Count | None = None
+    epochs: Positive | None = None
+    start: Rate | None = None
+    slope: Positive | None = None
+    ramp: Share | None = None
+
+    @model_validator(mode="after")
+    def _keys_go_together(self) -> KLWeightSection:
+        """One length, and no option of another schedule."""
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give either steps or epochs, the length of the schedule")
+        for schedule, option in SCHEDULE_OPTIONS.items():
+            if schedule != self.schedule and getattr(self, option) is not None:
+                raise ValueError(f"{option} goes with the schedule {schedule!r} alone")
+        return self
+
+    def build(self, steps_per_epoch: int) -> Schedule:
+        """Make the function from the step to the weight."""
+        steps = self.steps or max(1, round((self.epochs or 0) * steps_per_epoch))
+        options = self.model_dump(include=set(SCHEDULE_OPTIONS.values()), exclude_none=True)
+        return getattr(schedules, self.schedule)(steps, **options)
 
 
-def _checked_type(hint: Any) -> Any:
-    """The type of a key for that of a parameter: whole numbers are sizes, paths are strings."""
-    if get_origin(hint) in (Union, types.UnionType):
-        options = list(dict.fromkeys(_checked_type(option) for option in get_args(hint)))
-        if len(options) == 2 and get_origin(options[0]) is Literal:  # a name, or a list
-            return Annotated[
-                Annotated[options[0], Tag("a name")] | Annotated[options[1], Tag("a list")],
-                Discriminator(lambda value: "a name" if isinstance(value, str) else "a list"),
-            ]
-        return Union[tuple(options)]  # noqa: UP007
-    if get_origin(hint) in (Sequence, list, tuple):
-        return Annotated[tuple[_checked_type(get_args(hint)[0]), ...], Listed, NotEmpty]  # type: ignore[misc]
-    return {int: Count, Any: str, Path: str}.get(hint, hint)
-
-
-class Context(NamedTuple):
-    """What a run is given besides its description and its data.
+class TrainingSection(Section):
+    """`[training]`: the optimizer, the batches and the loss; see `fit`, `Batches` and `Elbo.loss`.
 
     Attributes:
-        folder: keeps the run.
-        identity: what the run is: its configuration, and the hash of its data.
-        starts: the folders of the trained models that it may start from, by their names.
-        progress: show a bar; by default only where somebody watches.
+        learning_rate_schedule: the `scheduler` of `fit`; "constant" leaves the rate as it is.
+        weights: those that are measured and kept, of the last epoch or of the one with the best
+            bound on the validation set.
     """
 
-    folder: RunFolder
-    identity: dict[str, Any]
-    starts: dict[str, RunFolder]
-    progress: bool | None
+    epochs: Count
+    batch_size: Count | None = None
+    token_budget: Count | None = None
+    optimizer: Literal["adam", "sgd"] = "adam"
+    learning_rate: Positive
+    learning_rate_schedule: Literal["constant", "linear", "cosine", "plateau"] = "constant"
+    max_grad_norm: Positive | None = None
+    accumulation_steps: Count = 1
+    patience: Count | None = None
+    precision: Precision = "fp32"
+    weights: Literal["last", "best"] = "last"
+    kl_weight: NumberOrSchedule[NotNegative, KLWeightSection] = 1.0
+    free_bits: NotNegative = 0.0
+    free_bits_per: FreeBitsPer = "dimension"
 
-    def of_fit(self, folder: Path | None = None) -> dict[str, Any]:
-        """The arguments of `fit` that let it go on in the run's folder, or in one inside it."""
-        path = folder or self.folder.path
-        return {"run_folder": path, "configuration": self.identity, "progress": self.progress}
+    @model_validator(mode="after")
+    def _one_size_of_batches(self) -> TrainingSection:
+        """As `Batches` wants it."""
+        if (self.batch_size is None) == (self.token_budget is None):
+            raise ValueError("give either batch_size or token_budget")
+        return self
 
-
-class Run(NamedTuple):
-    """One run of an experiment.
-
-    Attributes:
-        variant: of the file's variants.
-        seed: of its labels as of the rest.
-        experiment: the description of this run alone.
-        keys: what else tells it from the others.
-        starts: the runs whose trained models it starts from, by their names.
-    """
-
-    variant: str
-    seed: int
-    experiment: Experiment
-    keys: dict[str, Any]
-    starts: dict[str, Run]
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """What a record calls it."""
-        return {"variant": self.variant, **self.keys, "seed": self.seed}
-
-    @property
-    def label(self) -> str:
-        """What names its folder."""
-        return "-".join(map(str, self.about.values()))
-
-
-class Experiment(Section):
-    """A whole experiment file; each kind of experiment is a class of its own. Chapter 2."""
-
-    # What all runs have in common, or what makes them many.
-    common: ClassVar[set[str]] = {"name", "kind", "corpus", "variants"}
-    name: Name
-    kind: str
-
-    @property
-    def is_sweep(self) -> bool:
-        """Whether the file describes several runs."""
-        return False
-
-    def configuration(self) -> dict[str, Any]:
-        """Every setting with its defaults, ready for JSON; the kind's `model_validate` reads it."""
-        return self.model_dump(mode="json", exclude_none=True)
-
-    def runs(self) -> list[Run]:
-        """Spell out the runs."""
-        return [Run(ONLY_VARIANT, getattr(self, "seed", None) or 0, self, {}, {})]
-
-    @abstractmethod
-    def load(self) -> Any:
-        """Load the data that the file names."""
-
-    @abstractmethod
-    def facts(self, data: Any) -> dict[str, Any]:
-        """What a record tells of the data: `data_sha256`, and what is known without training."""
-
-    @abstractmethod
-    def train(self, data: Any, context: Context) -> dict[str, Any]:
-        """Do a single run, or go on with it, and keep its model; return what it achieved.
-
-        Raises:
-            FloatingPointError: training diverged.
-        """
-
-    def load_trained(self, folder: RunFolder) -> tuple[Any, Any]:
-        """Build the model of a finished run from its folder; with its tokenizer, or None.
-
-        Raises:
-            FileNotFoundError: weights or tokenizer are not there.
-            ValueError: they are damaged, or those of another model.
-        """
-        raise ValueError(f"a model cannot be loaded from an experiment of kind {self.kind!r}")
-
-    def figures(self, outcome: dict[str, Any]) -> str:
-        """What a finished run achieved, in a few words."""
-        report = outcome["reports"]["test"]
-        return (
-            f"test bound {report['bound']:.2f}, NLL {report['importance_weighted_nll']:.2f}, "
-            f"KL {report['kl']:.2f} ({outcome['train_seconds']:.0f} s of training)"
+    def batches(self, texts: EncodedTexts, seed: int) -> Batches:
+        """Make this process's share of the training batches."""
+        rank, world_size = rank_and_world_size()
+        return Batches(
+            texts,
+            batch_size=self.batch_size,
+            token_budget=self.token_budget,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
         )
 
+    def build(
+        self,
+        model: nn.Module,
+        train: Batches,
+        *,
+        epochs: int | None = None,
+        steps_before: int = 0,
+    ) -> dict[str, Any]:
+        """Make the optimizer, its schedule and the loss, as the arguments of `fit`.
 
-# A table with another one of these describes another thing.
-DESCRIBING = ("kind", "schedule")
-# What the only variant of an experiment without variants is called.
-ONLY_VARIANT = "all"
-
-
-def merged(table: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-    """Merge one parsed file into another, table by table; neither is changed.
-
-    A table that names another `kind` or `schedule` replaces the one it would be merged into.
-    """
-    result = dict(table)
-    for key, value in overrides.items():
-        old = table.get(key)
-        if isinstance(value, dict) and isinstance(old, dict):
-            other = any(name in value and value[name] != old.get(name) for name in DESCRIBING)
-            result[key] = value if other else merged(old, value)
-        else:
-            result[key] = value
-    return result
-
-
-class Sweep(Experiment):
-    """An experiment that may have `variants`: each one's table is merged into the rest."""
-
-    @abstractmethod
-    def alone(self, variant: str) -> list[Run]:
-        """The runs of a file without variants, as those of a variant."""
-
-    def runs(self) -> list[Run]:
-        """Spell out the runs of every variant.
-
-        Raises:
-            ValueError: a variant does not describe an experiment; the message names its keys.
+        Args:
+            model: its parameters are updated.
+            train: the batches, which tell how long an epoch is.
+            epochs: passes over them, where not those of the section.
+            steps_before: of a first phase; a schedule of the KL weight goes on after them.
         """
-        if not self.is_sweep:
-            return super().runs()
-        variants = getattr(self, "variants", None) or {ONLY_VARIANT: {}}
-        found: list[Run] = []
-        wrong: list[str] = []
-        for variant, overrides in variants.items():
-            wrong += [
-                f"variants.{variant}.{key}: All runs of a sweep have this in common"
-                for key in sorted(self.common & set(overrides))
-            ]
-            table = merged(self.configuration(), overrides)
-            table.pop("variants", None)
-            try:
-                found += type(self).model_validate(table).alone(variant)
-            except ValidationError as error:
-                wrong += [
-                    f"variants.{variant}.{fault}" for fault in faults(error, table, type(self))
-                ]
-        if wrong:
-            raise ValueError("\n".join(wrong))
-        return found
+        schedule = self.learning_rate_schedule
+        return {
+            "epochs": epochs or self.epochs,
+            "optimizer": self.build_optimizer(model.parameters()),
+            "scheduler": None if schedule == "constant" else schedule,
+            "kl_weight": self.build_kl_weight(train, steps_before),
+            "free_bits": self.free_bits,
+            "free_bits_per": self.free_bits_per,
+            "max_grad_norm": self.max_grad_norm,
+            "accumulation_steps": self.accumulation_steps,
+            "patience": self.patience,
+            "precision": self.precision,
+        }
 
-    def only(self, **values: Any) -> Self:
-        """The description of a single run."""
-        return self.model_copy(update={"variants": None, **values})
+    def build_optimizer(self, parameters: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
+        """Make the optimizer of some parameters."""
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(parameters, lr=self.learning_rate)
+        return torch.optim.Adam(parameters, lr=self.learning_rate)
 
-
-def faults(error: ValidationError, table: dict[str, Any], section: type[BaseModel]) -> list[str]:
-    """Say what is wrong in a parsed file, a line for each fault: its key and what is allowed."""
-    lines = []
-    for fault in error.errors():
-        keys = [str(key) for key in fault["loc"] if key not in NOT_KEYS]
-        message = fault["msg"].removeprefix("Value error, ")
-        if fault["type"] == "extra_forbidden":
-            known = _section_at(section, table, keys[:-1]).model_fields
-            message += f"; the keys here are {', '.join(known)}"
-        lines.append(f"{'.'.join(keys) or 'the file'}: {message}")
-    return lines
+    def build_kl_weight(self, train: Batches, steps_before: int = 0) -> float | Schedule:
+        """Make the KL weight, after some steps of its schedule."""
+        if isinstance(self.kl_weight, float):
+            return self.kl_weight
+        schedule = self.kl_weight.build(math.ceil(len(train) / self.accumulation_steps))
+        return lambda step: schedule(steps_before + step)
 
 
-def _section_at(section: type[BaseModel], table: Any, keys: Iterable[str]) -> type[BaseModel]:
-    """The section that a part of a parsed file was checked by."""
-    for key in keys:
-        table = table[key]
-        inner = next(_sections_in(section.model_fields[key].annotation))
-        section = inner.chosen(table)
-    return section
+class AggressiveSection(Section):
+    """`[training.aggressive]`: a first phase with `fit_aggressively`, whose arguments these are.
+
+    Each of its steps takes one batch, whatever `accumulation_steps`.
+    """
+
+    window: Count = 10
+    max_encoder_steps: Count = 100
+    round_steps: Count
+    max_rounds: Count
 
 
-def _sections_in(annotation: Any) -> Iterator[type[Section]]:
-    """The sections that a type names."""
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        yield annotation
-    for inner in get_args(annotation):
-        yield from _sections_in(inner)
+class TextTrainingSection(TrainingSection):
+    """`[training]` of a text experiment: a `TrainingSection`, and what may come before."""
+
+    aggressive: AggressiveSection | None = None
+
+    def build_aggressive(self, model: Any, train: Batches) -> dict[str, Any]:
+        """Make the arguments of `fit_aggressively`."""
+        assert self.aggressive is not None
+        return {
+            "encoder_optimizer": self.build_optimizer(model.encoder.parameters()),
+            "decoder_optimizer": self.build_optimizer(model.decoder.parameters()),
+            "kl_weight": self.build_kl_weight(train),
+            "max_grad_norm": self.max_grad_norm,
+            "precision": self.precision,
+            **self.aggressive.model_dump(),
+        }
+
+
+class InitialisationSection(Section):
+    """`[initialisation]`: the encoder starts from a language model trained for so many epochs."""
+
+    epochs: Count

@@ -18,7 +18,9 @@ from tutvae.data.tokenization import Tokenizer
 from tutvae.evaluation.diagnostics import probe, sample_codes
 from tutvae.evaluation.report import Report, encode, evaluate
 from tutvae.experiments.data import AnyCorpus, EncodedCorpus, ReviewsSection
-from tutvae.experiments.models import (
+from tutvae.experiments.experiment import Context, Count, Run, Section, Seed, Seeds, Sweep, Variants
+from tutvae.experiments.records import significant
+from tutvae.experiments.sections import (
     AnyDecoder,
     DecoderSection,
     EncoderSection,
@@ -26,8 +28,6 @@ from tutvae.experiments.models import (
     ModelSection,
     TextTrainingSection,
 )
-from tutvae.experiments.records import significant
-from tutvae.experiments.sections import Context, Count, Run, Section, Seed, Seeds, Sweep, Variants
 from tutvae.models.text_vae import LanguageModel, TextVAE, initialise_encoder
 from tutvae.reviews.grammar import Reviews
 from tutvae.training.aggressive import fit_aggressively

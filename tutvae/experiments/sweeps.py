@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from tutvae.experiments import records
 from tutvae.experiments.classification import ClassificationExperiment
+from tutvae.experiments.experiment import Context, Experiment, Run, faults
 from tutvae.experiments.images import ImageExperiment
-from tutvae.experiments.sections import Context, Experiment, Run, faults
 from tutvae.experiments.text import TextExperiment
 from tutvae.training.checkpoints import write_or_explain
 from tutvae.training.engine import rank_and_world_size

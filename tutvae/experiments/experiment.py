@@ -1,0 +1,318 @@
+"""What every experiment file is made of: sections, their numbers, and the runs they describe."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+)
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    create_model,
+)
+
+from tutvae.training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+FP32_MAX = 3.4e38
+Count = Annotated[int, Field(gt=0, lt=2**31)]
+CountOrZero = Annotated[int, Field(ge=0, lt=2**31)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Positive = Annotated[float, Field(gt=0, le=FP32_MAX)]
+NotNegative = Annotated[float, Field(ge=0, le=FP32_MAX)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Rate = Annotated[float, Field(ge=0, le=1)]
+# It names files, so it is no path.
+Name = Annotated[str, Field(pattern=r"^[\w-]+$")]
+
+
+def _not_empty(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Raise ValueError for an empty list."""
+    if not values:
+        raise ValueError("List should have at least one number")
+    return values
+
+
+# Pydantic's own check of a length counts the right items only, and so names a fault too many.
+NotEmpty = AfterValidator(_not_empty)
+# A TOML array is a list, which strictness would refuse for a tuple.
+Listed = Field(strict=False)
+Variants = Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
+Seeds = Annotated[tuple[Seed, ...], Listed, NotEmpty]
+
+
+class Section(BaseModel):
+    """A part of an experiment file: unknown keys, wrong types, NaN and infinities are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @classmethod
+    def chosen(cls, table: Any) -> type[Section]:
+        """The class that a table is checked by; those of a registry choose by the table's name."""
+        return cls
+
+    @classmethod
+    def checked(cls, value: Any) -> Any:
+        """Check a table by the class that it chooses."""
+        return value if isinstance(value, cls) else cls.chosen(value).model_validate(value)
+
+
+Number = TypeVar("Number")
+ScheduleSection = TypeVar("ScheduleSection")
+NumberOrSchedule = Annotated[
+    Annotated[Number, Tag("a number")] | Annotated[ScheduleSection, Tag("a schedule")],
+    Discriminator(lambda x: "a schedule" if isinstance(x, dict | Section) else "a number"),
+]
+# What the location of a fault holds besides the keys of the file.
+NOT_KEYS = {"a number", "a schedule", "a name", "a list", "[key]"}
+
+
+@cache
+def section_like(function: Callable[..., Any], base: type[Section]) -> type[Section]:
+    """Make a section whose keys are the parameters of a function or a class's constructor.
+
+    Args:
+        function: its typed parameters become keys, with their defaults.
+        base: fields of its own, and `hidden`, the parameters that are no keys.
+    """
+    keys: dict[str, Any] = {}
+    for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
+        if name not in {*base.model_fields, *getattr(base, "hidden", ())}:
+            required = parameter.default is parameter.empty
+            default = ... if required else parameter.default
+            keys[name] = (_checked_type(parameter.annotation), default)
+    return create_model(f"{function.__name__}Section", __base__=base, **keys)
+
+
+def _checked_type(hint: Any) -> Any:
+    """The type of a key for that of a parameter: whole numbers are sizes, paths are strings."""
+    if get_origin(hint) in (Union, types.UnionType):
+        options = list(dict.fromkeys(_checked_type(option) for option in get_args(hint)))
+        if len(options) == 2 and get_origin(options[0]) is Literal:  # a name, or a list
+            return Annotated[
+                Annotated[options[0], Tag("a name")] | Annotated[options[1], Tag("a list")],
+                Discriminator(lambda value: "a name" if isinstance(value, str) else "a list"),
+            ]
+        return Union[tuple(options)]  # noqa: UP007
+    if get_origin(hint) in (Sequence, list, tuple):
+        return Annotated[tuple[_checked_type(get_args(hint)[0]), ...], Listed, NotEmpty]  # type: ignore[misc]
+    return {int: Count, Any: str, Path: str}.get(hint, hint)
+
+
+class Context(NamedTuple):
+    """What a run is given besides its description and its data.
+
+    Attributes:
+        folder: keeps the run.
+        identity: what the run is: its configuration, and the hash of its data.
+        starts: the folders of the trained models that it may start from, by their names.
+        progress: show a bar; by default only where somebody watches.
+    """
+
+    folder: RunFolder
+    identity: dict[str, Any]
+    starts: dict[str, RunFolder]
+    progress: bool | None
+
+    def of_fit(self, folder: Path | None = None) -> dict[str, Any]:
+        """The arguments of `fit` that let it go on in the run's folder, or in one inside it."""
+        path = folder or self.folder.path
+        return {"run_folder": path, "configuration": self.identity, "progress": self.progress}
+
+
+class Run(NamedTuple):
+    """One run of an experiment.
+
+    Attributes:
+        variant: of the file's variants.
+        seed: of its labels as of the rest.
+        experiment: the description of this run alone.
+        keys: what else tells it from the others.
+        starts: the runs whose trained models it starts from, by their names.
+    """
+
+    variant: str
+    seed: int
+    experiment: Experiment
+    keys: dict[str, Any]
+    starts: dict[str, Run]
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a record calls it."""
+        return {"variant": self.variant, **self.keys, "seed": self.seed}
+
+    @property
+    def label(self) -> str:
+        """What names its folder."""
+        return "-".join(map(str, self.about.values()))
+
+
+class Experiment(Section):
+    """A whole experiment file; each kind of experiment is a class of its own. Chapter 2."""
+
+    # What all runs have in common, or what makes them many.
+    common: ClassVar[set[str]] = {"name", "kind", "corpus", "variants"}
+    name: Name
+    kind: str
+
+    @property
+    def is_sweep(self) -> bool:
+        """Whether the file describes several runs."""
+        return False
+
+    def configuration(self) -> dict[str, Any]:
+        """Every setting with its defaults, ready for JSON; the kind's `model_validate` reads it."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def runs(self) -> list[Run]:
+        """Spell out the runs."""
+        return [Run(ONLY_VARIANT, getattr(self, "seed", None) or 0, self, {}, {})]
+
+    @abstractmethod
+    def load(self) -> Any:
+        """Load the data that the file names."""
+
+    @abstractmethod
+    def facts(self, data: Any) -> dict[str, Any]:
+        """What a record tells of the data: `data_sha256`, and what is known without training."""
+
+    @abstractmethod
+    def train(self, data: Any, context: Context) -> dict[str, Any]:
+        """Do a single run, or go on with it, and keep its model; return what it achieved.
+
+        Raises:
+            FloatingPointError: training diverged.
+        """
+
+    def load_trained(self, folder: RunFolder) -> tuple[Any, Any]:
+        """Build the model of a finished run from its folder; with its tokenizer, or None.
+
+        Raises:
+            FileNotFoundError: weights or tokenizer are not there.
+            ValueError: they are damaged, or those of another model.
+        """
+        raise ValueError(f"a model cannot be loaded from an experiment of kind {self.kind!r}")
+
+    def figures(self, outcome: dict[str, Any]) -> str:
+        """What a finished run achieved, in a few words."""
+        report = outcome["reports"]["test"]
+        return (
+            f"test bound {report['bound']:.2f}, NLL {report['importance_weighted_nll']:.2f}, "
+            f"KL {report['kl']:.2f} ({outcome['train_seconds']:.0f} s of training)"
+        )
+
+
+# A table with another one of these describes another thing.
+DESCRIBING = ("kind", "schedule")
+# What the only variant of an experiment without variants is called.
+ONLY_VARIANT = "all"
+
+
+def merged(table: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """Merge one parsed file into another, table by table; neither is changed.
+
+    A table that names another `kind` or `schedule` replaces the one it would be merged into.
+    """
+    result = dict(table)
+    for key, value in overrides.items():
+        old = table.get(key)
+        if isinstance(value, dict) and isinstance(old, dict):
+            other = any(name in value and value[name] != old.get(name) for name in DESCRIBING)
+            result[key] = value if other else merged(old, value)
+        else:
+            result[key] = value
+    return result
+
+
+class Sweep(Experiment):
+    """An experiment that may have `variants`: each one's table is merged into the rest."""
+
+    @abstractmethod
+    def alone(self, variant: str) -> list[Run]:
+        """The runs of a file without variants, as those of a variant."""
+
+    def runs(self) -> list[Run]:
+        """Spell out the runs of every variant.
+
+        Raises:
+            ValueError: a variant does not describe an experiment; the message names its keys.
+        """
+        if not self.is_sweep:
+            return super().runs()
+        variants = getattr(self, "variants", None) or {ONLY_VARIANT: {}}
+        found: list[Run] = []
+        wrong: list[str] = []
+        for variant, overrides in variants.items():
+            wrong += [
+                f"variants.{variant}.{key}: All runs of a sweep have this in common"
+                for key in sorted(self.common & set(overrides))
+            ]
+            table = merged(self.configuration(), overrides)
+            table.pop("variants", None)
+            try:
+                found += type(self).model_validate(table).alone(variant)
+            except ValidationError as error:
+                wrong += [
+                    f"variants.{variant}.{fault}" for fault in faults(error, table, type(self))
+                ]
+        if wrong:
+            raise ValueError("\n".join(wrong))
+        return found
+
+    def only(self, **values: Any) -> Self:
+        """The description of a single run."""
+        return self.model_copy(update={"variants": None, **values})
+
+
+def faults(error: ValidationError, table: dict[str, Any], section: type[BaseModel]) -> list[str]:
+    """Say what is wrong in a parsed file, a line for each fault: its key and what is allowed."""
+    lines = []
+    for fault in error.errors():
+        keys = [str(key) for key in fault["loc"] if key not in NOT_KEYS]
+        message = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "extra_forbidden":
+            known = _section_at(section, table, keys[:-1]).model_fields
+            message += f"; the keys here are {', '.join(known)}"
+        lines.append(f"{'.'.join(keys) or 'the file'}: {message}")
+    return lines
+
+
+def _section_at(section: type[BaseModel], table: Any, keys: Iterable[str]) -> type[BaseModel]:
+    """The section that a part of a parsed file was checked by."""
+    for key in keys:
+        table = table[key]
+        inner = next(_sections_in(section.model_fields[key].annotation))
+        section = inner.chosen(table)
+    return section
+
+
+def _sections_in(annotation: Any) -> Iterator[type[Section]]:
+    """The sections that a type names."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _sections_in(inner)
