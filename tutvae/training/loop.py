@@ -31,8 +31,9 @@ class History:
     """What happened in training, one record an epoch. Chapter 1.
 
     `history["train_kl"]` is a column as a list; `history.records` are the rows. Columns: epoch,
-    step, kl_weight, learning_rate; train_ and, with a validation set, valid_ of each of
-    reconstruction, kl and, of a model with labels, label_kl, in nats an example.
+    step, kl_weight, learning_rate; and the terms of the bound in nats an example,
+    `train_reconstruction`, `train_kl` and, of a model with labels, `train_label_kl`; the same
+    with `valid_` where there is a validation set.
 
     Args:
         records: rows to start from.
