@@ -134,7 +134,8 @@ def fit(
         free_bits_per: whose KL that is: each "dimension", the "total", or each "example".
         max_grad_norm: a longer gradient is scaled down to this norm; None leaves gradients alone.
         accumulation_steps: batches that make one step: the loss is the mean over their
-            examples. (Free bits count in each batch by itself.)
+            examples. (Free bits count in each batch by itself, and so does
+            the mean over its labelled documents: keep their share the same.)
         patience: stop after so many epochs in a row without a better bound.
         precision: "fp32", "bf16" or "fp16"; see `Engine`.
         device: the fastest at hand by default.
