@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 FreeBitsPer = Literal["dimension", "total", "example"]
+# What a nat above a held rate costs: more than a nat of reconstruction could be worth.
+RATE_WEIGHT = 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +48,7 @@ class Elbo:
         kl_weight: float = 1.0,
         free_bits: float = 0.0,
         free_bits_per: FreeBitsPer = "dimension",
+        rate: float | None = None,
     ) -> Tensor:
         """Average over the batch what training minimises, a scalar in nats.
 
@@ -56,16 +59,25 @@ class Elbo:
                 averaged over the batch. "total": the sum over dimensions, averaged over the
                 batch. "example": that of each example by itself, so that the KL's gradient
                 jumps, example by example, where one crosses the threshold.
+            rate: nats of KL to hold, summed over dimensions and averaged over the batch. Below
+                it the KL comes at no cost, so that the code fills; above it a nat costs four,
+                so that the KL comes back. It takes the place of free bits.
 
         Raises:
-            ValueError: `free_bits_per` is none of the three, or it is "dimension" and the KL
-                per dimension is not known.
+            ValueError: `free_bits_per` is none of the three, it is "dimension" and the KL per
+                dimension is not known, or both a rate and free bits are given.
 
         Source: Higgins et al. (2017) for a constant weight, chapter 2; Bowman et al. (2016) for
         an annealed one, chapter 5, equation `annealed-elbo`; Kingma et al. (2016) for free bits,
-        chapter 5, equation `free-bits`.
+        chapter 5, equation `free-bits`; Alemi et al. (2018) for the rate as what one chooses,
+        chapter 5.
         """
-        kl = self._kl_with_free_bits(free_bits, free_bits_per)
+        if rate is None:
+            kl = self._kl_with_free_bits(free_bits, free_bits_per)
+        elif free_bits:
+            raise ValueError("a rate holds the KL by itself: leave free_bits out")
+        else:
+            kl = rate + RATE_WEIGHT * (self.kl.mean() - rate).clamp(min=0)
         return self.reconstruction.mean() + kl_weight * kl
 
     def _kl_with_free_bits(self, free_bits: float, per: FreeBitsPer) -> Tensor:
@@ -123,6 +135,7 @@ class LabelElbo(Elbo):
         kl_weight: float = 1.0,
         free_bits: float = 0.0,
         free_bits_per: FreeBitsPer = "dimension",
+        rate: float | None = None,
     ) -> Tensor:
         """Average what training minimises, a scalar in nats.
 
@@ -132,8 +145,8 @@ class LabelElbo(Elbo):
         neither the number of labels in a batch nor that of other documents sets their weight.
 
         The arguments and errors are those of `Elbo.loss`. `kl_weight` is the factor of the KL of
-        z and of the label's, which are one KL of the pair; the free bits are of the KL of z, in
-        each of the two means of the bound by itself.
+        z and of the label's, which are one KL of the pair; the free bits, or the rate, are of the
+        KL of z, in each of the two means of the bound by itself.
 
         Source: Kingma et al. (2014), equations 8 and 9, chapter 8, equation
         `semi-supervised-loss`; Yang et al. (2017) for the floor of the label's KL, which is taken
@@ -142,7 +155,7 @@ class LabelElbo(Elbo):
         loss = self.reconstruction.new_zeros(())
         for rows, floor in ((self.labelled, 0.0), (~self.labelled, self.label_kl_floor)):
             if rows.any():
-                bound = self._of_z(rows).loss(kl_weight, free_bits, free_bits_per)
+                bound = self._of_z(rows).loss(kl_weight, free_bits, free_bits_per, rate)
                 label_kl = self.label_kl[rows].mean().clamp(min=floor)
                 classification = self.classification[rows].mean()
                 loss = loss + bound + kl_weight * label_kl

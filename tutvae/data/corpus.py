@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+import numpy as np
 from torch import Tensor
 
 
@@ -74,6 +75,11 @@ class Texts:
     def __len__(self) -> int:
         """The number of documents N."""
         return len(self.texts)
+
+    def part(self, positions: Sequence[int] | np.ndarray) -> Texts:
+        """Take the documents at `positions`, with their labels."""
+        labels = None if self.labels is None else [self.labels[i] for i in positions]
+        return Texts([self.texts[i] for i in positions], labels, label_names=self.label_names)
 
     def __repr__(self) -> str:
         if self.labels is None:

@@ -11,28 +11,28 @@ from pydantic import model_validator
 
 from tutvae.data.batches.labelled import label_subset
 from tutvae.experiments import methods
-from tutvae.experiments.data import AnyCorpus, EncodedCorpus, ReviewsSection
+from tutvae.experiments.data import AnyCorpus, EncodedCorpus, ReviewsSection, labels_of
 from tutvae.experiments.experiment import (
     Context,
     Count,
     Listed,
     NotEmpty,
-    NotNegative,
-    NumberOrSchedule,
     Positive,
     Rate,
     Run,
     Section,
     Seeds,
-    Share,
     Sweep,
     Variants,
 )
 from tutvae.experiments.records import significant
-from tutvae.experiments.sections import AnyDecoder, EncoderSection, TrainingSection
+from tutvae.experiments.sections import (
+    AnyDecoder,
+    EncoderSection,
+    SemiSupervisedSection,
+    TrainingSection,
+)
 from tutvae.experiments.text import TextExperiment
-from tutvae.models.semi_supervised import Marginal
-from tutvae.schedules import Schedule, temperature_decay
 
 Method = Literal["bag_of_words", "lstm", "lstm_init", "codes", "semi_supervised"]
 # The sections that only some methods need, and those that do.
@@ -51,32 +51,6 @@ class LatentSection(Section):
     """`[model]`: dimensions of the code, Z."""
 
     latent_size: Count
-
-
-class TemperatureSection(Section):
-    """`semi_supervised.temperature` as a schedule: see `temperature_decay`."""
-
-    rate: Positive
-    floor: Share = 0.5
-
-    def build(self) -> Schedule:
-        """Make the function from the step to the temperature."""
-        return temperature_decay(self.rate, self.floor)
-
-
-class SemiSupervisedSection(Section):
-    """`[semi_supervised]`: a `SemiSupervisedTextVAE` and its batches.
-
-    Every batch of documents without labels, as `[training]` says, comes with `labelled_size`
-    labelled ones.
-    """
-
-    classification_weight: NotNegative
-    marginal: Marginal = "enumerate"
-    temperature: NumberOrSchedule[Positive, TemperatureSection] = 1.0
-    label_kl_floor: NotNegative = 0.0
-    labelled_size: Count
-    dropout: Rate = 0.0
 
 
 class ClassifierSection(Section):
@@ -195,12 +169,12 @@ class ClassificationExperiment(Sweep):
         """Load the corpus; raise ValueError if it has no labels, or too few of a class."""
         data = self.corpus.build()
         for run in self.runs():  # before hours of training, not after
-            label_subset(methods.labels_of(data.train), run.keys["labels"], run.seed)
+            label_subset(labels_of(data.train), run.keys["labels"], run.seed)
         return data
 
     def facts(self, data: EncodedCorpus) -> dict[str, Any]:
         """The hash of the corpus, and the accuracies that need no training."""
-        counts = np.bincount(methods.labels_of(data.test))
+        counts = np.bincount(labels_of(data.test))
         facts = {
             "data_sha256": data.sha256,
             "majority_accuracy": significant(float(counts.max() / counts.sum()), DIGITS),
@@ -216,13 +190,13 @@ class ClassificationExperiment(Sweep):
         Source: Kingma et al. (2014), section 4; Yang et al. (2017), section 4. Chapter 8.
         """
         (method,), (count,), (seed,) = self.methods, self.labels, self.seeds
-        labels = methods.labels_of(data.train)
-        labelled = methods.part_of(data.train, label_subset(labels, count, seed))
+        labels = labels_of(data.train)
+        labelled = data.train.part(label_subset(labels, count, seed))
         torch.manual_seed(seed)
         setting = methods.Setting(self, data, labelled, int(labels.max()) + 1, context)
         classify, facts = methods.METHODS[method](setting)
         accuracy = {
-            name: float((classify(split) == methods.labels_of(split)).mean())
+            name: float((classify(split) == labels_of(split)).mean())
             for name, split in (("valid", data.valid), ("test", data.test))
         }
         seconds = {"train_seconds": round(facts.pop("seconds"), 1)}

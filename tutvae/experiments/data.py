@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Annotated, Any, Literal, get_type_hints
 
+import numpy as np
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
+from tutvae.data.backends import MOST_PIECES
 from tutvae.data.batches.text import EncodedTexts
 from tutvae.data.corpora import CORPORA, YAHOO_HELD_OUT
 from tutvae.data.corpus import Corpus, Texts
@@ -41,11 +44,13 @@ class CorpusSection(Section):
     """What every `[corpus]` of texts says.
 
     Attributes:
+        tokenizer: "bpe" makes tokens of byte-pair encoding; by default they are words.
         vocabulary_size: the V most frequent types have ids, marks included; all by default.
         max_length: longer documents are cut to so many tokens, marks included.
     """
 
     name: str
+    tokenizer: Literal["bpe"] | None = None
     vocabulary_size: Annotated[int, Field(ge=5, le=ALL_TYPES)] | None = None
     max_length: Annotated[int, Field(ge=2, le=ALL_TYPES)] | None = None
 
@@ -69,6 +74,11 @@ class CorpusSection(Section):
     def read(self) -> Corpus[Texts]:
         """Load or write the texts."""
 
+    def train_tokenizer(self, texts: Sequence[str]) -> Tokenizer:
+        """Build the vocabulary of some documents."""
+        largest = self.vocabulary_size or (ALL_TYPES if self.tokenizer is None else MOST_PIECES)
+        return Tokenizer.train(texts, model=self.tokenizer or "words", max_vocabulary=largest)
+
     def build(self, tokenizer: Tokenizer | None = None) -> EncodedCorpus:
         """Load or write the texts and encode them.
 
@@ -80,10 +90,7 @@ class CorpusSection(Section):
             ValueError: its files are not those that the section speaks of.
         """
         texts = self.read()
-        tokenizer = tokenizer or Tokenizer.train(
-            texts.train.texts, max_vocabulary=self.vocabulary_size or ALL_TYPES
-        )
-
+        tokenizer = tokenizer or self.train_tokenizer(texts.train.texts)
         splits = (
             EncodedTexts(
                 tokenizer.encode(split.texts),
@@ -175,12 +182,19 @@ class NamedCorpusSection(CorpusSection):
             corpus = _train_on(corpus, self.train_on)
         return replace(
             corpus,
-            train=_part(corpus.train, slice(self.train_size)),
-            valid=_part(corpus.valid, slice(self.valid_size)),
+            train=_first(corpus.train, self.train_size),
+            valid=_first(corpus.valid, self.valid_size),
         )
 
 
 AnyCorpus = Annotated[SerializeAsAny[CorpusSection], BeforeValidator(CorpusSection.checked)]
+
+
+def labels_of(texts: EncodedTexts) -> np.ndarray:
+    """The classes of the documents, `[N]`."""
+    if texts.labels is None:
+        raise ValueError("the corpus has no labels: there is nothing to classify")
+    return texts.labels.numpy()
 
 
 def _train_on(corpus: Corpus[Texts], split: str) -> Corpus[Texts]:
@@ -198,12 +212,11 @@ def _train_on(corpus: Corpus[Texts], split: str) -> Corpus[Texts]:
         raise ValueError(f"{len(corpus.valid)} validation documents are too few to train on")
     return replace(
         corpus,
-        train=_part(corpus.valid, slice(kept)),
-        valid=_part(corpus.valid, slice(kept, None)),
+        train=corpus.valid.part(range(kept)),
+        valid=corpus.valid.part(range(kept, len(corpus.valid))),
     )
 
 
-def _part(texts: Texts, part: slice) -> Texts:
-    """Some documents of a split, with their labels."""
-    labels = None if texts.labels is None else texts.labels[part]
-    return Texts(texts.texts[part], labels, label_names=texts.label_names)
+def _first(texts: Texts, count: int | None) -> Texts:
+    """At most so many documents of a split."""
+    return texts if count is None else texts.part(range(min(count, len(texts))))

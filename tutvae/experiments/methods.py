@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from tutvae.data.batches.labelled import MixedBatches
 from tutvae.data.batches.resumable import endless
 from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
 from tutvae.evaluation.classification import bag_of_words, code_classifier
 from tutvae.evaluation.in_order import rows_of
 from tutvae.evaluation.report import encode
-from tutvae.experiments.data import EncodedCorpus
+from tutvae.experiments.data import EncodedCorpus, labels_of
 from tutvae.experiments.experiment import Context
 from tutvae.models.semi_supervised import SemiSupervisedTextVAE
 from tutvae.models.text_classifier import TextClassifier
@@ -102,27 +101,10 @@ def _semi_supervised(setting: Setting) -> tuple[Classify, dict[str, Any]]:
     experiment, tokenizer = setting.experiment, setting.data.tokenizer
     section, training = experiment.semi_supervised, experiment.training
     assert section is not None
-    Z, K = experiment.model.latent_size, setting.classes
-    temperature = section.temperature
-    model = SemiSupervisedTextVAE(
-        experiment.encoder.build(tokenizer, Z),
-        experiment.decoder.build(tokenizer, Z + K),
-        K,
-        classification_weight=section.classification_weight,
-        marginal=section.marginal,
-        temperature=temperature if isinstance(temperature, float) else temperature.build(),
-        label_kl_floor=section.label_kl_floor,
-        dropout=section.dropout,
-    )
+    sizes = experiment.model.latent_size, setting.classes
+    model = section.build(experiment.encoder, experiment.decoder, tokenizer, *sizes)
     _start_encoder(model, setting)
-    train = MixedBatches(
-        setting.labelled,
-        setting.data.train,
-        labelled_size=section.labelled_size,
-        batch_size=training.batch_size,
-        token_budget=training.token_budget,
-        seed=experiment.seeds[0],
-    )
+    train = section.batches(setting.labelled, setting.data.train, training, experiment.seeds[0])
     history = fit(model, train, **training.build(model, train), **setting.context.of_fit())
     return partial(_most_probable, model), {
         "parameters": _parameters(model),
@@ -166,19 +148,6 @@ def _most_probable(
 def _in_order(split: EncodedTexts) -> Batches:
     """Every document once."""
     return Batches(split, batch_size=READ_AT_A_TIME, shuffle=False)
-
-
-def labels_of(split: EncodedTexts) -> np.ndarray:
-    """The classes of the documents, `[N]`."""
-    if split.labels is None:
-        raise ValueError("the corpus has no labels: there is nothing to classify")
-    return split.labels.numpy()
-
-
-def part_of(split: EncodedTexts, positions: np.ndarray) -> EncodedTexts:
-    """Some documents of a split, with their labels."""
-    labels = labels_of(split)[positions].tolist()
-    return EncodedTexts(_documents(split.batch(positions)), labels, pad_id=split.pad_id)
 
 
 def _documents(batch: TextBatch) -> list[list[int]]:

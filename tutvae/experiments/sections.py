@@ -13,6 +13,7 @@ from torch import nn
 
 from tutvae import schedules
 from tutvae.bounds import FreeBitsPer
+from tutvae.data.batches.labelled import MixedBatches
 from tutvae.data.batches.text import Batches, EncodedTexts
 from tutvae.data.tokenization import Tokenizer
 from tutvae.experiments.experiment import (
@@ -26,8 +27,15 @@ from tutvae.experiments.experiment import (
     Share,
     section_like,
 )
-from tutvae.models import DECODERS, Decoder, LSTMEncoder, tie_weights
-from tutvae.schedules import Schedule
+from tutvae.models import (
+    DECODERS,
+    Decoder,
+    LSTMEncoder,
+    Marginal,
+    SemiSupervisedTextVAE,
+    tie_weights,
+)
+from tutvae.schedules import Schedule, temperature_decay
 from tutvae.training.engine import Precision, rank_and_world_size
 
 # Any size will do to see whether a decoder can be built.
@@ -175,12 +183,15 @@ class TrainingSection(Section):
     kl_weight: NumberOrSchedule[NotNegative, KLWeightSection] = 1.0
     free_bits: NotNegative = 0.0
     free_bits_per: FreeBitsPer = "dimension"
+    rate: Positive | None = None
 
     @model_validator(mode="after")
     def _one_size_of_batches(self) -> TrainingSection:
         """As `Batches` wants it."""
         if (self.batch_size is None) == (self.token_budget is None):
             raise ValueError("give either batch_size or token_budget")
+        if self.rate is not None and self.free_bits:
+            raise ValueError("give either rate or free_bits")
         return self
 
     def batches(self, texts: EncodedTexts, seed: int) -> Batches:
@@ -219,6 +230,7 @@ class TrainingSection(Section):
             "kl_weight": self.build_kl_weight(train, steps_before),
             "free_bits": self.free_bits,
             "free_bits_per": self.free_bits_per,
+            "rate": self.rate,
             "max_grad_norm": self.max_grad_norm,
             "accumulation_steps": self.accumulation_steps,
             "patience": self.patience,
@@ -237,6 +249,64 @@ class TrainingSection(Section):
             return self.kl_weight
         schedule = self.kl_weight.build(math.ceil(len(train) / self.accumulation_steps))
         return lambda step: schedule(steps_before + step)
+
+
+class TemperatureSection(Section):
+    """`semi_supervised.temperature` as a schedule: see `temperature_decay`."""
+
+    rate: Positive
+    floor: Share = 0.5
+
+    def build(self) -> Schedule:
+        """Make the function from the step to the temperature."""
+        return temperature_decay(self.rate, self.floor)
+
+
+class SemiSupervisedSection(Section):
+    """`[semi_supervised]`: a `SemiSupervisedTextVAE` and its batches.
+
+    Every batch of documents without labels, as `[training]` says, comes with `labelled_size`
+    labelled ones.
+    """
+
+    classification_weight: NotNegative
+    marginal: Marginal = "enumerate"
+    temperature: NumberOrSchedule[Positive, TemperatureSection] = 1.0
+    label_kl_floor: NotNegative = 0.0
+    labelled_size: Count
+    dropout: Rate = 0.0
+
+    def build(
+        self,
+        encoder: EncoderSection,
+        decoder: DecoderSection,
+        tokenizer: Tokenizer,
+        latent_size: int,
+        classes: int,
+    ) -> SemiSupervisedTextVAE:
+        """Make the model of Z dimensions and K classes, from torch's present random state."""
+        options = self.model_dump(exclude={"temperature", "labelled_size"})
+        at = self.temperature
+        return SemiSupervisedTextVAE(
+            encoder.build(tokenizer, latent_size),
+            decoder.build(tokenizer, latent_size + classes),
+            classes,
+            temperature=at if isinstance(at, float) else at.build(),
+            **options,
+        )
+
+    def batches(
+        self, labelled: EncodedTexts, texts: EncodedTexts, training: TrainingSection, seed: int
+    ) -> MixedBatches:
+        """Make batches of all documents, their labels hidden, each with some labelled ones."""
+        return MixedBatches(
+            labelled,
+            texts,
+            labelled_size=self.labelled_size,
+            batch_size=training.batch_size,
+            token_budget=training.token_budget,
+            seed=seed,
+        )
 
 
 class AggressiveSection(Section):

@@ -14,10 +14,12 @@ from tqdm import tqdm
 
 from tutvae.data.batches.buckets import draw_batches
 from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
+from tutvae.data.corpus import Texts
 from tutvae.data.tokenization import Tokenizer
 from tutvae.evaluation.diagnostics import probe, sample_codes
+from tutvae.evaluation.classification import TextPredictor
 from tutvae.evaluation.report import Report, encode, evaluate
-from tutvae.experiments.data import AnyCorpus, EncodedCorpus, ReviewsSection
+from tutvae.experiments.data import AnyCorpus, EncodedCorpus, ReviewsSection, labels_of
 from tutvae.experiments.experiment import Context, Count, Run, Section, Seed, Seeds, Sweep, Variants
 from tutvae.experiments.records import significant
 from tutvae.experiments.sections import (
@@ -26,8 +28,10 @@ from tutvae.experiments.sections import (
     EncoderSection,
     InitialisationSection,
     ModelSection,
+    SemiSupervisedSection,
     TextTrainingSection,
 )
+from tutvae.models import SemiSupervisedTextVAE
 from tutvae.models.text_vae import LanguageModel, TextVAE, initialise_encoder
 from tutvae.reviews.grammar import Reviews
 from tutvae.training.aggressive import fit_aggressively
@@ -36,6 +40,7 @@ from tutvae.training.engine import autocast, rank_and_world_size
 from tutvae.training.loop import History, fit, is_watched
 from tutvae.training.run_folder import RunFolder
 
+TextModules = LanguageModel | TextVAE | SemiSupervisedTextVAE
 PROBED_FACTORS = ("category", "stars", "person", "tense")
 # Tokens that are measured at a time, and how many logits of their samples are held at once.
 EVALUATION_TOKENS = 2_048
@@ -69,7 +74,8 @@ class TextExperiment(Sweep):
 
     With `seeds` or `[variants.NAME]` it is a sweep: every variant is run with every seed. A
     variant's table is merged into the rest of the file; where it names another `kind` or
-    `schedule`, it replaces that table.
+    `schedule`, it replaces that table. With `[semi_supervised]` the model is one of texts and
+    labels, which some of the documents have, and its accuracy is measured, too.
     """
 
     common: ClassVar[set[str]] = Sweep.common | {"seed", "seeds"}
@@ -81,6 +87,7 @@ class TextExperiment(Sweep):
     decoder: AnyDecoder
     model: ModelSection
     training: TextTrainingSection
+    semi_supervised: SemiSupervisedSection | None = None
     initialisation: InitialisationSection | None = None
     evaluation: EvaluationSection
     variants: Variants | None = None
@@ -98,6 +105,11 @@ class TextExperiment(Sweep):
             raise ValueError("initialisation is of an encoder, and latent_size 0 has none")
         if self.model.latent_size == 0 and self.training.aggressive is not None:
             raise ValueError("training.aggressive is of an encoder, and latent_size 0 has none")
+        if self.semi_supervised is not None:
+            if self.model.latent_size == 0:
+                raise ValueError("semi_supervised goes with a code: latent_size must be above 0")
+            if self.initialisation is not None or self.training.aggressive is not None:
+                raise ValueError("semi_supervised goes with neither initialisation nor aggressive")
         if self.evaluation.factors and not isinstance(self.corpus, ReviewsSection):
             raise ValueError("evaluation.factors goes with the corpus 'reviews' alone")
         return self
@@ -124,15 +136,19 @@ class TextExperiment(Sweep):
             facts["entropy"] = significant(entropy._asdict(), REPORT_DIGITS)
         return facts
 
-    def build(self, tokenizer: Tokenizer) -> LanguageModel | TextVAE:
-        """Make the model, from torch's present random state."""
+    def build(self, tokenizer: Tokenizer, classes: int = 0) -> TextModules:
+        """Make the model, from torch's present random state; with labels, of K classes."""
         latent_size = self.model.latent_size
+        if self.semi_supervised is not None:
+            assert self.encoder is not None
+            sizes = latent_size, classes
+            return self.semi_supervised.build(self.encoder, self.decoder, tokenizer, *sizes)
         decoder = self.decoder.build(tokenizer, latent_size)
         if self.encoder is None or latent_size == 0:
             return LanguageModel(decoder)
         return TextVAE(self.encoder.build(tokenizer, latent_size), decoder)
 
-    def load_trained(self, folder: RunFolder) -> tuple[LanguageModel | TextVAE, Tokenizer]:
+    def load_trained(self, folder: RunFolder) -> tuple[TextModules, Tokenizer]:
         """Build the model of a finished run, on the CPU, with its tokenizer."""
         tokenizer = Tokenizer.load(folder.tokenizer)
         model = self.build(tokenizer)
@@ -145,7 +161,7 @@ class TextExperiment(Sweep):
         Source: Yang et al. (2017), section 4. Chapter 7.
         """
         torch.manual_seed(self.seed or 0)
-        model = self.build(data.tokenizer)
+        model = self.build(data.tokenizer, len(data.texts.train.label_names or ()))
         outcome: dict[str, Any] = {}
         steps_before = 0
         if isinstance(model, TextVAE) and self.initialisation is not None:
@@ -153,11 +169,11 @@ class TextExperiment(Sweep):
         if isinstance(model, TextVAE) and self.training.aggressive is not None:
             outcome["aggressive"] = self._first_phase(model, data, context)
             steps_before = outcome["aggressive"]["decoder_steps"]
-        train = self.training.batches(data.train, self.seed or 0)
+        train = self.batches(data.train)
         history = fit(
             model,
             train,
-            valid=_in_order(data.valid),
+            valid=in_order(data.valid),
             **self.training.build(model, train, steps_before=steps_before),
             **context.of_fit(),
         )
@@ -174,13 +190,25 @@ class TextExperiment(Sweep):
             )
             for split in ("valid", "test")
         }
+        if isinstance(model, SemiSupervisedTextVAE):
+            outcome["accuracy"] = {
+                split: _accuracy(model, data.tokenizer, getattr(data.texts, split))
+                for split in ("valid", "test")
+            }
         if isinstance(model, TextVAE) and self.evaluation.factors:
             outcome["probes"] = _probe_factors(model, data)
         return outcome
 
+    def batches(self, texts: EncodedTexts) -> Batches:
+        """Make this process's share of the training batches."""
+        if self.semi_supervised is None:
+            return self.training.batches(texts, self.seed or 0)
+        labelled = texts.part(np.flatnonzero(labels_of(texts) >= 0))
+        return self.semi_supervised.batches(labelled, texts, self.training, self.seed or 0)
+
     def measure(
         self,
-        model: LanguageModel | TextVAE,
+        model: TextModules,
         data: EncodedCorpus,
         split: str,
         *,
@@ -221,7 +249,7 @@ class TextExperiment(Sweep):
         history = fit(
             language_model,
             train,
-            valid=_in_order(data.valid),
+            valid=in_order(data.valid),
             **self.training.build(language_model, train, epochs=self.initialisation.epochs),
             **context.of_fit(context.folder.initialisation),
         )
@@ -234,7 +262,7 @@ class TextExperiment(Sweep):
         rounds = fit_aggressively(
             model,
             train,
-            valid=_in_order(data.valid),
+            valid=in_order(data.valid),
             run_folder=context.folder.path,
             configuration=context.identity,
             **self.training.build_aggressive(model, train),
@@ -248,9 +276,7 @@ class TextExperiment(Sweep):
         }
 
 
-def _about_training(
-    model: LanguageModel | TextVAE, history: History, data: EncodedCorpus
-) -> dict[str, Any]:
+def _about_training(model: TextModules, history: History, data: EncodedCorpus) -> dict[str, Any]:
     """How long training took, of what, and how it went."""
     tokens = int(data.train.lengths.sum()) - len(data.train)
     about: dict[str, Any] = {
@@ -266,7 +292,17 @@ def _about_training(
     return about
 
 
-def _in_order(texts: EncodedTexts) -> Batches:
+def _accuracy(model: SemiSupervisedTextVAE, tokenizer: Tokenizer, texts: Texts) -> float | None:
+    """The share of the documents with a label whose label is the most probable one."""
+    labels = np.asarray(texts.labels)
+    known = np.flatnonzero(labels >= 0)
+    if len(known) == 0:
+        return None
+    predictor = TextPredictor(model, tokenizer)
+    return predictor.score([texts.texts[i] for i in known], labels[known])
+
+
+def in_order(texts: EncodedTexts) -> Batches:
     """What is measured after every epoch."""
     return Batches(texts, token_budget=EVALUATION_TOKENS, shuffle=False)
 

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributions import Normal
 
 from tutvae.data.batches.text import Batches, EncodedTexts
 from tutvae.data.tokenization import Tokenizer, require_documents
@@ -147,17 +146,12 @@ def reconstruct(
     documents = tokenizer.encode(texts)
     if not documents:
         return []
-    batches = document_batches(documents, tokenizer)
-    q = _posterior(model, batches)
-    z = sample_codes(q, seed) if sampled else q.loc
-    if isinstance(model, SemiSupervisedTextVAE):
-        labels = rows_of(model, batches, lambda batch: model.label_posterior(batch).logits)
-        z = torch.cat([z, F.one_hot(labels.argmax(-1), model.classes)], dim=-1)
+    z = _codes(model, document_batches(documents, tokenizer), seed if sampled else None)
     return decode_codes(model, tokenizer, z, max_length=max_length)
 
 
 def interpolate_texts(
-    model: TextVAE,
+    model: TextVAE | SemiSupervisedTextVAE,
     tokenizer: Tokenizer,
     left: str,
     right: str,
@@ -168,7 +162,7 @@ def interpolate_texts(
     """Walk from one text to another: decode codes on the line between theirs, greedily.
 
     Args:
-        model: a `TextVAE`.
+        model: a `TextVAE`, or a `SemiSupervisedTextVAE`, whose labels are mixed like codes.
         tokenizer: the one it was trained with.
         left: where the walk starts.
         right: where it ends.
@@ -185,13 +179,13 @@ def interpolate_texts(
     """
     if steps < 2:
         raise ValueError(f"a walk has at least 2 steps, its ends, not {steps}")
-    q = _posterior(model, document_batches(tokenizer.encode([left, right]), tokenizer))
-    z = interpolate(q.loc[0], q.loc[1], torch.linspace(1, 0, steps))
+    ends = _codes(model, document_batches(tokenizer.encode([left, right]), tokenizer))
+    z = interpolate(ends[0], ends[1], torch.linspace(1, 0, steps))
     return decode_codes(model, tokenizer, z, max_length=max_length)
 
 
 def impute(
-    model: TextVAE | LanguageModel,
+    model: TextVAE | SemiSupervisedTextVAE | LanguageModel,
     tokenizer: Tokenizer,
     texts: Sequence[str],
     *,
@@ -207,7 +201,7 @@ def impute(
     words alone.
 
     Args:
-        model: a `TextVAE` or a `LanguageModel`.
+        model: a `TextVAE`, a `SemiSupervisedTextVAE` or a `LanguageModel`.
         tokenizer: the one it was trained with. A word that it does not know is its unknown mark
             to the model, and stays as it is in the result. Each blank is filled with one token:
             a word, if the tokenizer is one of words.
@@ -244,7 +238,7 @@ def impute(
 
 
 def _alternate(
-    model: TextVAE,
+    model: TextVAE | SemiSupervisedTextVAE,
     tokenizer: Tokenizer,
     rows: list[list[int]],
     template: Tensor,
@@ -256,7 +250,7 @@ def _alternate(
     filled = template
     for _ in range(rounds):
         documents = [[tokenizer.bos_id, *row] for row in known]
-        z = _posterior(model, document_batches(documents, tokenizer)).loc
+        z = _codes(model, document_batches(documents, tokenizer))
         before = filled
         filled = fill(model.decoder, z, template, tokenizer=tokenizer, width=width)[0].cpu()
         if torch.equal(filled, before):
@@ -301,8 +295,18 @@ def document_batches(
     return Batches(texts, batch_size=BATCH_SIZE, shuffle=False)
 
 
-def _posterior(model: TextVAE | SemiSupervisedTextVAE, batches: Batches) -> Normal:
-    """Encode N documents in their order: a Normal of shape `[N, Z]`."""
+def _codes(
+    model: TextVAE | SemiSupervisedTextVAE, batches: Batches, seed: int | None = None
+) -> Tensor:
+    """What the decoder takes for N documents: `[N, Z]`, or `[N, Z + K]` with the likeliest labels.
+
+    With a seed, codes are samples of the posteriors instead of their means.
+    """
     if model.latent_size == 0:
         raise ValueError("a language model has no code: this needs a TextVAE")
-    return encode(model, batches)
+    q = encode(model, batches)
+    z = q.loc if seed is None else sample_codes(q, seed)
+    if not isinstance(model, SemiSupervisedTextVAE):
+        return z
+    labels = rows_of(model, batches, lambda batch: model.label_posterior(batch).logits)
+    return torch.cat([z, F.one_hot(labels.argmax(-1), model.classes)], dim=-1)

@@ -100,6 +100,7 @@ def fit(
     kl_weight: float | Callable[[int], float] = 1.0,
     free_bits: float = 0.0,
     free_bits_per: FreeBitsPer = "dimension",
+    rate: float | None = None,
     max_grad_norm: float | None = None,
     accumulation_steps: int = 1,
     patience: int | None = None,
@@ -132,6 +133,8 @@ def fit(
             with a method `at_step` is told the same step before its batches.
         free_bits: nats of KL that come at no cost; see `Elbo.loss`.
         free_bits_per: whose KL that is: each "dimension", the "total", or each "example".
+        rate: nats of KL to hold instead, a document; see `Elbo.loss`. The best epoch is then
+            that with the best bound in which a smaller KL counts as this much.
         max_grad_norm: a longer gradient is scaled down to this norm; None leaves gradients alone.
         accumulation_steps: batches that make one step: the loss is the mean over their
             examples. (Free bits count in each batch by itself, and so does
@@ -162,7 +165,7 @@ def fit(
     check_whole(1, accumulation_steps=accumulation_steps)
     if patience is not None:
         check_whole(1, patience=patience)
-    check_loss_options(max_grad_norm, kl_weight, free_bits)
+    check_loss_options(max_grad_norm, kl_weight, free_bits, rate)
     if tensorboard and run_folder is None:
         raise ValueError("tensorboard=True writes into the run folder: give run_folder as well")
     device = pick_device() if device is None else device
@@ -182,7 +185,7 @@ def fit(
             for batches in state.steps(accumulation_steps):
                 if hasattr(model, "at_step"):
                     model.at_step(state.step)
-                loss_options = schedule(state.step), free_bits, free_bits_per
+                loss_options = schedule(state.step), free_bits, free_bits_per, rate
                 _, terms = stepper.step(batches, state.step, *loss_options)
                 state.add_step(terms)
                 bar.update(len(batches))
@@ -191,6 +194,8 @@ def fit(
                     state.save()
             stepper.check()
             record = _record(state, schedule, valid)
+            if rate is not None:
+                record["rate"] = rate
             if isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step(bound_of(record))
             elif scheduler is not None:

@@ -266,10 +266,13 @@ def can_resume(train: Any) -> bool:
 
 
 def bound_of(record: Mapping[str, float]) -> float:
-    """The bound after an epoch, on the validation set if there is one; nats an example."""
+    """The bound after an epoch, on the validation set if there is one; nats an example.
+
+    Where a rate is held, a smaller KL counts as that: an empty code is not what was asked for.
+    """
     split = "valid" if "valid_kl" in record else "train"
-    terms = ("reconstruction", "kl", "label_kl")
-    return sum(record.get(f"{split}_{term}", 0.0) for term in terms)
+    terms = {term: record.get(f"{split}_{term}", 0.0) for term in ("reconstruction", "label_kl")}
+    return sum(terms.values()) + max(record.get(f"{split}_kl", 0.0), record.get("rate", 0.0))
 
 
 def best_record(records: Sequence[dict[str, float]]) -> dict[str, float]:

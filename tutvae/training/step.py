@@ -80,10 +80,13 @@ def check_whole(least: int, **options: Any) -> None:
             raise ValueError(f"{name} must be at least {least} and whole, not {value!r}")
 
 
-def check_loss_options(max_grad_norm: float | None, kl_weight: Any, free_bits: float = 0.0) -> None:
+def check_loss_options(
+    max_grad_norm: float | None, kl_weight: Any, free_bits: float = 0.0, rate: float | None = None
+) -> None:
     """Raise ValueError for an option of the loss that makes no sense."""
     if max_grad_norm is not None and not max_grad_norm > 0:
         raise ValueError(f"max_grad_norm must be positive, not {max_grad_norm}")
-    for name, value in {"kl_weight": kl_weight, "free_bits": free_bits}.items():
+    given = {"kl_weight": kl_weight, "free_bits": free_bits, "rate": 0 if rate is None else rate}
+    for name, value in given.items():
         if not callable(value) and not 0 <= value < math.inf:
             raise ValueError(f"{name} must be a number of at least 0, not {value}")

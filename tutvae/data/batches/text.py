@@ -138,6 +138,17 @@ class EncodedTexts:
         tokens[time >= lengths[:, None]] = self.pad_id
         return TextBatch(tokens, lengths, None if self.labels is None else self.labels[rows], rows)
 
+    def part(self, positions: Sequence[int] | np.ndarray) -> EncodedTexts:
+        """Take the documents at `positions`, with their labels, as they were cut."""
+        rows = np.asarray(positions, dtype=np.int64)
+        ends = self._starts.numpy()[rows] + self.lengths[rows]
+        flat = self._flat.numpy()
+        documents = [
+            flat[start:end] for start, end in zip(self._starts.numpy()[rows], ends, strict=True)
+        ]
+        labels = None if self.labels is None else self.labels[torch.from_numpy(rows)].tolist()
+        return EncodedTexts(documents, labels, pad_id=self.pad_id)
+
 
 class Bucketed(Resumable[TextBatch]):
     """The settings of batches of documents of about the same length; see `Batches`."""

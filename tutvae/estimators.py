@@ -1,0 +1,321 @@
+"""Text VAEs with scikit-learn's contract: `fit(texts)`, `transform`, `predict`, `score`.
+
+An estimator describes its training as an experiment file does; `tutvae train my.csv` writes down
+the same description.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted, check_random_state
+from torch.random import fork_rng
+
+from tutvae.data.corpus import Corpus, Texts
+from tutvae.data.tokenization import Tokenizer
+from tutvae.evaluation.classification import TextPredictor
+from tutvae.experiments.records import data_sha256
+from tutvae.experiments.sweeps import validate_experiment
+from tutvae.experiments.text import TextExperiment, in_order
+from tutvae.generation.text_model import TextModel, as_documents
+from tutvae.models import DECODERS
+from tutvae.training.checkpoints import load_weights
+from tutvae.training.engine import Precision
+from tutvae.training.loop import fit
+from tutvae.training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+# Of so many held-out documents, with so few samples, `fit` reports.
+MEASURED, SAMPLES = 1_000, 20
+NO_LABEL = -1
+# Parameters that change nothing of what is learnt.
+NOT_THE_MODEL = {"device", "progress", "run_folder"}
+
+
+# A dataclass, because its constructor does what scikit-learn asks: it stores, and no more.
+@dataclass(eq=False, repr=False, kw_only=True)
+class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
+    """A text VAE for your own sentences, as a scikit-learn transformer.
+
+    `fit` learns a tokenizer and a `TextVAE` from texts and keeps the epoch that does best on
+    those it holds out. `transform` gives codes `[N, Z]`, `inverse_transform` texts.
+
+    Args:
+        rate: nats of KL to hold, so that the code does not stay empty; see `Elbo.loss`. None
+            trains on the bound itself.
+        latent_size: dimensions of the code, Z; 0 makes a language model of the same decoder.
+        decoder: a name of `tutvae.models.DECODERS`, or a table as in an experiment file, such as
+            `{"kind": "cnn", "embedding_size": 128, "channels": 128}`.
+        encoder: "lstm", or a table.
+        embedding_size: width of a token's vector, E.
+        hidden_size: width of the states of encoder and decoder, H.
+        dropout: of the decoder, in training.
+        tokenizer: "bpe", byte-pair encoding, to which nothing is unknown; "words"; or a
+            `Tokenizer`.
+        vocabulary_size: largest vocabulary, V.
+        max_length: longer texts are cut to so many tokens, marks included.
+        epochs: most passes over the texts.
+        patience: epochs without a better bound after which training ends; None never ends it.
+        batch_size: texts a step, B.
+        learning_rate: of Adam.
+        validation_fraction: of the texts, held out to choose the best epoch by.
+        precision: "fp32", "bf16" or "fp16".
+        device: the fastest at hand by default.
+        progress: show a bar.
+        run_folder: where to keep checkpoints: an interrupted `fit` goes on from there.
+        random_state: a seed, or what scikit-learn makes one of.
+
+    Attributes:
+        model_: the trained `TextVAE`, or `LanguageModel`.
+        tokenizer_: its tokenizer.
+        history_: of the training, one record an epoch.
+        report_: of the texts held out, a `Report`.
+
+    Raises:
+        TypeError: a text is no string.
+        ValueError: a parameter is out of range, or there are too few texts.
+
+    Source: Bowman et al. (2016). Chapters 4, 5 and 10.
+    """
+
+    rate: float | None = 8.0
+    latent_size: int = 32
+    decoder: str | dict[str, Any] = "lstm"
+    encoder: str | dict[str, Any] = "lstm"
+    embedding_size: int = 128
+    hidden_size: int = 256
+    dropout: float = 0.3
+    tokenizer: str | Tokenizer = "bpe"
+    vocabulary_size: int = 4_000
+    max_length: int = 64
+    epochs: int = 20
+    patience: int | None = 3
+    batch_size: int = 32
+    learning_rate: float = 2e-3
+    validation_fraction: float = 0.1
+    precision: Precision = "fp32"
+    device: torch.device | str | None = None
+    progress: bool | None = True
+    run_folder: str | Path | None = None
+    random_state: int | np.random.RandomState | None = 0
+
+    def fit(self, texts: Any, y: Any = None, *, valid: Any = None) -> Self:
+        """Train on texts.
+
+        Args:
+            texts: what `as_documents` reads.
+            y: not looked at; pipelines give it.
+            valid: texts to choose the best epoch by; by default some are held out.
+        """
+        return self._fit(Texts(as_documents(texts)), valid)
+
+    def score(self, texts: Any, y: Any = None) -> float:
+        """Return the mean of log p(x), nats a text: the larger, the better."""
+        return float(self.score_samples(texts).mean())
+
+    def description(self, **corpus: Any) -> dict[str, Any]:
+        """Describe the training as the tables of an experiment file.
+
+        Args:
+            **corpus: what `[corpus]` says of the documents; by default they are in memory.
+        """
+        vocabulary = {"vocabulary_size": self.vocabulary_size, "max_length": self.max_length}
+        pieces = {"tokenizer": "bpe"} if self.tokenizer == "bpe" else {}
+        training = {
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "learning_rate": self.learning_rate,
+            "max_grad_norm": 5.0,
+            "patience": self.patience,
+            "weights": "best",
+            "precision": self.precision,
+            "rate": self.rate or None,
+        }
+        return {
+            "name": type(self).__name__,
+            "kind": "text",
+            "seed": self._seed(),
+            "corpus": (corpus or {"name": "files", "train": "memory"}) | pieces | vocabulary,
+            "encoder": self._table(self.encoder, pooling="max"),
+            "decoder": self._table(self.decoder, dropout=self.dropout),
+            "model": {"latent_size": self.latent_size},
+            "training": {key: value for key, value in training.items() if value is not None},
+            "evaluation": {"importance_samples": SAMPLES, "max_examples": MEASURED},
+        }
+
+    def configuration(self) -> dict[str, Any]:
+        """Tell what `save` writes beside the weights: class and parameters, ready for JSON."""
+        parameters = {k: v for k, v in self.get_params().items() if k not in NOT_THE_MODEL}
+        if isinstance(self.tokenizer, Tokenizer):
+            parameters["tokenizer"] = self.tokenizer.fingerprint
+        parameters["random_state"] = self._seed()
+        return {"estimator": type(self).__name__, "parameters": parameters}
+
+    def _table(self, part: str | dict[str, Any], **options: Any) -> dict[str, Any]:
+        """The table of an encoder or a decoder; of a mere name, with this estimator's sizes."""
+        if not isinstance(part, str):
+            return part
+        sizes = {"embedding_size": self.embedding_size, "hidden_size": self.hidden_size}
+        if part in DECODERS:
+            # V, E, H and Z come first, whatever the constructor calls them.
+            known = list(inspect.signature(DECODERS[part]).parameters)
+            sizes = dict(zip(known[1:3], sizes.values(), strict=True))
+        return {"kind": part} | sizes | options
+
+    def _seed(self) -> int:
+        """A number from `random_state`, as scikit-learn reads it."""
+        state = self.random_state
+        return state if isinstance(state, int) else check_random_state(state).randint(2**31)
+
+    def _fit(self, texts: Texts, valid: Any) -> Self:
+        """Train on texts, and on their labels if there are some; measure on those held out."""
+        experiment = validate_experiment(self.description())
+        assert isinstance(experiment, TextExperiment)
+        data = self._split(texts, experiment.seed or 0, valid)
+        self.tokenizer_ = self._made_tokenizer(experiment, data.train.texts)
+        self.model_, self.history_ = self._trained(experiment, data)
+        measured = data.valid.texts[:MEASURED]
+        self.report_ = self.evaluate(measured, importance_samples=SAMPLES)
+        return self
+
+    def _split(self, texts: Texts, seed: int, valid: Any) -> Corpus[Texts]:
+        """Hold out what the best epoch is chosen by, unless that is given."""
+        order = np.random.default_rng(seed).permutation(len(texts))
+        cut = 0 if valid is not None else max(1, round(self.validation_fraction * len(texts)))
+        if cut >= len(texts):
+            raise ValueError(
+                f"{len(texts)} texts are too few to train on and to hold some out: give more, or "
+                "valid=..., texts to choose the best epoch by"
+            )
+        train = texts.part(np.sort(order[cut:]))
+        held_out = texts.part(np.sort(order[:cut])) if valid is None else Texts(as_documents(valid))
+        return Corpus(type(self).__name__, train, held_out, Texts([]))
+
+    def _made_tokenizer(self, experiment: TextExperiment, texts: Sequence[str]) -> Tokenizer:
+        """The given tokenizer, or one for these documents."""
+        if isinstance(self.tokenizer, Tokenizer):
+            return self.tokenizer
+        if self.tokenizer not in ("bpe", "words"):
+            raise ValueError(
+                f'tokenizer must be "bpe", "words" or a tutvae.Tokenizer, not {self.tokenizer!r}'
+            )
+        return experiment.corpus.train_tokenizer(texts)
+
+    def _trained(self, experiment: TextExperiment, data: Corpus[Texts]) -> tuple[Any, Any]:
+        """Build a model and fit it: the model of its best epoch, and the history."""
+        identity = self.configuration() | {"data_sha256": data_sha256(data)}
+        # The global random state is not the estimator's.
+        with TemporaryDirectory() as temporary, fork_rng():
+            torch.manual_seed(experiment.seed or 0)
+            model = experiment.build(self.tokenizer_, len(data.train.label_names or ()))
+            batches = experiment.batches(self._encoded(data.train.texts, data.train.labels))
+            folder = RunFolder(self.run_folder or temporary)
+            history = fit(
+                model,
+                batches,
+                valid=in_order(self._encoded(data.valid.texts)),
+                **experiment.training.build(model, batches),
+                device=self.device,
+                run_folder=folder.path,
+                configuration=identity,
+                progress=self.progress,
+            )
+            load_weights(model, folder.best)
+        return model.eval(), history
+
+    def _model(self) -> Any:
+        """The model; NotFittedError where there is none yet."""
+        check_is_fitted(self, "model_")
+        return self.model_
+
+    def __sklearn_tags__(self) -> Any:
+        """Tell scikit-learn that the input is one column of strings."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = tags.input_tags.one_d_array = True
+        tags.input_tags.two_d_array = False
+        return tags
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class SemiSupervisedClassifier(ClassifierMixin, SentenceVAE):
+    """A classifier for few labels and many texts: a `SemiSupervisedTextVAE`.
+
+    A text without a label has -1, or None, in its place, and teaches the language. All parameters
+    of `SentenceVAE` are parameters here, too.
+
+    Args:
+        classification_weight: factor of the classification term of the loss, often called alpha.
+        labelled_size: texts with a label that join every batch.
+
+    Attributes:
+        classes_: the labels, sorted, `[K]`.
+
+    Raises:
+        ValueError: there are not two classes at least, or not a label, or -1, for each text.
+
+    Source: Kingma et al. (2014), equations 6 to 9; Yang et al. (2017). Chapter 8.
+    """
+
+    classification_weight: float = 10.0
+    labelled_size: int = 8
+
+    def fit(self, texts: Any, y: Any = None, *, valid: Any = None) -> Self:
+        """Train on texts and those of their labels that are known.
+
+        Args:
+            texts: what `as_documents` reads, N texts.
+            y: their labels, numbers or names, `[N]`; -1 or None where there is none.
+            valid: texts to choose the best epoch by; by default some are held out.
+        """
+        documents = as_documents(texts)
+        labels = [] if y is None else list(y)
+        if len(labels) != len(documents):
+            raise ValueError(
+                f"{len(documents)} texts need {len(documents)} labels, -1 for unknown ones, not "
+                f"{len(labels)}"
+            )
+        known = [label is not None and not np.array_equal(label, NO_LABEL) for label in labels]
+        self.classes_ = np.unique(
+            [x for x, is_known in zip(labels, known, strict=True) if is_known]
+        )
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"there are labels of {len(self.classes_)} classes, and two at least are needed"
+            )
+        index = {name: i for i, name in enumerate(self.classes_.tolist())}
+        numbers = [
+            index[np.asarray(x).item()] if is_known else NO_LABEL
+            for x, is_known in zip(labels, known, strict=True)
+        ]
+        return self._fit(Texts(documents, numbers, label_names=list(map(str, index))), valid)
+
+    def predict_proba(self, texts: Any) -> np.ndarray:
+        """Return q(y|x) of N texts, `[N, K]`."""
+        predictor = TextPredictor(self._model(), self.tokenizer_)
+        return predictor.predict_proba(as_documents(texts))
+
+    def predict(self, texts: Any) -> np.ndarray:
+        """Return the most probable label of N texts, `[N]`."""
+        return self.classes_[self.predict_proba(texts).argmax(1)]
+
+    def description(self, **corpus: Any) -> dict[str, Any]:
+        """Describe the training as the tables of an experiment file; see `SentenceVAE`."""
+        section = {
+            "classification_weight": self.classification_weight,
+            "labelled_size": self.labelled_size,
+        }
+        return super().description(**corpus) | {"semi_supervised": section}
+
+    def configuration(self) -> dict[str, Any]:
+        """Tell what `save` writes beside the weights; see `SentenceVAE`."""
+        return super().configuration() | {"classes": self.classes_.tolist()}

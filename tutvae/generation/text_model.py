@@ -1,0 +1,150 @@
+"""A model with its tokenizer: texts in, texts and numbers out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from tutvae.data.batches.text import Batches, EncodedTexts
+from tutvae.data.corpus import Texts
+from tutvae.data.tokenization import Tokenizer, require_documents, require_string
+from tutvae.evaluation.classification import BATCH_SIZE
+from tutvae.evaluation.report import Report, encode, evaluate, score
+from tutvae.generation import texts as generation
+from tutvae.generation.decoding import MAX_LENGTH
+
+
+def as_documents(texts: Any) -> list[str]:
+    """List the documents of what people keep texts in.
+
+    Args:
+        texts: strings in a list, an array, a pandas column or a dataset's column; the split of a
+            `Corpus`; or a Hugging Face `Dataset` with a column "text".
+
+    Raises:
+        TypeError: it is one string, or something in it is none.
+        ValueError: it has no documents, or more than one dimension.
+    """
+    if isinstance(texts, Texts):
+        texts = texts.texts
+    elif hasattr(texts, "column_names"):
+        texts = texts["text"]
+    if getattr(texts, "ndim", 1) != 1:
+        raise ValueError(
+            f"texts must be one column of strings, not an array {list(texts.shape)}: choose one"
+        )
+    documents = [
+        require_string(text, number) for number, text in enumerate(require_documents(texts))
+    ]
+    if not documents:
+        raise ValueError("there are no texts: give at least one")
+    return [str(document) for document in documents]
+
+
+class TextModel:
+    """A trained model of texts and its tokenizer, which are asked with texts.
+
+    `texts` is everywhere what `as_documents` reads. What needs a code raises ValueError for a
+    `LanguageModel`.
+
+    Attributes:
+        model_: a `TextVAE`, a `SemiSupervisedTextVAE` or a `LanguageModel`, on any device.
+        tokenizer_: the one it was trained with.
+        max_length: longer documents are cut to so many tokens, marks included; None cuts none.
+
+    Source: chapters 4 and 5.
+    """
+
+    model_: Any
+    tokenizer_: Tokenizer
+    max_length: int | None = None
+
+    def transform(self, texts: Any) -> np.ndarray:
+        """Encode N texts: the means of their posteriors, `[N, Z]`."""
+        return encode(self.model_, self._batches(texts)).loc.numpy()
+
+    def inverse_transform(self, codes: Any) -> list[str]:
+        """Decode N codes `[N, Z]` greedily, the most probable token every time.
+
+        Of a model with labels, a code is decoded with the most probable label a priori.
+        """
+        z = torch.as_tensor(np.asarray(codes), dtype=torch.float32)
+        if z.ndim != 2 or z.shape[1] != self._model().latent_size:
+            raise ValueError(
+                f"codes must be [N, Z] = [N, {self.model_.latent_size}], not {list(z.shape)}"
+            )
+        if hasattr(self.model_, "code"):
+            label = self.model_.label_prior().probs.argmax().expand(len(z))
+            z = self.model_.code(z.to(label.device), label)
+        return generation.decode_codes(
+            self.model_, self.tokenizer_, z, max_length=self._longest_text()
+        )
+
+    def score_samples(self, texts: Any, importance_samples: int = 50) -> np.ndarray:
+        """Estimate log p(x) of N texts, `[N]` nats; with more samples the estimates rise."""
+        batches = self._batches(texts)
+        return -score(self._model(), batches, importance_samples=importance_samples).nll.numpy()
+
+    def sample(self, count: int = 10, **options: Any) -> list[str]:
+        """Write new texts; the options are those of `sample_texts`."""
+        options.setdefault("max_length", self._longest_text())
+        return generation.sample_texts(self._model(), self.tokenizer_, count, **options)
+
+    def reconstruct(self, texts: Any) -> list[str]:
+        """Encode N texts and decode their codes greedily."""
+        return generation.reconstruct(
+            self._model(), self.tokenizer_, as_documents(texts), max_length=self._longest_text()
+        )
+
+    def interpolate(self, left: str, right: str, steps: int = 5) -> list[str]:
+        """Walk from one text to another in so many steps, both ends included."""
+        return generation.interpolate_texts(
+            self._model(), self.tokenizer_, left, right, steps, max_length=self._longest_text()
+        )
+
+    def impute(self, texts: Any, blank: str = "_") -> list[str]:
+        """Fill every blank of N texts with one token; see `tutvae.impute`."""
+        return generation.impute(self._model(), self.tokenizer_, as_documents(texts), blank=blank)
+
+    def evaluate(self, texts: Any, **options: Any) -> Report:
+        """Measure the model on texts; the options are those of `tutvae.evaluate`.
+
+        As `language_model`, another `TextModel` of the same tokenizer will do.
+        """
+        return evaluate(self._model(), self._batches(texts), **self._plain(options))
+
+    def _plain(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Options with the model of a `language_model` that is a `TextModel`."""
+        other = options.get("language_model")
+        if not isinstance(other, TextModel):
+            return options
+        if other.tokenizer_.fingerprint != self.tokenizer_.fingerprint:
+            raise ValueError(
+                "the language model has another tokenizer, so its nats do not compare: train it "
+                "with tokenizer=vae.tokenizer_"
+            )
+        return options | {"language_model": other._model()}
+
+    def _model(self) -> Any:
+        """The model; estimators raise their own error where there is none yet."""
+        return self.model_
+
+    def _longest_text(self) -> int:
+        """Most tokens of a text that is written."""
+        return self.max_length or MAX_LENGTH
+
+    def _batches(self, texts: Any) -> Batches:
+        """Batches of texts, to be read once."""
+        self._model()
+        encoded = self._encoded(as_documents(texts))
+        return Batches(encoded, batch_size=BATCH_SIZE, shuffle=False)
+
+    def _encoded(
+        self, documents: Iterable[str], labels: Sequence[int] | None = None
+    ) -> EncodedTexts:
+        """Token ids of documents, cut to the length that the model reads."""
+        ids = self.tokenizer_.encode(documents)
+        return EncodedTexts(ids, labels, pad_id=self.tokenizer_.pad_id, max_length=self.max_length)
