@@ -25,6 +25,7 @@ from tutvae.evaluation.classification import TextPredictor
 from tutvae.experiments.records import data_sha256
 from tutvae.experiments.sweeps import validate_experiment
 from tutvae.experiments.text import TextExperiment, in_order
+from tutvae.generation.conditional import sample_with_label
 from tutvae.generation.text_model import TextModel, as_documents
 from tutvae.models import DECODERS
 from tutvae.training.checkpoints import load_weights
@@ -306,7 +307,21 @@ class SemiSupervisedClassifier(ClassifierMixin, SentenceVAE):
 
     def predict(self, texts: Any) -> np.ndarray:
         """Return the most probable label of N texts, `[N]`."""
-        return self.classes_[self.predict_proba(texts).argmax(1)]
+        q = self.predict_proba(texts)
+        return self.classes_[q.argmax(1)]
+
+    def sample(self, count: int = 10, *, label: Any = None, **options: Any) -> list[str]:
+        """Write new texts, all of one label or, by default, each of one drawn from p(y).
+
+        The other options are those of `sample_texts`.
+        """
+        if label is None:
+            return super().sample(count, **options)
+        model = self._model()
+        if label not in self.classes_.tolist():
+            raise ValueError(f"label must be one of {self.classes_.tolist()}, not {label!r}")
+        labels = np.full(count, self.classes_.tolist().index(label))
+        return sample_with_label(model, self.tokenizer_, labels, **self._writing(options))
 
     def description(self, **corpus: Any) -> dict[str, Any]:
         """Describe the training as the tables of an experiment file; see `SentenceVAE`."""

@@ -69,7 +69,7 @@ def _lstm(setting: Setting) -> tuple[Classify, dict[str, Any]]:
         **setting.context.of_fit(),
     )
     facts = {"parameters": _parameters(model), "seconds": history.seconds}
-    return partial(_most_probable, model), facts
+    return partial(most_probable, model), facts
 
 
 def _codes(setting: Setting) -> tuple[Classify, dict[str, Any]]:
@@ -106,7 +106,7 @@ def _semi_supervised(setting: Setting) -> tuple[Classify, dict[str, Any]]:
     _start_encoder(model, setting)
     train = section.batches(setting.labelled, setting.data.train, training, experiment.seeds[0])
     history = fit(model, train, **training.build(model, train), **setting.context.of_fit())
-    return partial(_most_probable, model), {
+    return partial(most_probable, model), {
         "parameters": _parameters(model),
         "epochs": len(history),
         "reconstruction": history["train_reconstruction"][-1],
@@ -137,9 +137,7 @@ def _trained(setting: Setting, name: str) -> Any:
     return model
 
 
-def _most_probable(
-    model: TextClassifier | SemiSupervisedTextVAE, split: EncodedTexts
-) -> np.ndarray:
+def most_probable(model: TextClassifier | SemiSupervisedTextVAE, split: EncodedTexts) -> np.ndarray:
     """The most probable class of each document, `[N]`."""
     probabilities = rows_of(model, _in_order(split), lambda x: model.label_posterior(x).probs)
     return probabilities.argmax(1).numpy()

@@ -14,13 +14,12 @@ from tqdm import tqdm
 
 from tutvae.data.batches.buckets import draw_batches
 from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
-from tutvae.data.corpus import Texts
 from tutvae.data.tokenization import Tokenizer
 from tutvae.evaluation.diagnostics import probe, sample_codes
-from tutvae.evaluation.classification import TextPredictor
 from tutvae.evaluation.report import Report, encode, evaluate
 from tutvae.experiments.data import AnyCorpus, EncodedCorpus, ReviewsSection, labels_of
 from tutvae.experiments.experiment import Context, Count, Run, Section, Seed, Seeds, Sweep, Variants
+from tutvae.experiments.methods import most_probable
 from tutvae.experiments.records import significant
 from tutvae.experiments.sections import (
     AnyDecoder,
@@ -192,8 +191,7 @@ class TextExperiment(Sweep):
         }
         if isinstance(model, SemiSupervisedTextVAE):
             outcome["accuracy"] = {
-                split: _accuracy(model, data.tokenizer, getattr(data.texts, split))
-                for split in ("valid", "test")
+                split: _accuracy(model, getattr(data, split)) for split in ("valid", "test")
             }
         if isinstance(model, TextVAE) and self.evaluation.factors:
             outcome["probes"] = _probe_factors(model, data)
@@ -292,14 +290,11 @@ def _about_training(model: TextModules, history: History, data: EncodedCorpus) -
     return about
 
 
-def _accuracy(model: SemiSupervisedTextVAE, tokenizer: Tokenizer, texts: Texts) -> float | None:
+def _accuracy(model: SemiSupervisedTextVAE, texts: EncodedTexts) -> float | None:
     """The share of the documents with a label whose label is the most probable one."""
-    labels = np.asarray(texts.labels)
-    known = np.flatnonzero(labels >= 0)
-    if len(known) == 0:
-        return None
-    predictor = TextPredictor(model, tokenizer)
-    return predictor.score([texts.texts[i] for i in known], labels[known])
+    known = labels_of(texts) >= 0
+    right = most_probable(model, texts) == labels_of(texts)
+    return float(right[known].mean()) if known.any() else None
 
 
 def in_order(texts: EncodedTexts) -> Batches:

@@ -64,7 +64,7 @@ class TextModel:
 
     def transform(self, texts: Any) -> np.ndarray:
         """Encode N texts: the means of their posteriors, `[N, Z]`."""
-        return encode(self.model_, self._batches(texts)).loc.numpy()
+        return encode(self._model(), self._batches(texts)).loc.numpy()
 
     def inverse_transform(self, codes: Any) -> list[str]:
         """Decode N codes `[N, Z]` greedily, the most probable token every time.
@@ -79,9 +79,7 @@ class TextModel:
         if hasattr(self.model_, "code"):
             label = self.model_.label_prior().probs.argmax().expand(len(z))
             z = self.model_.code(z.to(label.device), label)
-        return generation.decode_codes(
-            self.model_, self.tokenizer_, z, max_length=self._longest_text()
-        )
+        return generation.decode_codes(self.model_, self.tokenizer_, z, **self._writing())
 
     def score_samples(self, texts: Any, importance_samples: int = 50) -> np.ndarray:
         """Estimate log p(x) of N texts, `[N]` nats; with more samples the estimates rise."""
@@ -90,19 +88,19 @@ class TextModel:
 
     def sample(self, count: int = 10, **options: Any) -> list[str]:
         """Write new texts; the options are those of `sample_texts`."""
-        options.setdefault("max_length", self._longest_text())
-        return generation.sample_texts(self._model(), self.tokenizer_, count, **options)
+        model = self._model()
+        return generation.sample_texts(model, self.tokenizer_, count, **self._writing(options))
 
     def reconstruct(self, texts: Any) -> list[str]:
         """Encode N texts and decode their codes greedily."""
         return generation.reconstruct(
-            self._model(), self.tokenizer_, as_documents(texts), max_length=self._longest_text()
+            self._model(), self.tokenizer_, as_documents(texts), **self._writing()
         )
 
     def interpolate(self, left: str, right: str, steps: int = 5) -> list[str]:
         """Walk from one text to another in so many steps, both ends included."""
         return generation.interpolate_texts(
-            self._model(), self.tokenizer_, left, right, steps, max_length=self._longest_text()
+            self._model(), self.tokenizer_, left, right, steps, **self._writing()
         )
 
     def impute(self, texts: Any, blank: str = "_") -> list[str]:
@@ -132,9 +130,9 @@ class TextModel:
         """The model; estimators raise their own error where there is none yet."""
         return self.model_
 
-    def _longest_text(self) -> int:
-        """Most tokens of a text that is written."""
-        return self.max_length or MAX_LENGTH
+    def _writing(self, options: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Options of writing; texts are at most as long as those that the model reads."""
+        return {"max_length": self.max_length or MAX_LENGTH} | (options or {})
 
     def _batches(self, texts: Any) -> Batches:
         """Batches of texts, to be read once."""

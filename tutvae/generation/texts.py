@@ -62,7 +62,7 @@ def interpolate(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
 
 
 def sample_texts(
-    model: TextVAE | LanguageModel,
+    model: TextVAE | SemiSupervisedTextVAE | LanguageModel,
     tokenizer: Tokenizer,
     count: int,
     *,
@@ -72,7 +72,7 @@ def sample_texts(
     top_p: float = 1.0,
     seed: int = 0,
 ) -> list[str]:
-    """Write `count` new texts: draw codes from the prior, where there are codes, and then words.
+    """Write `count` new texts: draw codes, and labels, from the prior, if any, and then words.
 
     The tokenizer is the one that the model was trained with; `seed` is that of codes and words.
     The other options and the errors are those of `tutvae.generation.generate`.
@@ -81,6 +81,10 @@ def sample_texts(
     """
     check_seed(seed)
     z = sample_prior(model, count, seed) if model.latent_size > 0 else None
+    if isinstance(model, SemiSupervisedTextVAE) and z is not None:
+        generator = torch.Generator().manual_seed(seed)
+        p = model.label_prior().probs.cpu()
+        z = model.code(z, p.multinomial(count, replacement=True, generator=generator).to(z.device))
     tokens = generate(
         model.decoder,
         z,

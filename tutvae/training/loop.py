@@ -173,6 +173,7 @@ def fit(
     optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=1e-3)
     if isinstance(scheduler, str):
         scheduler = _named_scheduler(scheduler, optimizer, epochs)
+    held = (free_bits, free_bits_per) if rate is None else (free_bits, free_bits_per, rate)
     schedule = kl_weight if callable(kl_weight) else lambda step: kl_weight
     folder = None if run_folder is None else RunFolder(run_folder, tensorboard=tensorboard)
     state = TrainingState(engine, optimizer, scheduler, train, folder, checkpoint_minutes)
@@ -185,8 +186,7 @@ def fit(
             for batches in state.steps(accumulation_steps):
                 if hasattr(model, "at_step"):
                     model.at_step(state.step)
-                loss_options = schedule(state.step), free_bits, free_bits_per, rate
-                _, terms = stepper.step(batches, state.step, *loss_options)
+                _, terms = stepper.step(batches, state.step, schedule(state.step), *held)
                 state.add_step(terms)
                 bar.update(len(batches))
                 if state.save_is_due:

@@ -1,0 +1,309 @@
+"""The estimators keep scikit-learn's contract, and take texts as people have them."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+
+import tutvae
+from tutvae.estimators import SemiSupervisedClassifier, SentenceVAE
+from tutvae.generation.text_model import as_documents
+from tutvae.models import LanguageModel
+
+SMALL: dict[str, Any] = {
+    "epochs": 2,
+    "embedding_size": 12,
+    "hidden_size": 16,
+    "latent_size": 3,
+    "vocabulary_size": 300,
+    "device": "cpu",
+    "progress": False,
+}
+NOUNS, VERBS = ("Anna", "my brother", "the cat", "nobody"), ("sees", "doesn't like", "knows")
+TEXTS = [f"{a.capitalize()} {v} {b}." for a in NOUNS for v in VERBS for b in NOUNS]
+LABELS = ["cat" if "cat" in text else "other" for text in TEXTS]
+ESTIMATORS = [SentenceVAE, SemiSupervisedClassifier]
+
+
+def small(kind: type[Any], **parameters: Any) -> Any:
+    return kind(**SMALL | parameters)
+
+
+def fitted(kind: type[Any], **parameters: Any) -> Any:
+    return small(kind, **parameters).fit(TEXTS, LABELS)
+
+
+@pytest.fixture(scope="module")
+def vae() -> SentenceVAE:
+    return fitted(SentenceVAE)
+
+
+@pytest.fixture(scope="module")
+def classifier() -> SemiSupervisedClassifier:
+    return fitted(SemiSupervisedClassifier)
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+class TestContract:
+    def test_the_constructor_stores_its_arguments_and_no_more(self, kind: type[Any]) -> None:
+        names = set(inspect.signature(kind).parameters)
+        nonsense = {name: object() for name in names}
+        assert vars(kind(**nonsense)) == nonsense
+
+    def test_a_clone_has_the_parameters_and_nothing_learnt(self, kind: type[Any]) -> None:
+        original = fitted(kind, rate=2.5)
+        copy = clone(original)
+        assert copy.get_params() == original.get_params()
+        assert not hasattr(copy, "model_")
+
+    def test_parameters_are_set_by_name(self, kind: type[Any]) -> None:
+        assert small(kind).set_params(rate=3.0).rate == 3.0
+        with pytest.raises(ValueError, match="Invalid parameter 'beta'"):
+            small(kind).set_params(beta=1)
+
+    def test_fit_returns_itself_and_leaves_parameters_and_texts_alone(
+        self, kind: type[Any]
+    ) -> None:
+        estimator, texts, labels = small(kind), list(TEXTS), list(LABELS)
+        before = estimator.get_params()
+        assert estimator.fit(texts, labels) is estimator
+        assert estimator.get_params() == before
+        assert (texts, labels) == (TEXTS, LABELS)
+
+    @pytest.mark.parametrize(
+        "use",
+        [
+            lambda x: x.transform(TEXTS),
+            lambda x: x.inverse_transform(np.zeros((1, 3))),
+            lambda x: x.sample(1),
+            lambda x: x.reconstruct(TEXTS),
+            lambda x: x.interpolate(*TEXTS[:2]),
+            lambda x: x.impute(["the _"]),
+            lambda x: x.evaluate(TEXTS),
+            lambda x: x.score(TEXTS, LABELS),
+        ],
+    )
+    def test_before_fit_every_use_says_so(
+        self, kind: type[Any], use: Callable[[Any], object]
+    ) -> None:
+        with pytest.raises(NotFittedError):
+            use(small(kind))
+
+    def test_equal_random_states_give_equal_results(self, kind: type[Any]) -> None:
+        one, two, other = (fitted(kind, random_state=seed).transform(TEXTS) for seed in (1, 1, 2))
+        np.testing.assert_array_equal(one, two)
+        assert not np.allclose(one, other)
+
+    def test_the_global_random_state_is_left_alone(self, kind: type[Any]) -> None:
+        torch.manual_seed(5)
+        expected = torch.rand(3)
+        torch.manual_seed(5)
+        fitted(kind)
+        torch.testing.assert_close(torch.rand(3), expected)
+
+    def test_a_second_fit_forgets_the_first(self, kind: type[Any]) -> None:
+        estimator = small(kind).fit([text.upper() for text in TEXTS], LABELS)
+        again = estimator.fit(TEXTS, LABELS).transform(TEXTS)
+        np.testing.assert_array_equal(again, fitted(kind).transform(TEXTS))
+
+    def test_a_pickle_gives_the_same_results(self, kind: type[Any]) -> None:
+        estimator = fitted(kind)
+        copy = pickle.loads(pickle.dumps(estimator))
+        np.testing.assert_array_equal(copy.transform(TEXTS), estimator.transform(TEXTS))
+        assert copy.reconstruct(TEXTS[:3]) == estimator.reconstruct(TEXTS[:3])
+
+    @pytest.mark.parametrize(
+        ("texts", "error", "message"),
+        [
+            ([], ValueError, "there are no texts"),
+            ("one string", TypeError, r"write \[text\]"),
+            (["a", 3], TypeError, "document 1 is a int"),
+            (["a", None], TypeError, "document 1 is a NoneType"),
+            (["a", float("nan")], TypeError, "document 1 is a float"),
+            (np.array([["a", "b"]]), ValueError, "one column of strings"),
+        ],
+    )
+    def test_wrong_input_is_explained(
+        self, kind: type[Any], texts: Any, error: type[Exception], message: str
+    ) -> None:
+        with pytest.raises(error, match=message):
+            small(kind).fit(texts, ["a"] * len(texts))
+
+    @pytest.mark.parametrize(
+        ("parameters", "message"),
+        [
+            ({"rate": -1.0}, "training.rate"),
+            ({"latent_size": -2}, "model.latent_size"),
+            ({"decoder": "transformer-xxl"}, "kind should be"),
+            ({"tokenizer": "letters"}, 'must be "bpe", "words" or a tutvae.Tokenizer'),
+            ({"precision": "fp8"}, "training.precision"),
+            ({"random_state": -1}, "seed"),
+        ],
+    )
+    def test_wrong_parameters_are_named_by_fit(
+        self, kind: type[Any], parameters: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises(ValueError, match=message):
+            fitted(kind, **parameters)
+
+
+class TestTexts:
+    def test_a_list_an_array_a_column_a_split_and_a_dataset_are_the_same_texts(self) -> None:
+        pandas, datasets = pytest.importorskip("pandas"), pytest.importorskip("datasets")
+        dataset = datasets.Dataset.from_dict({"text": TEXTS})
+        others = [
+            tuple(TEXTS),
+            np.array(TEXTS),
+            np.array(TEXTS, dtype=object),
+            pandas.Series(TEXTS, index=range(7, 7 + len(TEXTS))),
+            tutvae.Texts(TEXTS),
+            dataset,
+            dataset["text"],
+        ]
+        for texts in others:
+            assert as_documents(texts) == TEXTS
+
+    def test_text_comes_back_as_people_write_it(self, vae: SentenceVAE) -> None:
+        tokenizer = vae.tokenizer_
+        written = ["I don't know.", "Größe?  «да» — 你好\n", "a\tb"]
+        assert [tokenizer.decode(ids) for ids in tokenizer.encode(written)] == written
+
+    def test_a_rate_makes_a_code_that_tells_the_texts_apart(self) -> None:
+        held = fitted(SentenceVAE, rate=3.0, epochs=60, patience=None, learning_rate=0.01)
+        free = fitted(SentenceVAE, rate=None, epochs=60, patience=None, learning_rate=0.01)
+        assert 2.5 < held.report_.kl < 4.5
+        assert free.report_.kl < held.report_.kl - 1
+
+    def test_empty_and_one_word_texts_have_codes(self, vae: SentenceVAE) -> None:
+        assert vae.transform(["", "Anna", "x" * 50]).shape == (3, 3)
+
+    def test_codes_decode_to_the_reconstructions(self, vae: SentenceVAE) -> None:
+        assert vae.inverse_transform(vae.transform(TEXTS[:5])) == vae.reconstruct(TEXTS[:5])
+
+    def test_codes_of_another_size_are_refused(self, vae: SentenceVAE) -> None:
+        with pytest.raises(ValueError, match=r"\[N, 3\], not \[2, 4\]"):
+            vae.inverse_transform(np.zeros((2, 4)))
+
+    def test_a_walk_begins_and_ends_with_the_reconstructions(self, vae: SentenceVAE) -> None:
+        walk = vae.interpolate(TEXTS[0], TEXTS[7], 4)
+        assert [walk[0], walk[-1]] == vae.reconstruct([TEXTS[0], TEXTS[7]])
+        assert len(walk) == 4
+
+    def test_blanks_are_filled_and_the_rest_stays(self, vae: SentenceVAE) -> None:
+        (filled,) = vae.impute(["Anna sees _ cat."])
+        assert filled.startswith("Anna sees ")
+        assert filled.endswith(" cat.")
+
+    def test_score_is_the_mean_log_likelihood_of_the_report(self, vae: SentenceVAE) -> None:
+        report = vae.evaluate(TEXTS, importance_samples=50)
+        assert vae.score(TEXTS) == pytest.approx(-report.importance_weighted_nll, rel=1e-5)
+
+    def test_without_a_code_it_is_the_language_model_of_the_same_decoder(
+        self, vae: SentenceVAE
+    ) -> None:
+        model = fitted(SentenceVAE, latent_size=0, tokenizer=vae.tokenizer_)
+        assert isinstance(model.model_, LanguageModel)
+        assert model.evaluate(TEXTS).kl == 0
+        with pytest.raises(ValueError, match="has no code"):
+            model.reconstruct(TEXTS)
+
+    @pytest.mark.parametrize(
+        "decoder", ["lstm", "gru", {"kind": "dilated_cnn", "embedding_size": 8, "channels": 8}]
+    )
+    def test_decoders_are_chosen_by_name_or_table(self, decoder: Any) -> None:
+        assert fitted(SentenceVAE, decoder=decoder, epochs=1).transform(TEXTS).shape == (48, 3)
+
+    def test_given_texts_choose_the_best_epoch(self) -> None:
+        vae = small(SentenceVAE).fit(TEXTS[:40], valid=TEXTS[40:])
+        assert vae.report_.examples == 8
+
+    def test_one_text_cannot_be_split(self) -> None:
+        with pytest.raises(ValueError, match="too few to train on"):
+            small(SentenceVAE).fit(TEXTS[:1])
+
+    def test_an_interrupted_fit_goes_on_and_other_texts_are_refused(self, tmp_path: Path) -> None:
+        folder = tmp_path / "run"
+        once = fitted(SentenceVAE, run_folder=folder)
+        again = fitted(SentenceVAE, run_folder=folder)
+        np.testing.assert_array_equal(once.transform(TEXTS), again.transform(TEXTS))
+        with pytest.raises(ValueError, match="data_sha256"):
+            small(SentenceVAE, run_folder=folder).fit(TEXTS[1:])
+
+
+class TestPipelines:
+    def test_codes_feed_a_classifier_in_a_grid_search(self) -> None:
+        pipeline = make_pipeline(small(SentenceVAE, epochs=1), LogisticRegression())
+        search = GridSearchCV(pipeline, {"sentencevae__latent_size": [2, 3]}, cv=2)
+        search.fit(TEXTS, LABELS)
+        assert set(search.predict(TEXTS)) <= {"cat", "other"}
+
+    def test_a_grid_search_chooses_by_the_likelihood(self) -> None:
+        search = GridSearchCV(small(SentenceVAE), {"epochs": [1, 12]}, cv=2)
+        assert search.fit(np.array(TEXTS)).best_params_ == {"epochs": 12}
+
+    def test_a_classifier_is_searched_by_its_accuracy(self) -> None:
+        search = GridSearchCV(small(SemiSupervisedClassifier), {"rate": [1.0]}, cv=2)
+        search.fit(TEXTS, LABELS)
+        assert 0 <= search.best_score_ <= 1
+
+
+class TestLabels:
+    def test_classes_are_the_sorted_labels(self, classifier: SemiSupervisedClassifier) -> None:
+        assert classifier.classes_.tolist() == ["cat", "other"]
+        assert set(classifier.predict(TEXTS)) <= {"cat", "other"}
+
+    def test_probabilities_sum_to_one_and_their_largest_is_predicted(
+        self, classifier: SemiSupervisedClassifier
+    ) -> None:
+        q = classifier.predict_proba(TEXTS)
+        np.testing.assert_allclose(q.sum(1), 1, rtol=1e-5)
+        assert classifier.predict(TEXTS).tolist() == classifier.classes_[q.argmax(1)].tolist()
+
+    @pytest.mark.parametrize("missing", [-1, None])
+    def test_texts_without_a_label_are_no_class(self, missing: Any) -> None:
+        few = [label if i % 3 else missing for i, label in enumerate(LABELS)]
+        assert small(SemiSupervisedClassifier).fit(TEXTS, few).classes_.tolist() == ["cat", "other"]
+
+    def test_labels_may_be_any_numbers(self) -> None:
+        numbers = np.array([7 if label == "cat" else 30 for label in LABELS])
+        numbers[::4] = -1
+        model = small(SemiSupervisedClassifier, epochs=25, learning_rate=0.02).fit(TEXTS, numbers)
+        assert model.classes_.tolist() == [7, 30]
+        known = numbers >= 0
+        assert model.score(np.array(TEXTS)[known], numbers[known]) > 0.9
+
+    @pytest.mark.parametrize(
+        ("labels", "message"),
+        [
+            (None, "48 texts need 48 labels"),
+            (LABELS[:-1], "48 texts need 48 labels"),
+            ([-1] * 48, "0 classes"),
+            (["one"] * 48, "1 classes"),
+        ],
+    )
+    def test_impossible_labels_are_explained(self, labels: Any, message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            small(SemiSupervisedClassifier).fit(TEXTS, labels)
+
+    def test_it_reconstructs_walks_and_fills_like_any_other(
+        self, classifier: SemiSupervisedClassifier
+    ) -> None:
+        assert len(classifier.reconstruct(TEXTS[:2])) == 2
+        assert len(classifier.interpolate(*TEXTS[:2])) == 5
+        assert len(classifier.impute(["Anna sees _ cat."])) == 1
+        assert len(classifier.inverse_transform(classifier.transform(TEXTS[:2]))) == 2
+        assert len(classifier.sample(3)) == len(classifier.sample(3, label="cat")) == 3
+        with pytest.raises(ValueError, match=r"one of \['cat', 'other'\], not 'dog'"):
+            classifier.sample(3, label="dog")
