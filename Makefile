@@ -105,7 +105,7 @@ $(BOOK): $(INSTALLED) $(SOURCES)
 	@rm -rf _build/html
 	$(BIN)/jupyter-book build . --all -q -W -n --keep-going >/dev/null
 	@# The chapters' set-up cells take it where the repository cannot be reached.
-	@$(BIN)/python -m hatchling -q build -t wheel -d _build/html/wheels
+	@$(BIN)/python -m hatchling build -t wheel -d _build/html/wheels >/dev/null
 	@touch $(BOOK)
 
 # The version is in __init__.py.
