@@ -25,7 +25,7 @@ def foreign_imports(source: str) -> Iterator[str]:
 
 
 def without_magics(source: str) -> str:
-    return re.sub(r"^(\s*)%.*$", r"\1pass", source, flags=re.M)
+    return re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.M)
 
 
 def documented(root: Path) -> set[str]:

@@ -76,10 +76,11 @@ class Texts:
         return len(self.texts)
 
     def __repr__(self) -> str:
+        size = f"{type(self).__name__}(N={len(self)}"
         if self.labels is None:
-            return f"Texts(N={len(self)})"
+            return f"{size})"
         classes = "" if self.label_names is None else f" of {len(self.label_names)} classes"
-        return f"Texts(N={len(self)}, with labels{classes})"
+        return f"{size}, with labels{classes})"
 
 
 Split = TypeVar("Split", bound="Images | Texts", covariant=True)

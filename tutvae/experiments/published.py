@@ -221,7 +221,7 @@ def _shown(value: float | None, decimals: int = 2) -> str:
 # The columns of a table, from the most important on, and what a row has there.
 COLUMNS: dict[str, Callable[[Row], str]] = {
     "NLL": lambda row: _shown(row.nll),
-    "L": lambda row: _shown(row.tokens_per_document),
+    "L": lambda row: _shown(row.tokens_per_document if row.perplexity else None),
     "PPL": lambda row: _shown(row.perplexity),
     "bound": lambda row: _shown(row.bound),
     "KL": lambda row: _shown(row.kl),

@@ -408,6 +408,7 @@ def _figures(record: dict[str, Any], split: str) -> str:
         f"NLL, {samples:,} samples": nll,
     }
     if "perplexity" in report:
+        figures["L, tokens a document"] = _tokens_per_document(report)
         figures["perplexity"] = report["perplexity"]
         figures["mutual information"] = report["mutual_information"]
     lines = [f"  {report['examples']:,} {split} examples, nats an example"]
@@ -420,23 +421,31 @@ def _figures(record: dict[str, Any], split: str) -> str:
 def summary_table(record: dict[str, Any], split: str = "test") -> str:
     """Tell what the variants of a sweep achieved on a split, a line each.
 
-    Means and standard deviations over the seeds, in nats an example; of classifiers, accuracies.
+    Means and standard deviations over the seeds, in nats an example, and L, the predicted tokens
+    a document that a perplexity counts; of classifiers, accuracies.
     """
     if "accuracy" in record["runs"][0]:
         return _accuracy_table(record, split)
     columns = {
         "bound": "bound",
-        "NLL": "importance_weighted_nll",
         "KL": "kl",
         "MI": "mutual_information",
+        "NLL": "importance_weighted_nll",
         "perplexity": "perplexity",
     }
     rows = [["variant", "seeds", *columns]]
+    rows[0].insert(-1, "L")
     for variant, runs in of_variants(record).items():
         reports = [run["reports"][split] for run in runs]
         cells = [_mean_and_spread([report[key] for report in reports]) for key in columns.values()]
+        cells.insert(-1, f"{statistics.mean(map(_tokens_per_document, reports)):.2f}")
         rows.append([variant, str(len(runs)), *cells])
     return "\n".join(aligned(rows))
+
+
+def _tokens_per_document(report: dict[str, Any]) -> float:
+    """L, what a perplexity divides the nats by."""
+    return report["tokens"] / report["examples"]
 
 
 def of_variants(record: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:

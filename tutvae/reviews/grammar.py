@@ -63,7 +63,7 @@ class Estimate(NamedTuple):
     standard_error: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Reviews(Texts):
     """Generated documents with the truth about each. Chapter 3.
 

@@ -55,6 +55,12 @@ class History:
         """The number of epochs."""
         return len(self.records)
 
+    def __repr__(self) -> str:
+        if not self.records:
+            return "History(epochs=0)"
+        last, best = bound_of(self.records[-1]), bound_of(self.best)
+        return f"History(epochs={len(self)}, last bound {last:.2f}, best {best:.2f})"
+
     def __getitem__(self, column: str) -> list[float]:
         """One column, an entry an epoch.
 

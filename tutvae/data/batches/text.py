@@ -68,6 +68,10 @@ class TextBatch:
         """The number of documents B."""
         return len(self.tokens)
 
+    def __repr__(self) -> str:
+        B, T = self.tokens.shape
+        return f"TextBatch(B={B}, T={T}{'' if self.labels is None else ', with labels'})"
+
 
 class EncodedTexts:
     """Token ids of N documents, end to end in one array, with a label each where they have one.
@@ -126,6 +130,10 @@ class EncodedTexts:
     def __len__(self) -> int:
         """The number of documents N."""
         return len(self.lengths)
+
+    def __repr__(self) -> str:
+        labels = "" if self.labels is None else ", with labels"
+        return f"EncodedTexts(N={len(self)}, tokens={self.lengths.sum()}{labels})"
 
     def batch(self, positions: Sequence[int] | np.ndarray | None = None) -> TextBatch:
         """Pad the documents at `positions`, in that order, to one batch; all N by default."""
