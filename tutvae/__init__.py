@@ -16,6 +16,7 @@ from tutvae.evaluation.classification import TextPredictor, bag_of_words, code_c
 from tutvae.evaluation.clustering import compare_clusters, mixture_clusters
 from tutvae.evaluation.diagnostics import mutual_information, probe, sample_codes
 from tutvae.evaluation.report import Report, encode, evaluate
+from tutvae.evaluation.verdict import Diagnosis, diagnose
 from tutvae.experiments.published import published_corpora, published_rows, recorded_rows
 from tutvae.experiments.records import read_result, recorded_result, summary
 from tutvae.experiments.runs import TrainedRun, load_run
@@ -46,6 +47,7 @@ __all__ = [
     "VAE",
     "Batches",
     "Corpus",
+    "Diagnosis",
     "DilatedConvDecoder",
     "Elbo",
     "EncodedTexts",
@@ -73,6 +75,7 @@ __all__ = [
     "change_label",
     "code_classifier",
     "compare_clusters",
+    "diagnose",
     "digits",
     "encode",
     "evaluate",
