@@ -15,10 +15,11 @@ from torch.random import fork_rng
 from tutvae.data.batches.text import TextBatch
 from tutvae.evaluation.diagnostics import own_code_gain
 from tutvae.evaluation.illnesses import (
+    BUGS,
     EMPTY_NATS,
     MILD,
     OF_A_CODE,
-    OF_ANY_MODEL,
+    OF_TRAINING,
     TERMS,
     Examination,
     Finding,
@@ -141,8 +142,8 @@ def diagnose(
         independent=independent,
         curves={} if history is None else _columns(history),
     )
-    illnesses = (*OF_A_CODE, *OF_ANY_MODEL) if report.kl_per_dimension else OF_ANY_MODEL
-    findings = (illness(examination) for illness in illnesses)
+    of_a_code = OF_A_CODE if report.kl_per_dimension else ()
+    findings = (illness(examination) for illness in (*BUGS, *of_a_code, *OF_TRAINING))
     return Diagnosis(report, examination.own_code_gain, tuple(f for f in findings if f))
 
 
