@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.random import fork_rng
 
 from tutvae.data.batches.text import TextBatch
 from tutvae.evaluation.diagnostics import own_code_gain
@@ -130,7 +129,7 @@ def diagnose(
     report = evaluate(
         model, batches, importance_samples=importance_samples, language_model=language_model
     )
-    with evaluating(model) as device, fork_rng([device] if device.type == "cuda" else []):
+    with evaluating(model) as device:
         deaf, repeatable, independent = _look_at(model, batches[0].to(device))
     examination = Examination(
         report=report,
