@@ -35,6 +35,8 @@ from tutvae.evaluation.diagnostics import sample_codes as sample_codes
 from tutvae.evaluation.report import Report as Report
 from tutvae.evaluation.report import encode as encode
 from tutvae.evaluation.report import evaluate as evaluate
+from tutvae.evaluation.verdict import Diagnosis as Diagnosis
+from tutvae.evaluation.verdict import diagnose as diagnose
 from tutvae.experiments.published import published_corpora as published_corpora
 from tutvae.experiments.published import published_rows as published_rows
 from tutvae.experiments.published import recorded_rows as recorded_rows

@@ -1,9 +1,9 @@
-"""What a code holds: its mutual information with the data, and probes of known factors."""
+"""What a code holds: information about the data, known factors, and its worth to the decoder."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from tutvae.evaluation.importance import check_seed, standard_noise
+from tutvae.evaluation.importance import (
+    check_seed,
+    in_single,
+    normal_in_single,
+    standard_noise,
+)
+from tutvae.evaluation.in_order import columns_of
+from tutvae.models.protocols import LatentVariableModel
 
 # Codes whose density under all N posteriors is computed at a time; bounds the memory.
 CODES_AT_ONCE = 64
@@ -61,6 +68,46 @@ def mutual_information(q: Normal, seed: int = 0) -> float:
     ceiling = math.log(len(z))
     # Sampling error may lead below 0, where there is no information.
     return max(0.0, (own - torch.cat(sums)).mean().item() + ceiling)
+
+
+def own_code_gain(model: LatentVariableModel, batches: Iterable[Any], seed: int = 0) -> float:
+    """Measure what an example's own code is worth to the decoder, beyond another example's.
+
+    That is the mean of log p(x_n|z_n) - log p(x_n|z_m), where z_n and z_m are samples of q(z|x_n)
+    and q(z|x_m), and m is the example half the set away (neighbours may be alike, where examples
+    come sorted).
+
+    Args:
+        model: a `LatentVariableModel`, on any device.
+        batches: the examples; each batch has `.to(device)`.
+        seed: of the samples.
+
+    Returns:
+        Nats an example; 0 for a decoder that does not hear its code, or if all examples are equal.
+
+    Raises:
+        ValueError: there are no batches.
+
+    Source: chapter 4.
+    """
+    batches = list(batches)  # two passes, which must see the same order
+
+    def encoded(batch: Any, positions: Tensor) -> tuple[Tensor, ...]:
+        q = normal_in_single(model.posterior(batch))
+        return positions, q.loc, q.scale
+
+    known, mean, scale = columns_of(model, batches, encoded)
+    own = sample_codes(Normal(mean, scale, validate_args=False), seed)
+    foreign = own.roll(len(own) // 2, dims=0)
+
+    def gained(batch: Any, positions: Tensor) -> tuple[Tensor]:
+        rows = torch.searchsorted(known, positions)
+        codes = torch.stack([own[rows], foreign[rows]]).to(model.prior().loc)  # [2, B, Z]
+        with_own, with_foreign = in_single(model.log_likelihood(batch, codes))
+        return (with_own - with_foreign,)
+
+    (gain,) = columns_of(model, batches, gained)
+    return gain.double().mean().item()
 
 
 @dataclass(frozen=True)
