@@ -85,7 +85,11 @@ class TestLoading:
             ),
             ("seed = 3", "", ["seed: Field required"]),
             ("seed = 3", "seed = -1", ["seed: ", "greater than or equal to 0"]),
-            ('name = "digits"', 'name = "digit"', ["corpus.name: ", "'mnist' or 'digits'"]),
+            (
+                'name = "digits"',
+                'name = "digit"',
+                ["corpus: name should", "'digits'", "not 'digit'"],
+            ),
             ("latent_size = 4", "latent_size = 0", ["model.latent_size: ", "greater than 0"]),
             ("latent_size = 4", 'latent_size = "4"', ["model.latent_size: ", "valid integer"]),
             ("latent_size = 4", "latent_size = true", ["model.latent_size: ", "valid integer"]),
