@@ -101,8 +101,8 @@ def section_named(table: Any, split: type, base: type[Section], *others: str) ->
     """
     name = table.get("name") if isinstance(table, dict) else None
     known: dict[str, Any] = {
-        name: entry.load
-        for name, entry in CORPORA.items()
+        corpus: entry.load
+        for corpus, entry in CORPORA.items()
         if get_type_hints(entry.load).get("return") == Corpus[split]  # type: ignore[valid-type]
     }
     if name not in list(known):
