@@ -45,11 +45,11 @@ types: $(INSTALLED)  ## Check the types
 	$(BIN)/mypy
 
 unit: export MPLBACKEND = Agg
-unit: $(INSTALLED)  ## Run the unit tests, with at least 95 % of the lines covered
+unit: $(INSTALLED)  ## Run the unit tests and the docstrings' examples, with at least 95 % of the lines covered
 	$(call heading,Unit tests)
 	@# In random order. Two processes of one thread: the tests' tensors are too small to share.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not browser" \
-		--cov --cov-fail-under=95 tests
+		--cov --cov-fail-under=95 tests tutvae
 
 # A stored progress bar would stay at 0 % for ever.
 nbval notebooks: export TQDM_DISABLE = 1

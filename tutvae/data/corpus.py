@@ -22,6 +22,9 @@ class Images:
     Raises:
         ValueError: the shapes do not fit together, or a pixel is NaN or outside [0, 1].
 
+    >>> tutvae.Images(torch.rand(10, 6), torch.zeros(10), height=2, width=3)
+    Images(N=10, 2 x 3)
+
     Chapter 1.
     """
 
@@ -64,6 +67,9 @@ class Texts:
         labels: class of each document, `N` integers in 0 ... K - 1, or None.
         label_names: what the K classes are called, or None.
 
+    >>> tutvae.Texts(["so good", "so bad"], [1, 0], label_names=["bad", "good"])
+    Texts(N=2, with labels of 2 classes)
+
     Chapter 3.
     """
 
@@ -89,6 +95,10 @@ Split = TypeVar("Split", bound="Images | Texts", covariant=True)
 @dataclass(frozen=True, eq=False)
 class Corpus(Generic[Split]):
     """A named data set in three parts: fit on `train`, choose on `valid`, report on `test`.
+
+    >>> train, valid, test = (tutvae.Texts([f"text {i}"]) for i in range(3))
+    >>> tutvae.Corpus("mine", train, valid, test).test.texts
+    ['text 2']
 
     Chapters 1 and 3.
     """

@@ -317,6 +317,9 @@ def read_result(path: str | Path) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         ValueError: it is not a results file; the message names the file and its first fault.
 
+    >>> tutvae.read_result("results/mnist_vae.json")["reports"]["test"]["examples"]
+    10000
+
     Chapter 2.
     """
     try:
@@ -368,6 +371,9 @@ def recorded_result(name: str) -> dict[str, Any]:
     Raises:
         FileNotFoundError: there is none of that name; the message lists those there are.
 
+    >>> tutvae.recorded_result("mnist_vae")["configuration"]["model"]["latent_size"]
+    50
+
     Chapter 2.
     """
     paths = {path.stem: path for path in sorted(recorded_folder().glob("*.json"))}
@@ -379,6 +385,9 @@ def recorded_result(name: str) -> dict[str, Any]:
 
 def summary(record: dict[str, Any], split: str = "test") -> str:
     """Tell what a run or a sweep achieved on a split: command, provenance, nats an example.
+
+    >>> print(tutvae.summary(tutvae.recorded_result("mnist_vae")).splitlines()[0])
+    tutvae train experiments/mnist_vae.toml
 
     Chapter 2.
     """

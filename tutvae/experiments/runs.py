@@ -35,6 +35,10 @@ class TrainedRun:
         model: a `TextVAE` or `LanguageModel`, or a `VAE` of images; on the CPU, in eval mode.
         tokenizer: the one that a model of texts was trained with; None for images.
         data_sha256: of the data it was trained and measured on; None where that is not known.
+
+    >>> run = tutvae.load_run("ptb")
+    >>> run.experiment.corpus.name, run.model.latent_size
+    ('ptb', 32)
     """
 
     folder: Path
@@ -56,6 +60,9 @@ def load_run(folder: str | Path) -> TrainedRun:
     Raises:
         FileNotFoundError: there is no such folder, no run in it, or the run is not finished.
         ValueError: a file is damaged, or the weights are those of another model.
+
+    >>> tutvae.load_run("ptb").tokenizer
+    Tokenizer(V=10002)
 
     Source: chapter 10.
     """

@@ -30,6 +30,10 @@ class TextBatch:
         positions: where each document stood in the caller's list, `[B]`: results come back in
             its order by `results[batch.positions] = values`. None for a batch made by hand.
 
+    >>> batch = tutvae.EncodedTexts([[1, 7, 8, 2], [1, 7, 2]]).batch()
+    >>> batch.targets.tolist(), batch.mask.sum(1).tolist()
+    ([[7, 8, 2], [7, 2, 0]], [3, 2])
+
     Source: chapter 3.
     """
 
@@ -90,6 +94,10 @@ class EncodedTexts:
     Raises:
         ValueError: there are no documents, one lacks its two marks or its label, an id is not
             an integer in 0 ... 2^31 - 1, or `max_length` is below 2.
+
+    >>> texts = tutvae.EncodedTexts([[1, 7, 8, 2], [1, 7, 2]], labels=[0, 1])
+    >>> texts.batch([1]).tokens
+    tensor([[1, 7, 2]])
 
     Chapter 8.
     """
@@ -205,6 +213,10 @@ class Batches(Bucketed):
     Raises:
         ValueError: not exactly one of `batch_size` and `token_budget` is given, one of them is
             below 1, or there are fewer documents than processes.
+
+    >>> texts = tutvae.EncodedTexts([[1, 7, 8, 9, 2], [1, 7, 2], [1, 2]])
+    >>> [len(batch) for batch in tutvae.Batches(texts, token_budget=6, shuffle=False)]
+    [2, 1]
 
     Source: chapter 3.
     """
