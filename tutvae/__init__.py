@@ -18,7 +18,6 @@ from tutvae.evaluation.diagnostics import mutual_information, probe, sample_code
 from tutvae.evaluation.report import Report, encode, evaluate
 from tutvae.experiments.published import published_corpora, published_rows, recorded_rows
 from tutvae.experiments.records import read_result, recorded_result, summary
-from tutvae.experiments.runs import TrainedRun, load_run
 from tutvae.generation.conditional import (
     LabelAgreement,
     change_label,
@@ -38,6 +37,7 @@ from tutvae.models import (
     initialise_encoder,
 )
 from tutvae.reviews.grammar import ReviewGrammar
+from tutvae.saving import TrainedModel, load, push_to_hub, save
 from tutvae.training.loop import History, fit
 
 __version__ = "0.2.0"
@@ -67,7 +67,7 @@ __all__ = [
     "TextVAE",
     "Texts",
     "Tokenizer",
-    "TrainedRun",
+    "TrainedModel",
     "ag_news",
     "bag_of_words",
     "change_label",
@@ -85,7 +85,7 @@ __all__ = [
     "interpolate_texts",
     "label_agreement",
     "label_subset",
-    "load_run",
+    "load",
     "mixture_clusters",
     "mnist",
     "mutual_information",
@@ -94,6 +94,7 @@ __all__ = [
     "ptb",
     "published_corpora",
     "published_rows",
+    "push_to_hub",
     "read_result",
     "reconstruct",
     "recorded_result",
@@ -101,6 +102,7 @@ __all__ = [
     "sample_codes",
     "sample_texts",
     "sample_with_label",
+    "save",
     "schedules",
     "summary",
     "yahoo",

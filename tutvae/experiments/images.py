@@ -24,9 +24,8 @@ from tutvae.experiments.experiment import (
 )
 from tutvae.experiments.records import data_sha256
 from tutvae.models.vae import VAE
-from tutvae.training.checkpoints import load_weights, save_weights
+from tutvae.training.checkpoints import save_weights
 from tutvae.training.loop import fit, is_watched
-from tutvae.training.run_folder import RunFolder
 
 # How many pixels an image of each corpus has.
 PIXELS = {"digits": 8 * 8, "mnist": 28 * 28}
@@ -99,12 +98,6 @@ class ImageExperiment(Experiment):
     def facts(self, data: Corpus[Images]) -> dict[str, Any]:
         """The hash of the images."""
         return {"data_sha256": data_sha256(data)}
-
-    def load_trained(self, folder: RunFolder) -> tuple[VAE, None]:
-        """Build the model of a finished run, on the CPU."""
-        model = self.model.build(PIXELS[self.corpus.name])
-        load_weights(model, folder.weights)
-        return model, None
 
     def train(self, data: Corpus[Images], context: Context) -> dict[str, Any]:
         """Build, fit and evaluate the model, or go on where an interrupted run stopped.
