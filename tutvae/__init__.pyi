@@ -43,8 +43,6 @@ from tutvae.experiments.published import recorded_rows as recorded_rows
 from tutvae.experiments.records import read_result as read_result
 from tutvae.experiments.records import recorded_result as recorded_result
 from tutvae.experiments.records import summary as summary
-from tutvae.experiments.runs import TrainedRun as TrainedRun
-from tutvae.experiments.runs import load_run as load_run
 from tutvae.generation.conditional import LabelAgreement as LabelAgreement
 from tutvae.generation.conditional import change_label as change_label
 from tutvae.generation.conditional import label_agreement as label_agreement
@@ -63,6 +61,10 @@ from tutvae.models import TextClassifier as TextClassifier
 from tutvae.models import TextVAE as TextVAE
 from tutvae.models import initialise_encoder as initialise_encoder
 from tutvae.reviews.grammar import ReviewGrammar as ReviewGrammar
+from tutvae.saving import TrainedModel as TrainedModel
+from tutvae.saving import load as load
+from tutvae.saving import push_to_hub as push_to_hub
+from tutvae.saving import save as save
 from tutvae.training.loop import History as History
 from tutvae.training.loop import fit as fit
 

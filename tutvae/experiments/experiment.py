@@ -215,15 +215,6 @@ class Experiment(Section):
             FloatingPointError: training diverged.
         """
 
-    def load_trained(self, folder: RunFolder) -> tuple[Any, Any]:
-        """Build the model of a finished run from its folder; with its tokenizer, or None.
-
-        Raises:
-            FileNotFoundError: weights or tokenizer are not there.
-            ValueError: they are damaged, or those of another model.
-        """
-        raise ValueError(f"a model cannot be loaded from an experiment of kind {self.kind!r}")
-
     def figures(self, outcome: dict[str, Any]) -> str:
         """What a finished run achieved, in a few words."""
         report = outcome["reports"]["test"]

@@ -29,9 +29,8 @@ from tutvae.experiments.experiment import (
 )
 from tutvae.experiments.records import data_sha256
 from tutvae.models.vae import VAE
-from tutvae.training.checkpoints import load_tensors, load_weights, save_weights
+from tutvae.training.checkpoints import save_weights
 from tutvae.training.loop import fit, is_watched
-from tutvae.training.run_folder import RunFolder
 
 CURVE_DECIMALS = 6
 
@@ -108,14 +107,6 @@ class ImageExperiment(Experiment):
     def facts(self, data: Corpus[Images]) -> dict[str, Any]:
         """The hash of the images."""
         return {"data_sha256": data_sha256(data)}
-
-    def load_trained(self, folder: RunFolder) -> tuple[VAE, None]:
-        """Build the model of a finished run, on the CPU."""
-        tensors, _ = load_tensors(folder.weights)
-        pixels = tensors.get("decoder.logits.bias", torch.empty(1)).numel()
-        model = self.model.build(pixels)
-        load_weights(model, folder.weights)  # refuses another model's
-        return model, None
 
     def train(self, data: Corpus[Images], context: Context) -> dict[str, Any]:
         """Build, fit and evaluate the model, or go on where an interrupted run stopped.

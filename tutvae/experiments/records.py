@@ -25,7 +25,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from tutvae.data.corpus import Corpus, Images, Texts
 from tutvae.data.readers.files import write_beside
 from tutvae.experiments.experiment import Name, faults
-from tutvae.training.run_folder import difference
+from tutvae.training.checkpoints import difference
 
 PACKAGE = Path(__file__).parents[1]
 RECORDED_VERSIONS = ("tutvae", "torch", "numpy")

@@ -26,6 +26,7 @@ from tutvae.experiments.text import TextExperiment
 from tutvae.training.checkpoints import write_or_explain
 from tutvae.training.engine import rank_and_world_size
 from tutvae.training.loop import is_watched
+from tutvae.training.model_folder import read
 from tutvae.training.run_folder import RunFolder, locked
 
 if sys.version_info >= (3, 11):
@@ -162,7 +163,7 @@ def run_experiment(
         runs.finish(data, jobs, progress)
         if experiment.is_sweep or rank > 0:
             return None, runs.record()
-        return experiment.load_trained(RunFolder(folder))[0], runs.record()
+        return read(folder).model_, runs.record()
 
 
 class _Progress:

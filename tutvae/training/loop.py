@@ -145,7 +145,8 @@ def fit(
         patience: stop after so many epochs in a row without a better bound.
         precision: "fp32", "bf16" or "fp16"; see `Engine`.
         device: the fastest at hand by default.
-        run_folder: where to keep checkpoints and metrics; see `RunFolder`.
+        run_folder: where to keep checkpoints, metrics and the tokenizer of `train`, where it
+            has one; see `RunFolder`. `tutvae.load` reads the best model from there.
         configuration: what the run is, ready for JSON; the run folder is for no other.
         checkpoint_minutes: longest time between checkpoints. There is one after every epoch.
         tensorboard: write the metrics for TensorBoard, too, into the run folder.

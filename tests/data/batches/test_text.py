@@ -313,6 +313,12 @@ def test_from_texts_with_labels_and_an_empty_document():
     assert plain.labels is None
 
 
+def test_batches_of_texts_know_their_tokenizer():
+    tokenizer = Tokenizer.train(["a b"])
+    assert Batches.from_texts(["a"], tokenizer, batch_size=1).tokenizer is tokenizer
+    assert Batches(EncodedTexts([[1, 4, 2]]), batch_size=1).tokenizer is None
+
+
 def test_from_texts_pads_with_the_tokenizers_mark_and_cuts():
     class Vocabulary:
         itos = ("a", "<bos>", "<eos>", "<unk>", "<pad>")

@@ -90,6 +90,7 @@ class EncodedTexts:
     Attributes:
         lengths: tokens of each document, `[N]`.
         cut: how many documents were cut.
+        tokenizer: what encoded them, where `from_texts` did; otherwise None.
 
     Raises:
         ValueError: there are no documents, one lacks its two marks or its label, an id is not
@@ -127,6 +128,7 @@ class EncodedTexts:
         self.lengths = lengths if max_length is None else np.minimum(lengths, max_length)
         self.labels = None if labels is None else torch.as_tensor(labels, dtype=torch.int64)
         self.pad_id = pad_id
+        self.tokenizer: Tokenizer | None = None
         self.cut = int((self.lengths < lengths).sum())
         if self.cut:
             warnings.warn(
@@ -134,6 +136,22 @@ class EncodedTexts:
                 f"(the longest {lengths.max()}) and were cut to the first {max_length}",
                 stacklevel=2,
             )
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: Texts | Sequence[str],
+        tokenizer: Tokenizer,
+        *,
+        max_length: int | None = None,
+    ) -> EncodedTexts:
+        """Encode a corpus's split with its labels, or a list of strings, and keep the tokenizer."""
+        strings, labels = (texts.texts, texts.labels) if isinstance(texts, Texts) else (texts, None)
+        encoded = cls(
+            tokenizer.encode(strings), labels, pad_id=tokenizer.pad_id, max_length=max_length
+        )
+        encoded.tokenizer = tokenizer
+        return encoded
 
     def __len__(self) -> int:
         """The number of documents N."""
@@ -210,6 +228,10 @@ class Batches(Bucketed):
         rank: which of the processes this is, from 0.
         world_size: the number of processes.
 
+    Attributes:
+        tokenizer: what encoded the documents, where that is known: `fit` keeps it in the run
+            folder.
+
     Raises:
         ValueError: not exactly one of `batch_size` and `token_budget` is given, one of them is
             below 1, or there are fewer documents than processes.
@@ -236,6 +258,7 @@ class Batches(Bucketed):
         if len(texts) < world_size:
             raise ValueError(f"{len(texts)} documents are too few for {world_size} processes")
         self.texts = texts
+        self.tokenizer = texts.tokenizer
         self._drawn: tuple[int, list[np.ndarray]] | None = None
 
     @classmethod
@@ -255,11 +278,7 @@ class Batches(Bucketed):
             max_length: see `EncodedTexts`.
             **options: the arguments of `Batches`.
         """
-        strings, labels = (texts.texts, texts.labels) if isinstance(texts, Texts) else (texts, None)
-        encoded = EncodedTexts(
-            tokenizer.encode(strings), labels, pad_id=tokenizer.pad_id, max_length=max_length
-        )
-        return cls(encoded, **options)
+        return cls(EncodedTexts.from_texts(texts, tokenizer, max_length=max_length), **options)
 
     def __len__(self) -> int:
         """The number of batches of the present epoch; a token budget's epochs differ by a few."""
