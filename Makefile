@@ -15,7 +15,7 @@ export OMP_NUM_THREADS ?= 2
 heading = @printf '\n\033[1m== %s ==\033[0m\n' "$(1)"
 
 .DELETE_ON_ERROR:
-.PHONY: help book serve test lint types unit nbval pages notebooks colab requirements clean
+.PHONY: help book serve test lint types unit nbval pages notebooks colab release requirements clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -45,11 +45,11 @@ types: $(INSTALLED)  ## Check the types
 	$(BIN)/mypy
 
 unit: export MPLBACKEND = Agg
-unit: $(INSTALLED)  ## Run the unit tests, with at least 95 % of the lines covered
+unit: $(INSTALLED)  ## Run the unit tests and the docstrings' examples, with at least 95 % of the lines covered
 	$(call heading,Unit tests)
 	@# In random order. Two processes of one thread: the tests' tensors are too small to share.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not browser" \
-		--cov --cov-fail-under=95 tests
+		--cov --cov-fail-under=95 tests tutvae
 
 # A stored progress bar would stay at 0 % for ever.
 nbval notebooks: export TQDM_DISABLE = 1
@@ -84,6 +84,9 @@ colab:  ## In Colab's image: install the package, run every chapter, change noth
 	folder="$$(mktemp -d)" && cp $(NB) "$$folder" && \
 		$(PYTHON) -m nbconvert --execute --to notebook --output-dir _build/colab "$$folder"/*.ipynb
 
+release: $(INSTALLED)  ## Build a release into dist/, commit and tag it (VERSION=x.y.z)
+	$(BIN)/python tools/release.py $(VERSION)
+
 requirements:  ## Resolve requirements.txt anew from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.10 --all-extras \
 		--no-annotate --no-header --quiet --output-file requirements.txt
@@ -101,9 +104,12 @@ $(BOOK): $(INSTALLED) $(SOURCES)
 	$(call heading,Book)
 	@rm -rf _build/html
 	$(BIN)/jupyter-book build . --all -q -W -n --keep-going >/dev/null
+	@# The chapters' set-up cells take it where the repository cannot be reached.
+	@$(BIN)/python -m hatchling build -t wheel -d _build/html/wheels >/dev/null
 	@touch $(BOOK)
 
-$(INSTALLED): requirements.txt pyproject.toml
+# The version is in __init__.py.
+$(INSTALLED): requirements.txt pyproject.toml tutvae/__init__.py
 	$(call heading,Environment)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "Python 3.10 or newer is needed: make PYTHON=/path/to/python3.12 ..."; exit 1; }

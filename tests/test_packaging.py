@@ -167,8 +167,8 @@ def test_every_module_compiles_where_that_python_is_installed(version: tuple[int
     assert compiled.returncode == 0, compiled.stderr
 
 
-def test_importing_the_package_loads_no_heavy_library() -> None:
-    program = f"import sys, tutvae; print([m for m in {HEAVY} if m in sys.modules])"
+def test_importing_the_public_names_loads_no_heavy_library() -> None:
+    program = f"import sys; from tutvae import *; print([m for m in {HEAVY} if m in sys.modules])"
     assert run(sys.executable, "-c", program, check=True).stdout.strip() == "[]"
 
 
@@ -201,7 +201,6 @@ def test_the_version_is_the_same_everywhere() -> None:
     told = [
         re.search(pattern, (ROOT / name).read_text(encoding="utf-8"), re.M)[1]
         for name, pattern in [
-            ("pyproject.toml", r'^version = "(.+)"$'),
             ("tutvae/__init__.py", r'^__version__ = "(.+)"$'),
             ("CITATION.cff", r"^version: (.+)$"),
             ("CHANGELOG.md", r"^## \[?(\d[^\] ]*)"),

@@ -3,9 +3,10 @@
     python tools/notebooks.py notebooks/*.ipynb                 run, then normalise
     python tools/notebooks.py --keep-outputs notebooks/*.ipynb  normalise only
 
-In its normal form a chapter carries the Colab link and the set-up cell that `_config.yml`'s
-repository implies, ids made from its cells' text, one kernel name, and nothing that differs from
-machine to machine: no timings, no widget state, no editor's metadata.
+In its normal form a chapter carries the Colab link and the set-up cell that the repository's
+address (`[project.urls]` of pyproject.toml) and the package's version imply, ids made from its
+cells' text, one kernel name, and nothing that differs from machine to machine: no timings, no
+widget state, no editor's metadata.
 
 The picture of a cell with the tag `export:NAME` also goes to `book/figures/NAME.png`, where the
 prose pages find it.
@@ -15,6 +16,8 @@ import argparse
 import base64
 import hashlib
 import os
+import re
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -22,6 +25,11 @@ import nbformat
 import yaml
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
 COLAB_TAG = "colab-link"
@@ -32,18 +40,28 @@ KEPT_CELL_METADATA = ("mystnb", "tags")
 CELL_TIMEOUT = 900  # seconds
 
 
-def repository() -> tuple[str, str]:
-    """Returns the repository's address and branch: the one setting that all links derive from."""
-    settings = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]
-    return settings["url"].rstrip("/"), settings["branch"]
+def addresses() -> dict[str, str]:
+    """Returns the addresses of the project: the one setting that all links derive from."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
+
+
+def branch() -> str:
+    """Returns the branch whose chapters the book links to."""
+    settings = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    return settings["repository"]["branch"]
+
+
+def version() -> str:
+    """Returns the package's version."""
+    source = (ROOT / "tutvae" / "__init__.py").read_text(encoding="utf-8")
+    return re.search(r'^__version__ = "(.+)"$', source, re.M)[1]
 
 
 def colab_url(path: Path) -> str:
     """Returns the address that opens the notebook at `path` in Colab."""
-    url, branch = repository()
-    slug = url.removeprefix("https://github.com/")
+    slug = addresses()["Repository"].removeprefix("https://github.com/")
     where = path.resolve().relative_to(ROOT).as_posix()
-    return f"https://colab.research.google.com/github/{slug}/blob/{branch}/{where}"
+    return f"https://colab.research.google.com/github/{slug}/blob/{branch()}/{where}"
 
 
 def colab_cell(path: Path) -> NotebookNode:
@@ -53,13 +71,20 @@ def colab_cell(path: Path) -> NotebookNode:
 
 
 def setup_cell() -> NotebookNode:
-    """Returns the cell that installs the package on Colab, and does nothing elsewhere."""
-    url, branch = repository()
+    """Returns the cell that installs the package on Colab, and does nothing elsewhere.
+
+    It names a version's tag, so that a reader's copy of the chapter works as long as the tag is
+    there. Where the repository cannot be reached, the wheel beside the book will do.
+    """
+    urls, number = addresses(), version()
     source = (
-        "# On Colab, install the book's package beside the torch that is already there.\n"
+        "# On Colab, install the book's package beside the torch that is already there: from its\n"
+        "# repository or, where that fails, from the book's pages.\n"
         "import sys\n\n"
         'if "google.colab" in sys.modules:\n'
-        f'    %pip install --quiet "tutvae @ git+{url}@{branch}"'
+        f'    code = "git+{urls["Repository"]}@v{number}"\n'
+        f'    wheel = "{urls["Homepage"]}wheels/tutvae-{number}-py3-none-any.whl"\n'
+        '    !pip install --quiet "tutvae @ {code}" || pip install --quiet {wheel}'
     )
     return nbformat.v4.new_code_cell(source, metadata={"tags": [SETUP_TAG, "hide-input"]})
 

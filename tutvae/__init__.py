@@ -2,107 +2,39 @@
 
 Data flows one way: data -> bounds, schedules -> models -> evaluation -> training -> generation ->
 plots.
+
+`import tutvae` alone is quick: a name is loaded, and torch with it, when it is first used. A line
+of `__init__.pyi` adds a name, for Python as for type checkers and editors.
 """
 
-from tutvae import generation, plots, schedules
-from tutvae.bounds import Elbo, LabelElbo, importance_weighted_bound
-from tutvae.data.batches.images import ImageBatches
-from tutvae.data.batches.labelled import MixedBatches, label_subset
-from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
-from tutvae.data.corpora import ag_news, digits, from_files, mnist, ptb, yahoo, yelp
-from tutvae.data.corpus import Corpus, Images, Texts
-from tutvae.data.tokenization import Tokenizer
-from tutvae.evaluation.classification import TextPredictor, bag_of_words, code_classifier
-from tutvae.evaluation.clustering import compare_clusters, mixture_clusters
-from tutvae.evaluation.diagnostics import mutual_information, probe, sample_codes
-from tutvae.evaluation.report import Report, encode, evaluate
-from tutvae.experiments.published import published_corpora, published_rows, recorded_rows
-from tutvae.experiments.records import read_result, recorded_result, summary
-from tutvae.experiments.runs import TrainedRun, load_run
-from tutvae.generation.conditional import (
-    LabelAgreement,
-    change_label,
-    label_agreement,
-    sample_with_label,
-)
-from tutvae.generation.texts import impute, interpolate_texts, reconstruct, sample_texts
-from tutvae.models import (
-    VAE,
-    DilatedConvDecoder,
-    LanguageModel,
-    LSTMDecoder,
-    LSTMEncoder,
-    SemiSupervisedTextVAE,
-    TextClassifier,
-    TextVAE,
-    initialise_encoder,
-)
-from tutvae.reviews.grammar import ReviewGrammar
-from tutvae.training.loop import History, fit
+import ast
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 __version__ = "0.2.0"
 
-__all__ = [
-    "VAE",
-    "Batches",
-    "Corpus",
-    "DilatedConvDecoder",
-    "Elbo",
-    "EncodedTexts",
-    "History",
-    "ImageBatches",
-    "Images",
-    "LSTMDecoder",
-    "LSTMEncoder",
-    "LabelAgreement",
-    "LabelElbo",
-    "LanguageModel",
-    "MixedBatches",
-    "Report",
-    "ReviewGrammar",
-    "SemiSupervisedTextVAE",
-    "TextBatch",
-    "TextClassifier",
-    "TextPredictor",
-    "TextVAE",
-    "Texts",
-    "Tokenizer",
-    "TrainedRun",
-    "ag_news",
-    "bag_of_words",
-    "change_label",
-    "code_classifier",
-    "compare_clusters",
-    "digits",
-    "encode",
-    "evaluate",
-    "fit",
-    "from_files",
-    "generation",
-    "importance_weighted_bound",
-    "impute",
-    "initialise_encoder",
-    "interpolate_texts",
-    "label_agreement",
-    "label_subset",
-    "load_run",
-    "mixture_clusters",
-    "mnist",
-    "mutual_information",
-    "plots",
-    "probe",
-    "ptb",
-    "published_corpora",
-    "published_rows",
-    "read_result",
-    "reconstruct",
-    "recorded_result",
-    "recorded_rows",
-    "sample_codes",
-    "sample_texts",
-    "sample_with_label",
-    "schedules",
-    "summary",
-    "yahoo",
-    "yelp",
-]
+_HOMES = {
+    alias.name: node.module
+    for node in ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")).body
+    if isinstance(node, ast.ImportFrom)
+    for alias in node.names
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module."""
+    if name not in _HOMES:
+        here = sys.modules[__name__]
+        raise AttributeError(f"module 'tutvae' has no attribute {name!r}", name=name, obj=here)
+    home = _HOMES[name]
+    if home == __name__:
+        return import_module(f"{home}.{name}")
+    return getattr(import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    """What completion offers, loaded or not."""
+    return [*globals(), *__all__]

@@ -26,6 +26,10 @@ class Elbo:
         kl: KL(q(z|x) || p(z)), `[B]`.
         kl_per_dimension: the same before its sum over dimensions, `[B, Z]`.
 
+    >>> elbo = tutvae.Elbo(reconstruction=torch.tensor([3.0, 5.0]), kl=torch.tensor([1.0, 1.0]))
+    >>> elbo.value, elbo.loss(kl_weight=0.5)
+    (tensor([-4., -6.]), tensor(4.5000))
+
     Source: Kingma & Welling (2014), equations 3 and 10. Chapter 1, equation `elbo`.
     """
 
@@ -110,6 +114,11 @@ class LabelElbo(Elbo):
         classification_weight: factor of the classification term in the loss.
         label_kl_floor: nats of the label's KL that come at no cost.
 
+    >>> three, one, yes = torch.tensor([3.0]), torch.tensor([1.0]), torch.tensor([True])
+    >>> elbo = tutvae.LabelElbo(three, one, label_kl=one, classification=one, labelled=yes)
+    >>> elbo.value, elbo.loss()
+    (tensor([-5.]), tensor(6.))
+
     Source: Kingma et al. (2014), equations 6 to 9. Chapter 8, equation `labelled-bound`, and
     chapter 8, equation `unlabelled-bound`.
     """
@@ -180,6 +189,10 @@ def importance_weighted_bound(log_weights: Tensor) -> Tensor:
 
     Returns:
         The bound, `[B]` nats; S = 1 is the ELBO, and its mean rises with S towards log p(x).
+
+    >>> log_weights = torch.tensor([[-100.0], [-90.0]])  # S = 2, B = 1
+    >>> tutvae.importance_weighted_bound(log_weights) > log_weights.mean(0)
+    tensor([True])
 
     Source: Burda et al. (2016), equation 8. Chapter 2, equation `iwae`.
     """

@@ -7,6 +7,7 @@ the same description.
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,18 +20,21 @@ from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, check_random_state
 from torch.random import fork_rng
 
+from tutvae import model_folder
 from tutvae.data.corpus import Corpus, Texts
 from tutvae.data.tokenization import Tokenizer
 from tutvae.evaluation.classification import TextPredictor
+from tutvae.evaluation.verdict import Diagnosis, empty_code_line
 from tutvae.experiments.records import data_sha256
 from tutvae.experiments.sweeps import validate_experiment
 from tutvae.experiments.text import TextExperiment, in_order
 from tutvae.generation.conditional import sample_with_label
 from tutvae.generation.text_model import TextModel, as_documents
+from tutvae.model_folder import TrainedModel
 from tutvae.models import DECODERS
 from tutvae.training.checkpoints import load_weights
 from tutvae.training.engine import Precision
-from tutvae.training.loop import fit
+from tutvae.training.loop import History, fit
 from tutvae.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
 # Of so many held-out documents, with so few samples, `fit` reports.
 MEASURED, SAMPLES = 1_000, 20
 NO_LABEL = -1
+TOKENIZERS = ("bpe", "words")
 # Parameters that change nothing of what is learnt.
 NOT_THE_MODEL = {"device", "progress", "run_folder"}
 
@@ -154,6 +159,43 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
             "evaluation": {"importance_samples": SAMPLES, "max_examples": MEASURED},
         }
 
+    def diagnose(self, texts: Any, **options: Any) -> Diagnosis:
+        """Examine the model on texts, and its training; the options are `tutvae.diagnose`'s."""
+        self._model()
+        return super().diagnose(texts, **{"history": self.history_} | options)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write all that `tutvae.load` needs into a new folder; return it.
+
+        Raises:
+            FileExistsError: there is something in the folder.
+            OSError: the folder cannot be written to, or the disk is full.
+        """
+        names = [str(name) for name in getattr(self, "classes_", ())]
+        return model_folder.save(
+            self._model(),
+            folder,
+            tokenizer=self.tokenizer_,
+            configuration=self.configuration() | {"history": self.history_.records},
+            label_names=names or None,
+            report=self.report_,
+        )
+
+    @classmethod
+    def from_trained(cls, trained: TrainedModel) -> Self:
+        """Make a fitted estimator of what its folder holds; `tutvae.load` calls this."""
+        configuration = trained.configuration
+        parameters = dict(configuration["parameters"])
+        if parameters["tokenizer"] not in TOKENIZERS:
+            parameters["tokenizer"] = trained.tokenizer_
+        estimator = cls(**parameters)
+        estimator.model_, estimator.tokenizer_ = trained.model_, trained.tokenizer_
+        estimator.report_ = trained.report
+        estimator.history_ = History(configuration.get("history", ()))
+        if "classes" in configuration:
+            estimator.classes_ = np.array(configuration["classes"])
+        return estimator
+
     def configuration(self) -> dict[str, Any]:
         """Tell what `save` writes beside the weights: class and parameters, ready for JSON."""
         parameters = {k: v for k, v in self.get_params().items() if k not in NOT_THE_MODEL}
@@ -187,6 +229,8 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
         self.model_, self.history_ = self._trained(experiment, data)
         measured = data.valid.texts[:MEASURED]
         self.report_ = self.evaluate(measured, importance_samples=SAMPLES)
+        if line := empty_code_line(self.report_):
+            warnings.warn(line, stacklevel=3)
         return self
 
     def _split(self, texts: Texts, seed: int, valid: Any) -> Corpus[Texts]:
@@ -206,7 +250,7 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
         """The given tokenizer, or one for these documents."""
         if isinstance(self.tokenizer, Tokenizer):
             return self.tokenizer
-        if self.tokenizer not in ("bpe", "words"):
+        if self.tokenizer not in TOKENIZERS:
             raise ValueError(
                 f'tokenizer must be "bpe", "words" or a tutvae.Tokenizer, not {self.tokenizer!r}'
             )

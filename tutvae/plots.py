@@ -1,4 +1,8 @@
-"""The book's figures: one function each, which draws on given or new Axes and returns them."""
+"""The book's figures: one function each, which draws on given or new Axes and returns them.
+
+>>> images = tutvae.digits().test.pixels
+>>> ax = tutvae.plots.image_grid(images[:10], height=8, columns=5)
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,10 @@
 
 `fit(..., kl_weight=linear(1000))` anneals over the first 1,000 steps. All raise ValueError for an
 argument outside the range that is given for it.
+
+>>> weight = tutvae.schedules.linear(1000)
+>>> [weight(step) for step in (0, 500, 1000, 2000)]
+[0.0, 0.5, 1.0, 1.0]
 """
 
 from __future__ import annotations

@@ -8,11 +8,11 @@ that equation, `$$ ... $$ (iwae)`, and names in the prose that follows it what c
 import ast
 import importlib
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 from nbformat import NotebookNode
 
 import notebooks
@@ -111,20 +111,50 @@ def test_a_dead_link_is_seen(tmp_path: Path) -> None:
     assert list(broken(page)) == ["#gone", "no.md", "no.svg"]
 
 
-def test_every_address_of_the_repository_is_the_one_in_the_settings(root: Path) -> None:
-    url, branch = notebooks.repository()
-    owner, name = url.removeprefix("https://github.com/").split("/")
-    spelled = re.compile(
-        rf"(?:github\.com|githubusercontent\.com|/github)/([\w.-]+)/{name}\b"
-        rf"(?:(?:/blob|/tree|/raw)/([\w.-]+)|\.git@([\w.-]+)|@([\w.-]+))?"
+def addresses(text: str, name: str) -> Iterator[tuple[str, str]]:
+    """The owner and, where it is told, the branch of every address of a repository and its pages.
+
+    A tag is no branch: it stays where it is.
+    """
+    spelled = rf"(?:github\.com|githubusercontent\.com|/github)/([\w.-]+)/{name}\b"
+    branch = r"(?:(?:/blob|/tree|/raw)/|(?:\.git)?@)(?!v\d)([\w.-]+)"
+    yield from re.findall(f"{spelled}(?:{branch})?", text)
+    yield from re.findall(rf"([\w-]+)\.github\.io/{name}()\b", text)
+
+
+def test_every_address_in_the_repository_is_the_one_in_the_settings(root: Path) -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, check=True)
+    owner, name = notebooks.addresses()["Repository"].split("/")[-2:]
+    found = {
+        path: set(addresses((root / path).read_text(encoding="utf-8", errors="ignore"), name))
+        for path in filter(None, listed.stdout.decode().split("\0"))
+        if (root / path).exists()
+    }
+    allowed = {(owner, ""), (owner, notebooks.branch())}
+    assert {path: others - allowed for path, others in found.items() if others - allowed} == {}
+    chapters = {path for path in found if path.endswith(".ipynb")}
+    assert {path for path in found if found[path]} >= chapters | {
+        "README.md",
+        "CITATION.cff",
+        "_config.yml",
+        "book/how_to_use.md",
+        "pyproject.toml",
+    }
+
+
+def test_another_address_is_seen() -> None:
+    text = (
+        "https://github.com/me/book.git https://colab.org/github/me/book/blob/main/a.ipynb "
+        "git+https://github.com/you/book@v1.2.0 git+https://github.com/me/book@old "
+        "https://they.github.io/book/ https://github.com/you/other"
     )
-    others = [root / "pyproject.toml", root / "CITATION.cff", *(root / "tutvae").rglob("*.py")]
-    for path in [*documents(root), *filter(Path.exists, others)]:
-        for match in spelled.finditer(path.read_text(encoding="utf-8")):
-            said_branch = match[2] or match[3] or match[4] or branch
-            assert (match[1], said_branch) == (owner, branch), f"{path.name}: {match[0]}"
-    settings = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
-    assert settings["sphinx"]["config"]["ogp_site_url"] == f"https://{owner}.github.io/{name}/"
+    assert list(addresses(text, "book")) == [
+        ("me", ""),
+        ("me", "main"),
+        ("you", ""),
+        ("me", "old"),
+        ("they", ""),
+    ]
 
 
 def test_equations_named_in_docstrings_exist(root: Path, chapters: dict[int, NotebookNode]) -> None:

@@ -1,6 +1,9 @@
 """The normal form of a chapter: what `tools/notebooks.py` writes, and what it leaves alone."""
 
 import copy
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -73,11 +76,41 @@ def test_refreshes_link_and_setup_where_they_stand(
 ) -> None:
     clean = notebooks.normalise(messy, path)
     moved = copy.deepcopy(clean)
-    monkeypatch.setattr(notebooks, "repository", lambda: ("https://github.com/a/b", "trunk"))
+    urls = {"Repository": "https://github.com/a/b", "Homepage": "https://a.github.io/b/"}
+    monkeypatch.setattr(notebooks, "addresses", lambda: urls)
+    monkeypatch.setattr(notebooks, "branch", lambda: "trunk")
+    monkeypatch.setattr(notebooks, "version", lambda: "4.5.6")
     notebooks.normalise(moved, path)
     assert "/github/a/b/blob/trunk/notebooks/99_example.ipynb" in moved.cells[1].source
-    assert '"tutvae @ git+https://github.com/a/b@trunk"' in moved.cells[2].source
+    assert '"git+https://github.com/a/b@v4.5.6"' in moved.cells[2].source
+    assert '"https://a.github.io/b/wheels/tutvae-4.5.6-py3-none-any.whl"' in moved.cells[2].source
     assert len(moved.cells) == len(clean.cells)
+
+
+@pytest.mark.parametrize("reachable", [True, False])
+def test_on_colab_the_setup_cell_takes_the_tag_or_else_the_wheel_beside_the_book(
+    tmp_path: Path, reachable: bool
+) -> None:
+    """A cell, with a `pip` that fails for git where the repository cannot be reached."""
+    pip, asked = tmp_path / "pip", tmp_path / "asked"
+    fails = "false" if reachable else 'echo "$*" | grep -q git+'
+    pip.write_text(f'#!/bin/sh\necho "$*" >>{asked}\n! {fails}\n')
+    pip.chmod(0o755)
+    program = (
+        "import sys; sys.modules['google.colab'] = sys\n"
+        "from IPython.core.interactiveshell import InteractiveShell as Shell\n"
+        f"Shell.instance().run_cell({notebooks.setup_cell().source!r}).raise_error()"
+    )
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "IPYTHONDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+    installed = asked.read_text().splitlines()[-1].split()[-1]
+    number, urls = notebooks.version(), notebooks.addresses()
+    assert installed == (
+        f"git+{urls['Repository']}@v{number}"
+        if reachable
+        else f"{urls['Homepage']}wheels/tutvae-{number}-py3-none-any.whl"
+    )
 
 
 def test_ids_follow_the_text_and_are_unique(messy: NotebookNode, path: Path) -> None:

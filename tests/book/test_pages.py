@@ -3,6 +3,7 @@
 import functools
 import http.server
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -252,3 +253,9 @@ def test_a_request_to_another_host_is_seen(open_page: Any) -> None:
     visit.page.route("https://example.org/*", lambda route: route.abort())
     visit.page.set_content('<img alt="far" src="https://example.org/picture.png">')
     assert visit.strangers() == ["https://example.org/picture.png"]
+
+
+def test_the_wheel_that_setup_cells_fall_back_to_lies_beside_the_pages(origin: str) -> None:
+    home = re.escape(notebooks.addresses()["Homepage"])
+    wheel = re.search(f'"{home}(.+[.]whl)"', notebooks.setup_cell().source)[1]
+    assert (BUILD / wheel).is_file()

@@ -19,7 +19,7 @@ from tutvae.cli.main import app
 from tutvae.data.batches.text import Batches
 from tutvae.data.tokenization import Tokenizer
 from tutvae.experiments import load_experiment, run_experiment
-from tutvae.experiments.records import read_result, write_result
+from tutvae.experiments.records import read_result, recorded_folder, write_result
 from tutvae.models import VAE, LSTMDecoder, LSTMEncoder, TextVAE
 from tutvae.reviews.grammar import ReviewGrammar
 
@@ -270,12 +270,14 @@ class TestResults:
         assert result.exit_code == 0, result.output
         ptb, digits, labels = result.output.split("\n\n")
         lines = ptb.splitlines()
-        assert lines[0].startswith("ptb, test set, nats a document; L tokens a document")
-        assert lines[1].split()[:3] == ["NLL", "L", "PPL"]
-        assert lines[2] == "ptb_remedies"
-        assert [line.split()[0] for line in lines[3:6]] == ["vae", "language_model", "cnn"]
+        assert lines[0] == "ptb, test set, nats a document"
+        assert lines[1].startswith("PPL = exp(NLL / L)")
+        assert lines[2].split()[:3] == ["NLL", "L", "PPL"]
+        assert lines[3] == "ptb_remedies"
+        assert [line.split()[0] for line in lines[4:7]] == ["vae", "language_model", "cnn"]
         assert "Texar, README of its VAE example [V]\n  VAE, LSTM decoder " in ptb
         assert digits.splitlines()[0] == "digits, test set, nats a document"
+        assert "PPL" not in digits
         assert labels.splitlines()[0] == "tiny_labels, accuracy on the test set"
         assert "semi_supervised" in labels
 
@@ -302,7 +304,9 @@ class TestResults:
         monkeypatch.chdir(tmp_path)
         result = runner.invoke(app, ["results"])
         assert result.exit_code == 0, result.output
-        assert "ptb_remedies" in result.output
+        assert "ptb_remedies" in result.stdout
+        assert result.stderr.startswith("no folder results/ here: these records come with the")
+        assert str(recorded_folder()) in result.stderr
         (tmp_path / "results").mkdir()
         result = runner.invoke(app, ["results"])
         assert result.output.startswith("error: there is no results file in results")

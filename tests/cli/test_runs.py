@@ -10,10 +10,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from tutvae import interpolate_texts, load_run, reconstruct, sample_texts
+from tutvae import (
+    LSTMEncoder,
+    TextClassifier,
+    interpolate_texts,
+    load,
+    reconstruct,
+    sample_texts,
+    save,
+)
 from tutvae.cli.main import app
 from tutvae.reviews.grammar import ReviewGrammar
 
@@ -60,24 +69,24 @@ class TestEvaluate:
 
 class TestSample:
     def test_a_line_each(self, vae: Path) -> None:
-        run = load_run(vae)
+        run = load(vae)
         options = ["-n", 4, "--temperature", 0.5, "--top-k", 7, "--top-p", 0.9, "--seed", 2]
         result = tutvae("sample", vae, *options)
         assert result.exit_code == 0, result.output
         expected = sample_texts(
-            run.model, run.tokenizer, 4, temperature=0.5, top_k=7, top_p=0.9, seed=2
+            run.model_, run.tokenizer_, 4, temperature=0.5, top_k=7, top_p=0.9, seed=2
         )
         assert result.stdout.splitlines() == expected
         assert json.loads(tutvae("sample", vae, *options, "--json").stdout) == expected
 
     def test_ten_by_default_from_a_language_model_too(self, run_folders: dict[str, Path]) -> None:
-        run = load_run(run_folders["language_model"])
+        run = load(run_folders["language_model"])
         result = tutvae("sample", run.folder)
-        assert result.stdout.splitlines() == sample_texts(run.model, run.tokenizer, 10)
+        assert result.stdout.splitlines() == sample_texts(run.model_, run.tokenizer_, 10)
 
     def test_temperature_0_is_greedy(self, vae: Path) -> None:
-        run = load_run(vae)
-        expected = sample_texts(run.model, run.tokenizer, 2, temperature=0.0)
+        run = load(vae)
+        expected = sample_texts(run.model_, run.tokenizer_, 2, temperature=0.0)
         result = tutvae("sample", vae, "-n", 2, "--temperature", 0)
         assert result.stdout.splitlines() == expected
 
@@ -97,8 +106,8 @@ class TestSample:
 
 class TestReconstruct:
     def test_a_line_for_each_text(self, vae: Path, documents: list[str]) -> None:
-        run = load_run(vae)
-        expected = reconstruct(run.model, run.tokenizer, documents)
+        run = load(vae)
+        expected = reconstruct(run.model_, run.tokenizer_, documents)
         result = tutvae("reconstruct", vae, *documents)
         assert result.exit_code == 0, result.output
         assert result.stdout.splitlines() == expected
@@ -159,14 +168,14 @@ class TestReconstruct:
 
 class TestInterpolate:
     def test_a_walk(self, vae: Path, documents: list[str]) -> None:
-        run = load_run(vae)
-        expected = interpolate_texts(run.model, run.tokenizer, *documents, 7)
+        run = load(vae)
+        expected = interpolate_texts(run.model_, run.tokenizer_, *documents, 7)
         result = tutvae("interpolate", vae, *documents)
         assert result.exit_code == 0, result.output
         assert result.stdout.splitlines() == expected
         shorter = tutvae("interpolate", vae, *documents, "--steps", 3, "--json")
         assert json.loads(shorter.stdout) == interpolate_texts(
-            run.model, run.tokenizer, *documents, 3
+            run.model_, run.tokenizer_, *documents, 3
         )
 
 
@@ -177,6 +186,9 @@ class TestExport:
         size = sum(path.stat().st_size for path in (tmp_path / "new").iterdir()) / 1e6
         assert result.stdout.rstrip() == f"wrote {tmp_path / 'new'}, {size:.1f} MB"
         assert tutvae("sample", tmp_path / "new", "-n", 1).exit_code == 0
+        report = json.loads((vae / "record.json").read_text())["reports"]["test"]
+        card = (tmp_path / "new" / "README.md").read_text()
+        assert f"{report['importance_weighted_nll']:.2f}" in card
         again = tutvae("export", vae, tmp_path / "new")
         assert again.exit_code == 1
         assert "is not empty" in again.stderr
@@ -221,12 +233,21 @@ class TestErrors:
         debugged = tutvae(*(folders.get(argument, argument) for argument in arguments), "--debug")
         assert isinstance(debugged.exception, ValueError | FileNotFoundError)
 
+    def test_a_model_that_writes_nothing(self, tmp_path: Path) -> None:
+        save(TextClassifier(LSTMEncoder(9, 4, 4, 2), 2), tmp_path / "classifier")
+        result = tutvae("sample", tmp_path / "classifier")
+        assert result.exit_code == 1
+        assert "holds a model of another kind" in result.stderr
+
     @pytest.mark.parametrize("command", ["evaluate", "sample", "reconstruct", "export"])
     def test_weights_that_are_not_finite(self, vae: Path, tmp_path: Path, command: str) -> None:
         copy = Path(shutil.copytree(vae, tmp_path / "copy"))
-        weights = load_file(copy / "weights.safetensors")
+        path = copy / "weights.safetensors"
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+        weights = load_file(path)
         weights["decoder.output.bias"][:] = float("nan")
-        save_file(weights, copy / "weights.safetensors")
+        save_file(weights, path, metadata)
         more = {"reconstruct": ["a"], "export": [tmp_path / "new"]}.get(command, [])
         result = tutvae(command, copy, *more)
         assert result.exit_code == 1

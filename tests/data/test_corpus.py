@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from tutvae.data.corpus import Corpus, Images, Texts
+from tutvae.reviews.grammar import ReviewGrammar
 
 
 def images(pixels: Tensor, labels: Tensor | None = None) -> Images:
@@ -57,4 +58,6 @@ def test_a_corpus_is_shown_by_its_sizes() -> None:
         "Corpus(name='own', train=Texts(N=30), valid=Texts(N=1, with labels), "
         "test=Texts(N=2, with labels of 2 classes))"
     )
+    generated = ReviewGrammar().sample(3, seed=0)
+    assert repr(generated) == "Reviews(N=3, with labels of 5 classes)"
     assert repr(images(torch.zeros(4, 6))) == "Images(N=4, 2 x 3)"

@@ -118,6 +118,12 @@ class TestBatches:
         assert length_hint(by_tokens) == pytest.approx(len(rows(by_tokens)), rel=0.3)
         assert length_hint(WindowedBatches(StreamedTexts(lines, tokenizer), batch_size=5)) == 0
 
+    def test_batches_of_streamed_texts_know_their_tokenizer(
+        self, lines: Lines, tokenizer: Tokenizer
+    ) -> None:
+        batches = WindowedBatches(StreamedTexts(lines, tokenizer), batch_size=5)
+        assert batches.tokenizer is tokenizer
+
     @pytest.mark.parametrize(
         ("settings", "message"),
         [

@@ -7,10 +7,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Normal
 
-from tutvae.evaluation.diagnostics import mutual_information, probe, sample_codes
+from tutvae.data.batches.text import EncodedTexts
+from tutvae.evaluation.diagnostics import mutual_information, own_code_gain, probe, sample_codes
+from tutvae.models import LanguageModel, LSTMDecoder, LSTMEncoder, TextVAE
 
 
 def posteriors(means: Tensor, scale: float = 1.0) -> Normal:
@@ -34,6 +36,59 @@ class TestSampleCodes:
         assert torch.equal(sample_codes(q, 4), sample_codes(q, 4))
         assert not torch.equal(sample_codes(q, 4), sample_codes(q, 5))
         assert torch.equal(torch.get_rng_state(), before)
+
+
+class Distance(nn.Module):
+    """The code is x itself, and log p(x|z) the negative squared distance of the two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def prior(self) -> Normal:
+        return Normal(torch.zeros(1), torch.ones(1))
+
+    def posterior(self, x: Tensor) -> Normal:
+        return Normal(x, 1e-6)
+
+    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+        return -(x - z).square().sum(-1)
+
+
+class TestOwnCodeGain:
+    X = torch.tensor([[0.0], [1.0], [5.0], [7.0]])
+
+    @pytest.mark.parametrize("sizes", [[4], [1, 3], [1, 1, 1, 1]])
+    def test_by_hand(self, sizes: list[int]) -> None:
+        """Each of the four is paired with the one two places away."""
+        pairs = [(0, 5), (1, 7), (5, 0), (7, 1)]
+        expected = sum((a - b) ** 2 for a, b in pairs) / 4
+        batches = iter(self.X.split(sizes))
+        assert own_code_gain(Distance(), batches) == pytest.approx(expected, rel=1e-4)
+
+    @pytest.mark.parametrize("examples", [torch.full((6, 1), 3.0), torch.tensor([[2.0]])])
+    def test_equal_examples_gain_nothing(self, examples: Tensor) -> None:
+        assert own_code_gain(Distance(), [examples]) == pytest.approx(0, abs=1e-6)
+
+    def test_documents_in_any_order_and_some_of_them(self) -> None:
+        documents = [[1, *([3 + i % 4] * (i + 1)), 2] for i in range(7)]
+        texts = EncodedTexts(documents)
+        model = TextVAE(LSTMEncoder(7, 5, 6, 3), LSTMDecoder(7, 5, 6, 3))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(4)
+        whole = own_code_gain(model, [texts.batch([1, 2, 4, 6])])
+        mixed = own_code_gain(model, [texts.batch([6, 1]), texts.batch([4, 2])])
+        assert mixed == pytest.approx(whole, rel=1e-4)
+        assert whole != 0
+
+    def test_a_model_without_a_code_gains_nothing(self) -> None:
+        texts = EncodedTexts([[1, 3, 2], [1, 4, 4, 2], [1, 5, 2]])
+        assert own_code_gain(LanguageModel(LSTMDecoder(7, 5, 6)), [texts.batch()]) == 0
+
+    def test_no_batch(self) -> None:
+        with pytest.raises(ValueError, match="no batch"):
+            own_code_gain(Distance(), [])
 
 
 class TestMutualInformation:

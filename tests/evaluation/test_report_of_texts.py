@@ -191,6 +191,34 @@ class TestLanguageModels:
         )
 
 
+class TestThePriceOfACode:
+    def test_it_is_the_bound_less_the_exact_nll_of_the_language_model(self) -> None:
+        exact = sum(by_hand(language_model(), d) for d in documents()) / len(LENGTHS)
+        batches = iter([texts().batch([0, 1, 2, 3, 4]), texts().batch([5, 6, 7, 8, 9, 10])])
+        report = evaluate(vae(), batches, importance_samples=3, language_model=language_model())
+        assert report.language_model_nll == pytest.approx(exact, rel=1e-5)
+        assert report.price == pytest.approx(report.bound - exact, rel=1e-4)
+
+    def test_it_is_shown_and_recorded(self) -> None:
+        report = evaluate(
+            vae(), [texts().batch()], importance_samples=3, language_model=language_model()
+        )
+        assert f"{report.language_model_nll:.2f}" in str(report)
+        assert f"price of the code  {report.price:>9.2f}" in str(report)
+        assert len({len(row) for row in str(report).splitlines()[1:]}) == 1
+        assert report.to_dict()["price"] == report.price
+
+    def test_without_a_language_model_nothing_is_said_of_it(self) -> None:
+        report = evaluate(vae(), [texts().batch()], importance_samples=3)
+        assert report.price is None
+        assert not {"language_model_nll", "price"} & report.to_dict().keys()
+        assert "price" not in str(report)
+
+    def test_a_language_model_with_a_code(self) -> None:
+        with pytest.raises(ValueError, match=f"has Z = {Z}"):
+            evaluate(vae(), [texts().batch()], language_model=vae())
+
+
 class TestPerplexity:
     def test_a_model_that_knows_nothing_is_as_perplexed_as_its_vocabulary_is_large(self) -> None:
         model = language_model()

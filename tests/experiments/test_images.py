@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from tutvae.data.batches.images import ImageBatches
-from tutvae.data.corpora import digits
+from tutvae.data.corpora import CORPORA, Entry, digits
 from tutvae.data.corpus import Corpus, Images
 from tutvae.evaluation.report import evaluate
 from tutvae.experiments import (
@@ -17,7 +18,6 @@ from tutvae.experiments import (
     run_experiment,
     validate_experiment,
 )
-from tutvae.experiments.images import PIXELS
 from tutvae.models import VAE
 
 Run = tuple[VAE, dict[str, Any]]
@@ -101,8 +101,7 @@ class TestMnist:
             asked.append(valid_size)
             return replace(digits(), valid=Images(torch.zeros(0, 64), torch.zeros(0), 8, 8))
 
-        monkeypatch.setattr("tutvae.data.corpora.mnist", small_mnist)
-        monkeypatch.setitem(PIXELS, "mnist", 64)
+        monkeypatch.setitem(CORPORA, "mnist", Entry(small_mnist))
         settings = ["corpus.name=mnist", "corpus.valid_size=0", "training.epochs=1"]
         _, record = run_experiment(load_experiment(digits_toml, settings), "tutvae train")
         assert asked == [0]
@@ -123,9 +122,41 @@ def test_divergence_is_told(digits_toml: Path) -> None:
         run_experiment(experiment, "tutvae train")
 
 
-def test_the_digits_have_a_split_of_their_own(tmp_path: Path) -> None:
-    text = (Path(__file__).parents[2] / "experiments" / "mnist_vae.toml").read_text()
-    path = tmp_path / "digits.toml"
-    path.write_text(text.replace('name = "mnist"', 'name = "digits"'))
-    with pytest.raises(ValueError, match="valid_size goes with mnist alone"):
-        load_experiment(path)
+class TestCorpora:
+    def test_what_a_loader_may_be_told_is_a_key(
+        self, digits_toml: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A corpus is one entry in the registry, and trained on by its name; D is the data's."""
+
+        def stripes(folder: str | None = None, *, count: int, seed: int = 1) -> Corpus[Images]:
+            assert (folder, count, seed) == (None, 9, 0)
+            images = Images(torch.eye(6).repeat(2, 1)[:count], torch.zeros(count), 2, 3)
+            return Corpus("stripes", images, images, images)
+
+        monkeypatch.setitem(CORPORA, "stripes", Entry(stripes))
+        settings = ["corpus.name=stripes", "corpus.count=9", "corpus.seed=0", "training.epochs=1"]
+        experiment = load_experiment(digits_toml, settings)
+        model, record = run_experiment(experiment, "tutvae train")
+        assert isinstance(model, VAE)
+        assert model.data_size == 6
+        assert record["reports"]["test"]["examples"] == 9
+        assert pickle.loads(pickle.dumps(experiment)) == experiment
+
+    def test_the_configuration_has_the_keys_of_the_file_alone(self, digits_toml: Path) -> None:
+        """A run folder of an older version, which knew fewer of them, stays the same run's."""
+        settings = ["corpus.name=mnist", "corpus.valid_size=0"]
+        mnist = load_experiment(digits_toml, settings).configuration()["corpus"]
+        assert mnist == {"name": "mnist", "valid_size": 0}
+        assert load_experiment(digits_toml).configuration()["corpus"] == {"name": "digits"}
+
+    @pytest.mark.parametrize(
+        ("setting", "fault"),
+        [
+            ("corpus.valid_size=0", r"corpus\.valid_size: .* the keys here are name, seed$"),
+            ("corpus.name=ptb", r"corpus: name should be .*'digits'.*, not 'ptb'"),
+            ("corpus.seed=-1", r"corpus\.seed: .* greater than or equal to 0"),
+        ],
+    )
+    def test_a_wrong_key_is_named(self, digits_toml: Path, setting: str, fault: str) -> None:
+        with pytest.raises(ValueError, match=fault):
+            load_experiment(digits_toml, [setting])

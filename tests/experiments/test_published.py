@@ -204,6 +204,12 @@ class TestTokensPerDocument:
             known = published_corpora()[row.corpus]["tokens_per_document"]
             assert row.tokens_per_document == known
 
+    def test_it_is_shown_where_there_is_a_perplexity_to_go_with_it(self) -> None:
+        rows = [row for row in published_rows("ptb") if row.source.startswith("Bowman")]
+        _, _, standard, _, inputless, *_ = table(rows).splitlines()
+        assert "21.92  100.31" in standard
+        assert "21.92" not in inputless
+
     def test_images_have_none(self, digits_run: tuple[Any, dict[str, Any]]) -> None:
         (row,) = recorded_rows(digits_run[1])
         assert row.tokens_per_document is None

@@ -509,7 +509,10 @@ class TestSummaryOfTexts:
     ) -> None:
         report = reviews_run[1]["reports"]["test"]
         lines = summary(reviews_run[1]).splitlines()
-        assert f"    perplexity            {report['perplexity']:8.2f}" in lines
+        L = report["tokens"] / report["examples"]
+        place = lines.index(f"    perplexity            {report['perplexity']:8.2f}")
+        assert lines[place - 1] == f"    L, tokens a document  {L:8.2f}"
+        assert lines[place - 2].startswith("    NLL, ")
         assert f"    mutual information    {report['mutual_information']:8.2f}" in lines
         assert "53 test examples" in lines[4]
 
@@ -573,16 +576,20 @@ class TestSummaryTable:
         keys = ("importance_weighted_nll", "kl", "mutual_information", "perplexity")
         report = {key: bound + n for n, key in enumerate(keys, 1)} | {"bound": bound}
         shifted = {key: value + 100 for key, value in report.items()}
-        return {"variant": variant, "reports": {"test": report, "valid": shifted}}
+        counts = {"tokens": 150, "examples": 60}
+        reports = {"test": report | counts, "valid": shifted | counts}
+        return {"variant": variant, "reports": reports}
 
     def test_mean_and_spread_over_the_seeds(self) -> None:
         runs = [self.run("a", 2.0), self.run("longer_name", 5.0), self.run("a", 4.0)]
         header, first, second = summary_table({"runs": runs}).splitlines()
-        assert header.split() == ["variant", "seeds", "bound", "NLL", "KL", "MI", "perplexity"]
+        titles = ["variant", "seeds", "bound", "KL", "MI", "NLL", "L", "perplexity"]
+        assert header.split() == titles
         # The deviation of 2 and 4 from their mean, as of a sample: the root of 2.
-        cells = [f"{mean}.00 \N{PLUS-MINUS SIGN} 1.41" for mean in (3, 4, 5, 6, 7)]
+        cells = [f"{mean}.00 \N{PLUS-MINUS SIGN} 1.41" for mean in (3, 5, 6, 4, 7)]
+        cells.insert(4, "2.50")
         assert first.split() == ["a", "2", *" ".join(cells).split()]
-        assert second.split() == ["longer_name", "1", "5.00", "6.00", "7.00", "8.00", "9.00"]
+        assert second.split()[2:] == ["5.00", "7.00", "8.00", "6.00", "2.50", "9.00"]
         assert len(first) == len(second) == len(header)
 
     def test_another_split(self) -> None:

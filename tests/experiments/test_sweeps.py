@@ -694,7 +694,9 @@ class TestSeveralProcesses:
     def test_workers_end_with_their_parent(
         self, reviews_toml: Path, tmp_path: Path, name: str
     ) -> None:
-        program = "from tutvae.cli.main import app; app()"
+        # A test that runs under nohup has its children not hear of a hang-up.
+        program = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL); "
+        program += "from tutvae.cli.main import app; app()"
         settings = ["--set", "seeds=[1, 2]", "--set", "training.epochs=100000", "--jobs", "2"]
         folders = ["--results", str(tmp_path), "--runs", str(tmp_path)]
         arguments = ["train", str(reviews_toml), *folders, *settings]

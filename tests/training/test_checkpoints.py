@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+import tutvae
+from tutvae import LSTMDecoder, LSTMEncoder, SemiSupervisedTextVAE, TextVAE
 from tutvae.training.checkpoints import (
     load_tensors,
     load_weights,
@@ -159,6 +162,44 @@ class TestWeights:
     def test_a_folder_without_weights(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match=r"no checkpoint .*last\.safetensors"):
             load_weights(nn.Linear(3, 2), tmp_path)
+
+
+class TestWhoseWeightsTheyAre:
+    def text_vae(self, **options: Any) -> TextVAE:
+        return TextVAE(LSTMEncoder(9, 4, 5, 2, **options), LSTMDecoder(9, 4, 5, 2))
+
+    @pytest.mark.parametrize("half", [False, True])
+    def test_weights_of_a_model_that_was_built_otherwise(self, tmp_path: Path, half: bool) -> None:
+        """Although every shape is the same; the model keeps its own."""
+        path = tmp_path / "x.safetensors"
+        save_weights(self.text_vae(pooling="max"), path, half=half)
+        model = self.text_vae()
+        before = model.encoder.mean.weight.clone()
+        message = r"of another model: its encoder\.pooling is max, now it is last\. Build the model"
+        with pytest.raises(ValueError, match=message):
+            load_weights(model, path)
+        assert torch.equal(model.encoder.mean.weight, before)
+        load_weights(self.text_vae(pooling="max"), path)
+
+    def test_a_temperature_that_fell_meanwhile_is_no_other_model(self, tmp_path: Path) -> None:
+        def model() -> SemiSupervisedTextVAE:
+            decoder = LSTMDecoder(9, 4, 5, 4)
+            schedule = tutvae.schedules.temperature_decay(0.1)
+            return SemiSupervisedTextVAE(LSTMEncoder(9, 4, 5, 2), decoder, 2, temperature=schedule)
+
+        trained = model()
+        trained.at_step(5)
+        save_weights(trained, tmp_path / "x.safetensors")
+        again = model()
+        load_weights(again, tmp_path / "x.safetensors")
+        assert again.step == 5
+
+    def test_weights_that_do_not_say_it_are_taken(self, tmp_path: Path) -> None:
+        model = self.text_vae(pooling="max")
+        save_tensors(tmp_path / "x.safetensors", model.state_dict())
+        other = self.text_vae()
+        load_weights(other, tmp_path / "x.safetensors")
+        assert torch.equal(other.encoder.mean.weight, model.encoder.mean.weight)
 
 
 class TestOptimisers:

@@ -220,6 +220,14 @@ class TestHistory:
     def test_before_the_first_epoch(self) -> None:
         assert len(History()) == 0
         assert History()["train_kl"] == []
+        assert repr(History()) == "History(epochs=0)"
+
+    def test_it_is_shown_by_its_bounds(self) -> None:
+        terms = [(9.0, 1.0), (5.0, 2.5), (6.0, 2.0)]
+        rows = [{"train_reconstruction": cost, "train_kl": kl} for cost, kl in terms]
+        assert repr(History(rows)) == "History(epochs=3, last bound 8.00, best 7.50)"
+        watched = [row | {"valid_reconstruction": 20.0, "valid_kl": 0.0} for row in rows]
+        assert repr(History(watched)) == "History(epochs=3, last bound 20.00, best 20.00)"
 
     def test_it_is_rebuilt_from_its_columns(self) -> None:
         history = fit(vae(), batches(), epochs=2, valid=batches(1), device="cpu")

@@ -20,9 +20,11 @@ from torch.optim import SGD, Adam, AdamW, lr_scheduler
 from torch.utils.data import DataLoader
 
 from tutvae.data.batches.images import ImageBatches
+from tutvae.data.batches.labelled import MixedBatches
 from tutvae.data.batches.text import Batches, EncodedTexts
-from tutvae.data.corpus import Images
-from tutvae.models import VAE, LanguageModel, LSTMDecoder
+from tutvae.data.corpus import Images, Texts
+from tutvae.data.tokenization import Tokenizer
+from tutvae.models import VAE, LanguageModel, LSTMDecoder, TextVAE
 from tutvae.training.checkpoints import load_tensors, load_weights, save_tensors
 from tutvae.training.loop import History, fit
 
@@ -228,6 +230,46 @@ class TestFiles:
         load_weights(model, tmp_path / "run")
         shorter, _ = run(None, **options | {"epochs": epoch})
         assert torch.equal(weights(model), shorter)
+
+    @pytest.mark.parametrize("labelled", [False, True])
+    def test_the_tokenizer_of_batches_that_were_made_of_texts(
+        self, tmp_path: Path, labelled: bool
+    ) -> None:
+        tokenizer = Tokenizer.train(["a b", "b c d"])
+        feed: Any = Batches.from_texts(["a b", "b c"], tokenizer, batch_size=1)
+        if labelled:
+            texts = EncodedTexts.from_texts(Texts(["a b", "b c"], [0, 1]), tokenizer)
+            feed = MixedBatches(texts, None, batch_size=2)
+        model = TextVAE.lstm(tokenizer, embedding_size=2, hidden_size=2, latent_size=1)
+        fit(model, feed, epochs=0, device="cpu", run_folder=tmp_path)
+        kept = Tokenizer.load(tmp_path / "tokenizer.json")
+        assert kept.fingerprint == tokenizer.fingerprint
+
+    def test_a_run_that_is_refused_keeps_its_tokenizer(self, tmp_path: Path) -> None:
+        """Other texts, and so other words."""
+
+        def train(texts: list[str]) -> None:
+            feed = Batches.from_texts(texts, Tokenizer.train(texts), batch_size=1)
+            model = LanguageModel(LSTMDecoder(V, 2, 2))
+            fit(model, feed, epochs=1, device="cpu", run_folder=tmp_path)
+
+        train(["a b", "b c"])
+        with pytest.raises(ValueError, match="these batches have tokens 7, the saved state has 8"):
+            train(["d e", "f"])
+        assert "a" in Tokenizer.load(tmp_path / "tokenizer.json").tokens
+
+    def test_a_run_of_a_model_that_was_built_otherwise(self, tmp_path: Path) -> None:
+        """Although every shape is the same."""
+        feed = Batches(EncodedTexts([[1, 4, 2], [1, 5, 2]]), batch_size=1)
+
+        def train(dropout: float, epochs: int) -> None:
+            model = LanguageModel(LSTMDecoder(V, 2, 2, dropout=dropout))
+            fit(model, feed, epochs=epochs, device="cpu", run_folder=tmp_path)
+
+        train(0.1, 1)
+        with pytest.raises(ValueError, match=r"its decoder\.dropout is 0\.1, now it is 0\.2"):
+            train(0.2, 2)
+        train(0.1, 2)
 
     def test_tied_weights(self, tmp_path: Path) -> None:
         def model() -> LanguageModel:

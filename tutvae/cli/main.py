@@ -117,15 +117,19 @@ for command in (evaluate, sample, reconstruct, interpolate, export):
 def results(
     folder: Annotated[
         Path | None,
-        typer.Argument(help="The folder: results, or without that the package's recorded runs."),
+        typer.Argument(help="The folder: results, or without that the records in the package."),
     ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Show recorded runs on their test sets, ours beside published ones."""
     with readable_errors(debug):
-        own = Path("results")
-        records = read_results(folder or (own if own.is_dir() else recorded_folder()))
+        if folder is None:
+            folder = Path("results")
+            if not folder.is_dir():
+                folder = recorded_folder()
+                note(f"no folder results/ here: these records come with the package, in {folder}")
+        records = read_results(folder)
         content = {
             "recorded": [row.to_dict() for x in records for row in recorded_rows(x)],
             "comparisons": [comparison.to_dict() for comparison in compare(records)],
@@ -140,8 +144,9 @@ def _tables(records: list[dict[str, Any]]) -> str:
     parts = []
     for corpus in dict.fromkeys(row.corpus for row in rows):
         ours = [row for row in rows if row.corpus == corpus]
-        texts = "; L tokens a document, PPL = exp(NLL / L)" if ours[0].perplexity else ""
-        parts.append(f"{corpus}, test set, nats a document{texts}")
+        parts.append(f"{corpus}, test set, nats a document")
+        if ours[0].perplexity:
+            parts.append("PPL = exp(NLL / L), of the bound without an NLL; L tokens a document")
         parts.append(table([*ours, *published_rows(corpus)], width) + "\n")
     for record in records:
         if not recorded_rows(record):

@@ -12,12 +12,16 @@ import typer
 from tutvae.cli.console import AsJson, Debug, finite, given_texts, note, readable_errors, show
 from tutvae.data.backends import UNK
 from tutvae.data.tokenization import Tokenizer
-from tutvae.experiments.runs import evaluate_run, export_run, load_run
+from tutvae.experiments.runs import evaluate_run
 from tutvae.generation import texts as generation
 from tutvae.models import VAE, LanguageModel, TextVAE
+from tutvae.saving import load, save
 from tutvae.training.loop import pick_device
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run, or ptb.")]
+Run = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="The folder of a model, ptb, or hub:OWNER/NAME."),
+]
 
 
 class Part(str, Enum):
@@ -39,10 +43,10 @@ def evaluate(
 ) -> None:
     """Measure the model of a run on its corpus, as the run itself did."""
     with readable_errors(debug):
-        trained = load_run(run)
-        trained.model.to(pick_device())
+        trained = load(run)
+        trained.model_.to(pick_device())
         report = evaluate_run(trained, split.value, importance_samples=importance_samples)
-        facts = {"run": str(run), "split": split.value, **report.to_dict()}
+        facts = {"run": run, "split": split.value, **report.to_dict()}
         show(f"{run}, {split.value}: {report}", facts, as_json)
 
 
@@ -123,21 +127,31 @@ def export(
 ) -> None:
     """Write what is needed to use the model of a run, in 16 bits: a folder to hand on."""
     with readable_errors(debug):
-        exported = export_run(load_run(run), folder)
+        trained = load(run)
+        exported = save(
+            trained.model_,
+            folder,
+            tokenizer=trained.tokenizer_,
+            configuration=trained.configuration,
+            label_names=trained.label_names,
+            report=trained.report,
+            half=True,
+        )
         size = sum(path.stat().st_size for path in exported.iterdir())
         typer.echo(f"wrote {exported}, {size / 1e6:.1f} MB")
 
 
-def _of_texts(run: Path) -> tuple[TextVAE | LanguageModel, Tokenizer]:
-    """The model of a run, which must be one of texts, on the fastest device at hand."""
-    trained = load_run(run)
-    if isinstance(trained.model, VAE) or trained.tokenizer is None:
-        raise ValueError(f"{run} holds a model of images: this command writes texts")
-    trained.model.to(pick_device())
-    return trained.model, trained.tokenizer
+def _of_texts(run: str) -> tuple[TextVAE | LanguageModel, Tokenizer]:
+    """The model of a run, which must be one that writes, on the fastest device at hand."""
+    trained = load(run)
+    model, tokenizer = trained.model_, trained.tokenizer_
+    if not isinstance(model, TextVAE | LanguageModel) or tokenizer is None:
+        kind = "images" if isinstance(model, VAE) else "another kind, or without its tokenizer"
+        raise ValueError(f"{run} holds a model of {kind}: this command writes texts")
+    return model.to(pick_device()), tokenizer
 
 
-def _with_code(run: Path, texts: Sequence[str]) -> tuple[TextVAE, Tokenizer]:
+def _with_code(run: str, texts: Sequence[str]) -> tuple[TextVAE, Tokenizer]:
     """The model of a run, which must have a code; tell which words it cannot read."""
     model, tokenizer = _of_texts(run)
     if not isinstance(model, TextVAE):

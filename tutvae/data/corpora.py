@@ -48,6 +48,9 @@ def digits(seed: int = 0) -> Corpus[Images]:
     Args:
         seed: of the split into 1,297 training, 200 validation and 300 test images.
 
+    >>> tutvae.digits().train
+    Images(N=1297, 8 x 8)
+
     Source: scikit-learn's `load_digits`. Chapter 1.
     """
     from sklearn.datasets import load_digits
@@ -74,6 +77,9 @@ def mnist(folder: str | Path | None = None, *, valid_size: int = 10_000) -> Corp
     Raises:
         FileNotFoundError: the folder or one of its files is missing, or there is no network.
         ValueError: a file is truncated, corrupt or not MNIST, or `valid_size` is out of range.
+
+    >>> tutvae.mnist(valid_size=0).train
+    Images(N=60000, 28 x 28)
 
     Source: LeCun et al. (1998). Chapter 2.
     """
@@ -111,6 +117,9 @@ def ptb(folder: str | Path | None = None) -> Corpus[Texts]:
         FileNotFoundError: the folder or one of its files is missing, or there is no network.
         ValueError: a file is not the published one, by its SHA-256.
 
+    >>> tutvae.ptb().test.texts[0]
+    "no it was n't black monday"
+
     Source: Mikolov et al. (2010); Bowman et al. (2016). Chapter 10.
     """
     path = local_folder("ptb", folder) or cache_folder("ptb")
@@ -136,6 +145,9 @@ def yahoo(folder: str | Path | None = None) -> Corpus[Texts]:
 
     Raises:
         FileNotFoundError: the folder or one of its files is missing, or there is no network.
+
+    >>> len(tutvae.yahoo().test)
+    10000
 
     Source: Yang et al. (2017); Zhang et al. (2015) for the Hub's. Chapter 10.
     """
@@ -170,6 +182,9 @@ def yelp(folder: str | Path | None = None) -> Corpus[Texts]:
         FileNotFoundError: the folder or one of its files is missing, or there is no network.
         ValueError: a file is broken.
 
+    >>> tutvae.yelp().test.label_names
+    ('1', '2', '3', '4', '5')
+
     Source: Zhang et al. (2015). Chapter 8.
     """
     path = local_folder("yelp-stars", folder)
@@ -190,6 +205,9 @@ def ag_news(folder: str | Path | None = None) -> Corpus[Texts]:
     Raises:
         FileNotFoundError: the folder or one of its files is missing, or there is no network.
         ValueError: a file is broken.
+
+    >>> tutvae.ag_news().test.label_names
+    ('World', 'Sports', 'Business', 'Sci/Tech')
 
     Source: Zhang et al. (2015). Chapter 8.
     """

@@ -23,6 +23,9 @@ class Images:
     Raises:
         ValueError: the shapes do not fit together, or a pixel is NaN or outside [0, 1].
 
+    >>> tutvae.Images(torch.rand(10, 6), torch.zeros(10), height=2, width=3)
+    Images(N=10, 2 x 3)
+
     Chapter 1.
     """
 
@@ -65,6 +68,9 @@ class Texts:
         labels: class of each document, `N` integers in 0 ... K - 1, or None.
         label_names: what the K classes are called, or None.
 
+    >>> tutvae.Texts(["so good", "so bad"], [1, 0], label_names=["bad", "good"])
+    Texts(N=2, with labels of 2 classes)
+
     Chapter 3.
     """
 
@@ -82,10 +88,11 @@ class Texts:
         return Texts([self.texts[i] for i in positions], labels, label_names=self.label_names)
 
     def __repr__(self) -> str:
+        size = f"{type(self).__name__}(N={len(self)}"
         if self.labels is None:
-            return f"Texts(N={len(self)})"
+            return f"{size})"
         classes = "" if self.label_names is None else f" of {len(self.label_names)} classes"
-        return f"Texts(N={len(self)}, with labels{classes})"
+        return f"{size}, with labels{classes})"
 
 
 Split = TypeVar("Split", bound="Images | Texts", covariant=True)
@@ -94,6 +101,10 @@ Split = TypeVar("Split", bound="Images | Texts", covariant=True)
 @dataclass(frozen=True, eq=False)
 class Corpus(Generic[Split]):
     """A named data set in three parts: fit on `train`, choose on `valid`, report on `test`.
+
+    >>> train, valid, test = (tutvae.Texts([f"text {i}"]) for i in range(3))
+    >>> tutvae.Corpus("mine", train, valid, test).test.texts
+    ['text 2']
 
     Chapters 1 and 3.
     """

@@ -38,6 +38,12 @@ class Tokenizer:
     Raises:
         ValueError: the vocabulary lacks a mark, has one for two roles, or has ids from 2^24 on.
 
+    >>> tokenizer = tutvae.Tokenizer.train(["a good fish", "a bad fish"])
+    >>> tokenizer.encode(["a fish", "a good cat"])
+    [[1, 4, 5, 2], [1, 4, 7, 3, 2]]
+    >>> tokenizer.decode([1, 4, 7, 3, 2])
+    'a good <unk>'
+
     Source: chapter 3.
     """
 

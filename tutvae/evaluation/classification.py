@@ -36,6 +36,11 @@ class TextPredictor:
         tokenizer: the one it was trained with.
         batch_size: documents that are read at a time; changes the speed, not the result.
 
+    >>> tokenizer = tutvae.Tokenizer.train(["so good", "so bad"])
+    >>> model = tutvae.TextClassifier(tutvae.LSTMEncoder(len(tokenizer), 8, 16, 2), classes=5)
+    >>> tutvae.TextPredictor(model, tokenizer).predict_proba(["good", "bad"]).shape
+    (2, 5)
+
     Source: q(y|x) of Kingma et al. (2014), section 2. Chapter 8.
     """
 
@@ -86,6 +91,10 @@ def bag_of_words() -> Pipeline:
     It is multinomial logistic regression on counts of words, which stand between white space as
     for a word tokenizer. Its classes are those of the labels that it is fitted to.
 
+    >>> classifier = tutvae.bag_of_words().fit(["so good", "so bad"], [1, 0])
+    >>> classifier.predict(["good", "bad bad"]).tolist()
+    [1, 0]
+
     Source: chapter 8.
     """
     from sklearn.feature_extraction.text import CountVectorizer
@@ -106,6 +115,11 @@ def code_classifier(model: TextVAE, tokenizer: Tokenizer, batch_size: int = BATC
         model: a trained `TextVAE`, on any device; its weights stay as they are.
         tokenizer: the one it was trained with.
         batch_size: documents that are encoded at a time; changes the speed, not the result.
+
+    >>> run = tutvae.load_run("ptb")
+    >>> classifier = tutvae.code_classifier(run.model, run.tokenizer)
+    >>> classifier.fit(["stocks fell", "he is here"], [0, 1]).predict(["stocks fell"]).tolist()
+    [0]
 
     Source: Kingma et al. (2014), section 2, the latent-feature discriminative model. Chapter 8.
     """

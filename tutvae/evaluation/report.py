@@ -51,6 +51,7 @@ class Report:
         mutual_information: between examples and codes; see `tutvae.evaluation.diagnostics`.
         mutual_information_ceiling: the most it can be, ln of the number of posteriors used.
         tokens: how many were predicted, words and end marks; None if the data are not text.
+        language_model_nll: exact NLL of a language model on the same examples; None without one.
 
     Source: Burda et al. (2016), section 5. Chapters 2 and 4.
     """
@@ -65,6 +66,7 @@ class Report:
     mutual_information: float | None = None
     mutual_information_ceiling: float | None = None
     tokens: int | None = None
+    language_model_nll: float | None = None
 
     @property
     def bound(self) -> float:
@@ -85,12 +87,21 @@ class Report:
         except OverflowError:
             return math.inf
 
+    @property
+    def price(self) -> float | None:
+        """What it costs to say the example through a code: the bound less the language model's NLL.
+
+        Below 0 the code pays for itself; None without a language model. Chapter 7.
+        """
+        return None if self.language_model_nll is None else self.bound - self.language_model_nll
+
     def to_dict(self) -> dict[str, Any]:
-        """The fields, the bound and the perplexity, ready for JSON.
+        """The fields, the bound, the perplexity and the price, ready for JSON.
 
         Those that are None are left out; so is an infinite perplexity, which JSON cannot hold.
         """
-        values = {**asdict(self), "bound": self.bound, "perplexity": self.perplexity}
+        derived = {name: getattr(self, name) for name in ("bound", "perplexity", "price")}
+        values = asdict(self) | derived
         return {name: x for name, x in values.items() if x is not None and x != math.inf}
 
     def __str__(self) -> str:
@@ -104,6 +115,8 @@ class Report:
             ("perplexity", self.perplexity),
             ("mutual information", self.mutual_information),
             ("  its ceiling", self.mutual_information_ceiling),
+            ("language model NLL", self.language_model_nll),
+            ("price of the code", self.price),
         ]
         tokens = "" if self.tokens is None else f", {self.tokens:,} tokens"
         return "\n".join(
@@ -145,6 +158,7 @@ def evaluate(
     importance_samples: int = 500,
     chunk_size: int = 50,
     seed: int = 0,
+    language_model: LatentVariableModel | None = None,
 ) -> Report:
     """Measure a model on all examples of a set.
 
@@ -155,13 +169,18 @@ def evaluate(
             mean; the importance-weighted NLL uses them all.
         chunk_size: samples that are decoded at a time; changes the memory, not the result.
         seed: of the noise.
+        language_model: one of the same decoder, Z = 0, to tell the price of the code by.
 
     Raises:
-        ValueError: there are no batches, a term is not finite, or `importance_samples` or
-            `chunk_size` is below 1.
+        ValueError: there are no batches, a term is not finite, `importance_samples` or
+            `chunk_size` is below 1, or the language model has a code.
 
     Source: Burda et al. (2016), section 5. Chapter 2.
     """
+    language_model_nll = None
+    if language_model is not None:
+        batches = list(batches)  # both models read them
+        language_model_nll = _exact_nll(language_model, batches)
     scores = score(
         model, batches, importance_samples=importance_samples, chunk_size=chunk_size, seed=seed
     )
@@ -177,7 +196,18 @@ def evaluate(
         mutual_information=mutual_information(q, seed),
         mutual_information_ceiling=math.log(len(q.loc)),
         tokens=scores.tokens,
+        language_model_nll=language_model_nll,
     )
+
+
+def _exact_nll(language_model: LatentVariableModel, batches: Iterable[Any]) -> float:
+    """The NLL of a model without a code, in nats an example."""
+    if latent_size := language_model.prior().loc.numel():
+        raise ValueError(
+            f"a language model has no code (Z = 0), and this one has Z = {latent_size}: its NLL "
+            "is not exact. Train a LanguageModel of the same decoder"
+        )
+    return score(language_model, batches).nll.mean().item()
 
 
 def score(

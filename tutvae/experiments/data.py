@@ -16,7 +16,7 @@ from tutvae.data.batches.text import EncodedTexts
 from tutvae.data.corpora import CORPORA, YAHOO_HELD_OUT
 from tutvae.data.corpus import Corpus, Texts
 from tutvae.data.tokenization import Tokenizer
-from tutvae.experiments.experiment import Count, Listed, Section, Seed, section_like
+from tutvae.experiments.experiment import Count, CountOrZero, Listed, Section, Seed, section_like
 from tutvae.experiments.records import data_sha256
 from tutvae.reviews.grammar import Label, ReviewGrammar
 
@@ -57,18 +57,9 @@ class CorpusSection(Section):
     @classmethod
     def chosen(cls, table: Any) -> type[Section]:
         """The reviews' section, or that of the corpus by its name in `CORPORA`."""
-        name = table.get("name") if isinstance(table, dict) else None
-        if name == "reviews":
+        if isinstance(table, dict) and table.get("name") == "reviews":
             return ReviewsSection
-        known = text_corpora()
-        if name not in list(known):
-            names = " or ".join(map(repr, ["reviews", *known]))
-            raise ValueError(f"name should be {names}, not {name!r}")
-        return section_like(known[name], NamedCorpusSection)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Be sent to another process, which makes the class anew."""
-        return CorpusSection.checked, (self.model_dump(),)
+        return section_named(table, Texts, NamedCorpusSection, "reviews")
 
     @abstractmethod
     def read(self) -> Corpus[Texts]:
@@ -103,13 +94,28 @@ class CorpusSection(Section):
         return EncodedCorpus(texts, tokenizer, *splits)
 
 
-def text_corpora() -> dict[str, Any]:
-    """The loaders of the registered corpora of texts, by name."""
-    return {
-        name: entry.load
-        for name, entry in CORPORA.items()
-        if get_type_hints(entry.load).get("return") == Corpus[Texts]
+def section_named(table: Any, split: type, base: type[Section], *others: str) -> type[Section]:
+    """The section of a corpus of `CORPORA`, by the name in a table.
+
+    Args:
+        table: its `name` is a corpus.
+        split: what the corpus is made of, `Texts` or `Images`, as its loader's annotation says.
+        base: what the section is derived from.
+        others: names that are no loader's, for the message.
+
+    Raises:
+        ValueError: no corpus of this kind is called so.
+    """
+    name = table.get("name") if isinstance(table, dict) else None
+    known: dict[str, Any] = {
+        corpus: entry.load
+        for corpus, entry in CORPORA.items()
+        if get_type_hints(entry.load).get("return") == Corpus[split]  # type: ignore[valid-type]
     }
+    if name not in list(known):
+        names = " or ".join(map(repr, [*others, *known]))
+        raise ValueError(f"name should be {names}, not {name!r}")
+    return section_like(known[name], base, CountOrZero)
 
 
 class ReviewsSection(CorpusSection):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import inspect
 import types
 from abc import abstractmethod
@@ -91,26 +92,32 @@ NOT_KEYS = {"a number", "a schedule", "a name", "a list", "[key]"}
 
 
 @cache
-def section_like(function: Callable[..., Any], base: type[Section]) -> type[Section]:
+def section_like(
+    function: Callable[..., Any], base: type[Section], whole: Any = Count
+) -> type[Section]:
     """Make a section whose keys are the parameters of a function or a class's constructor.
 
     Args:
         function: its typed parameters become keys, with their defaults.
         base: fields of its own, and `hidden`, the parameters that are no keys.
+        whole: the type of its whole numbers.
     """
     keys: dict[str, Any] = {}
     for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
         if name not in {*base.model_fields, *getattr(base, "hidden", ())}:
             required = parameter.default is parameter.empty
             default = ... if required else parameter.default
-            keys[name] = (_checked_type(parameter.annotation), default)
-    return create_model(f"{function.__name__}Section", __base__=base, **keys)
+            keys[name] = (_checked_type(parameter.annotation, whole), default)
+    section = create_model(f"{function.__name__}Section", __base__=base, **keys)
+    # Another process makes the class anew.
+    copyreg.pickle(section, lambda value: (base.checked, (value.model_dump(),)))
+    return section
 
 
-def _checked_type(hint: Any) -> Any:
-    """The type of a key for that of a parameter: whole numbers are sizes, paths are strings."""
+def _checked_type(hint: Any, whole: Any) -> Any:
+    """The type of a key for that of a parameter: whole numbers are bounded, paths are strings."""
     if get_origin(hint) in (Union, types.UnionType):
-        options = list(dict.fromkeys(_checked_type(option) for option in get_args(hint)))
+        options = list(dict.fromkeys(_checked_type(option, whole) for option in get_args(hint)))
         if len(options) == 2 and get_origin(options[0]) is Literal:  # a name, or a list
             return Annotated[
                 Annotated[options[0], Tag("a name")] | Annotated[options[1], Tag("a list")],
@@ -118,8 +125,8 @@ def _checked_type(hint: Any) -> Any:
             ]
         return Union[tuple(options)]  # noqa: UP007
     if get_origin(hint) in (Sequence, list, tuple):
-        return Annotated[tuple[_checked_type(get_args(hint)[0]), ...], Listed, NotEmpty]  # type: ignore[misc]
-    return {int: Count, Any: str, Path: str}.get(hint, hint)
+        return Annotated[tuple[_checked_type(get_args(hint)[0], whole), ...], Listed, NotEmpty]  # type: ignore[misc]
+    return {int: whole, Any: str, Path: str}.get(hint, hint)
 
 
 class Context(NamedTuple):
@@ -207,15 +214,6 @@ class Experiment(Section):
         Raises:
             FloatingPointError: training diverged.
         """
-
-    def load_trained(self, folder: RunFolder) -> tuple[Any, Any]:
-        """Build the model of a finished run from its folder; with its tokenizer, or None.
-
-        Raises:
-            FileNotFoundError: weights or tokenizer are not there.
-            ValueError: they are damaged, or those of another model.
-        """
-        raise ValueError(f"a model cannot be loaded from an experiment of kind {self.kind!r}")
 
     def figures(self, outcome: dict[str, Any]) -> str:
         """What a finished run achieved, in a few words."""

@@ -5,17 +5,22 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import model_validator
+from pydantic import (
+    BeforeValidator,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 from tqdm import tqdm
 
-from tutvae.data import corpora
 from tutvae.data.batches.images import ImageBatches
+from tutvae.data.corpora import CORPORA
 from tutvae.data.corpus import Corpus, Images
 from tutvae.evaluation.report import Report, evaluate
+from tutvae.experiments.data import section_named
 from tutvae.experiments.experiment import (
     Context,
     Count,
-    CountOrZero,
     Experiment,
     Listed,
     Positive,
@@ -24,32 +29,35 @@ from tutvae.experiments.experiment import (
 )
 from tutvae.experiments.records import data_sha256
 from tutvae.models.vae import VAE
-from tutvae.training.checkpoints import load_weights, save_weights
+from tutvae.training.checkpoints import save_weights
 from tutvae.training.loop import fit, is_watched
-from tutvae.training.run_folder import RunFolder
 
-# How many pixels an image of each corpus has.
-PIXELS = {"digits": 8 * 8, "mnist": 28 * 28}
 CURVE_DECIMALS = 6
 
 
 class ImageCorpusSection(Section):
-    """`[corpus]`: which corpus; `valid_size` images of MNIST's training set are held out."""
+    """`[corpus]` with a name of `CORPORA`; what its loader may be told are keys, too."""
 
-    name: Literal["mnist", "digits"]
-    valid_size: CountOrZero | None = None
+    name: str
 
-    @model_validator(mode="after")
-    def _valid_size_is_for_mnist(self) -> ImageCorpusSection:
-        """The digits have a split of their own."""
-        if self.name != "mnist" and self.valid_size is not None:
-            raise ValueError("valid_size goes with mnist alone")
-        return self
+    @classmethod
+    def chosen(cls, table: Any) -> type[Section]:
+        """The section of the corpus that a table names."""
+        return section_named(table, Images, ImageCorpusSection)
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The file's keys alone: a record stays valid when a loader learns an option."""
+        return {key: value for key, value in dump(self).items() if key in self.model_fields_set}
 
     def build(self) -> Corpus[Images]:
         """Load the images."""
-        options = self.model_dump(include={"valid_size"}, exclude_none=True)
-        return getattr(corpora, self.name)(**options)
+        return CORPORA[self.name].load(**self.model_dump(exclude={"name"}))
+
+
+AnyImages = Annotated[
+    SerializeAsAny[ImageCorpusSection], BeforeValidator(ImageCorpusSection.checked)
+]
 
 
 class ImageModelSection(Section):
@@ -87,7 +95,7 @@ class ImageExperiment(Experiment):
 
     kind: Literal["image"] = "image"
     seed: Seed
-    corpus: ImageCorpusSection
+    corpus: AnyImages
     model: ImageModelSection
     training: ImageTrainingSection
     evaluation: ImageEvaluationSection
@@ -99,12 +107,6 @@ class ImageExperiment(Experiment):
     def facts(self, data: Corpus[Images]) -> dict[str, Any]:
         """The hash of the images."""
         return {"data_sha256": data_sha256(data)}
-
-    def load_trained(self, folder: RunFolder) -> tuple[VAE, None]:
-        """Build the model of a finished run, on the CPU."""
-        model = self.model.build(PIXELS[self.corpus.name])
-        load_weights(model, folder.weights)
-        return model, None
 
     def train(self, data: Corpus[Images], context: Context) -> dict[str, Any]:
         """Build, fit and evaluate the model, or go on where an interrupted run stopped.

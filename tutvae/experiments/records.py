@@ -25,7 +25,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from tutvae.data.corpus import Corpus, Images, Texts
 from tutvae.data.readers.files import write_beside
 from tutvae.experiments.experiment import Name, faults
-from tutvae.training.run_folder import difference
+from tutvae.training.checkpoints import difference
 
 PACKAGE = Path(__file__).parents[1]
 RECORDED_VERSIONS = ("tutvae", "torch", "numpy")
@@ -317,6 +317,9 @@ def read_result(path: str | Path) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         ValueError: it is not a results file; the message names the file and its first fault.
 
+    >>> tutvae.read_result("results/mnist_vae.json")["reports"]["test"]["examples"]
+    10000
+
     Chapter 2.
     """
     try:
@@ -368,6 +371,9 @@ def recorded_result(name: str) -> dict[str, Any]:
     Raises:
         FileNotFoundError: there is none of that name; the message lists those there are.
 
+    >>> tutvae.recorded_result("mnist_vae")["configuration"]["model"]["latent_size"]
+    50
+
     Chapter 2.
     """
     paths = {path.stem: path for path in sorted(recorded_folder().glob("*.json"))}
@@ -379,6 +385,9 @@ def recorded_result(name: str) -> dict[str, Any]:
 
 def summary(record: dict[str, Any], split: str = "test") -> str:
     """Tell what a run or a sweep achieved on a split: command, provenance, nats an example.
+
+    >>> print(tutvae.summary(tutvae.recorded_result("mnist_vae")).splitlines()[0])
+    tutvae train experiments/mnist_vae.toml
 
     Chapter 2.
     """
@@ -408,6 +417,7 @@ def _figures(record: dict[str, Any], split: str) -> str:
         f"NLL, {samples:,} samples": nll,
     }
     if "perplexity" in report:
+        figures["L, tokens a document"] = _tokens_per_document(report)
         figures["perplexity"] = report["perplexity"]
         figures["mutual information"] = report["mutual_information"]
     lines = [f"  {report['examples']:,} {split} examples, nats an example"]
@@ -420,23 +430,31 @@ def _figures(record: dict[str, Any], split: str) -> str:
 def summary_table(record: dict[str, Any], split: str = "test") -> str:
     """Tell what the variants of a sweep achieved on a split, a line each.
 
-    Means and standard deviations over the seeds, in nats an example; of classifiers, accuracies.
+    Means and standard deviations over the seeds, in nats an example, and L, the predicted tokens
+    a document that a perplexity counts; of classifiers, accuracies.
     """
     if "accuracy" in record["runs"][0]:
         return _accuracy_table(record, split)
     columns = {
         "bound": "bound",
-        "NLL": "importance_weighted_nll",
         "KL": "kl",
         "MI": "mutual_information",
+        "NLL": "importance_weighted_nll",
         "perplexity": "perplexity",
     }
     rows = [["variant", "seeds", *columns]]
+    rows[0].insert(-1, "L")
     for variant, runs in of_variants(record).items():
         reports = [run["reports"][split] for run in runs]
         cells = [_mean_and_spread([report[key] for report in reports]) for key in columns.values()]
+        cells.insert(-1, f"{statistics.mean(map(_tokens_per_document, reports)):.2f}")
         rows.append([variant, str(len(runs)), *cells])
     return "\n".join(aligned(rows))
+
+
+def _tokens_per_document(report: dict[str, Any]) -> float:
+    """L, what a perplexity divides the nats by."""
+    return report["tokens"] / report["examples"]
 
 
 def of_variants(record: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:

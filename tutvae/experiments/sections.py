@@ -86,10 +86,6 @@ class DecoderSection(Section):
             raise ValueError(f"kind should be {names}, not {kind!r}")
         return section_like(DECODERS[kind], DecoderSection)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Be sent to another process, which makes the class anew."""
-        return DecoderSection.checked, (self.model_dump(),)
-
     @model_validator(mode="after")
     def _can_be_built(self) -> DecoderSection:
         """The decoder itself says what is impossible; on "meta" it takes no memory."""

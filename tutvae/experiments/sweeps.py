@@ -23,6 +23,7 @@ from tutvae.experiments.classification import ClassificationExperiment
 from tutvae.experiments.experiment import Context, Experiment, Run, faults
 from tutvae.experiments.images import ImageExperiment
 from tutvae.experiments.text import TextExperiment
+from tutvae.model_folder import read
 from tutvae.training.checkpoints import write_or_explain
 from tutvae.training.engine import rank_and_world_size
 from tutvae.training.loop import is_watched
@@ -162,7 +163,7 @@ def run_experiment(
         runs.finish(data, jobs, progress)
         if experiment.is_sweep or rank > 0:
             return None, runs.record()
-        return experiment.load_trained(RunFolder(folder))[0], runs.record()
+        return read(folder).model_, runs.record()
 
 
 class _Progress:

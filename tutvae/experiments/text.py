@@ -37,7 +37,6 @@ from tutvae.training.aggressive import fit_aggressively
 from tutvae.training.checkpoints import load_weights, save_weights
 from tutvae.training.engine import autocast, rank_and_world_size
 from tutvae.training.loop import History, fit, is_watched
-from tutvae.training.run_folder import RunFolder
 
 TextModules = LanguageModel | TextVAE | SemiSupervisedTextVAE
 PROBED_FACTORS = ("category", "stars", "person", "tense")
@@ -146,13 +145,6 @@ class TextExperiment(Sweep):
         if self.encoder is None or latent_size == 0:
             return LanguageModel(decoder)
         return TextVAE(self.encoder.build(tokenizer, latent_size), decoder)
-
-    def load_trained(self, folder: RunFolder) -> tuple[TextModules, Tokenizer]:
-        """Build the model of a finished run, on the CPU, with its tokenizer."""
-        tokenizer = Tokenizer.load(folder.tokenizer)
-        model = self.build(tokenizer)
-        load_weights(model, folder.weights)
-        return model, tokenizer
 
     def train(self, data: EncodedCorpus, context: Context) -> dict[str, Any]:
         """Build, fit and evaluate the model, or go on where an interrupted run stopped.

@@ -1,4 +1,10 @@
-"""Writing: samples, reconstructions, paths between texts, gaps filled, texts of a class."""
+"""Writing: samples, reconstructions, paths between texts, gaps filled, texts of a class.
+
+>>> run = tutvae.load_run("ptb")
+>>> z = tutvae.generation.sample_prior(run.model, 3)
+>>> len(tutvae.generation.decode_codes(run.model, run.tokenizer, z))
+3
+"""
 
 from tutvae.generation.conditional import change_label, label_agreement, sample_with_label
 from tutvae.generation.decoding import beam_search, fill, generate

@@ -41,6 +41,12 @@ def sample_with_label(
     Raises:
         ValueError: a label lies outside 0 ... K - 1, or another argument is out of range.
 
+    >>> tokenizer = tutvae.Tokenizer.train(["so good", "so bad"])
+    >>> encoder, decoder = tutvae.LSTMEncoder(7, 8, 16, 2), tutvae.LSTMDecoder(7, 8, 16, 2 + 5)
+    >>> model = tutvae.SemiSupervisedTextVAE(encoder, decoder, classes=5)
+    >>> len(tutvae.sample_with_label(model, tokenizer, [0, 4, 4]))
+    3
+
     Source: Yang et al. (2017). Chapter 9.
     """
     y = as_labels(labels, len(labels), model.classes)
@@ -91,6 +97,12 @@ def change_label(
     Raises:
         ValueError: a label lies outside 0 ... K - 1, or there is not one for each text.
 
+    >>> tokenizer = tutvae.Tokenizer.train(["so good", "so bad"])
+    >>> encoder, decoder = tutvae.LSTMEncoder(7, 8, 16, 2), tutvae.LSTMDecoder(7, 8, 16, 2 + 5)
+    >>> model = tutvae.SemiSupervisedTextVAE(encoder, decoder, classes=5)
+    >>> len(tutvae.change_label(model, tokenizer, ["so good"], [0]))
+    1
+
     Source: Hu et al. (2017) for the idea, Yang et al. (2017) for the model. Chapter 9.
     """
     documents = tokenizer.encode(texts)
@@ -113,6 +125,10 @@ class LabelAgreement:
         grammatical: share of them that the grammar can write.
         among_all: share that are grammatical and have their label as the most probable one.
         among_grammatical: the same share of the grammatical ones; NaN if there are none.
+
+    >>> agreement = tutvae.label_agreement(tutvae.ReviewGrammar(), ["no such review"], [0])
+    >>> agreement.asked, agreement.grammatical
+    (1, 0.0)
 
     Chapter 9.
     """
@@ -146,6 +162,11 @@ def label_agreement(
 
     Raises:
         ValueError: there are no texts, `label` is unknown, or a label is not one of its classes.
+
+    >>> grammar = tutvae.ReviewGrammar()
+    >>> reviews = grammar.sample(100, seed=0)
+    >>> tutvae.label_agreement(grammar, reviews.texts, reviews.labels).grammatical
+    1.0
 
     Source: chapter 9, equation `label-agreement`.
     """

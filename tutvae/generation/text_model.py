@@ -13,6 +13,7 @@ from tutvae.data.corpus import Texts
 from tutvae.data.tokenization import Tokenizer, require_documents, require_string
 from tutvae.evaluation.classification import BATCH_SIZE
 from tutvae.evaluation.report import Report, encode, evaluate, score
+from tutvae.evaluation.verdict import Diagnosis, diagnose
 from tutvae.generation import texts as generation
 from tutvae.generation.decoding import MAX_LENGTH
 
@@ -113,6 +114,10 @@ class TextModel:
         As `language_model`, another `TextModel` of the same tokenizer will do.
         """
         return evaluate(self._model(), self._batches(texts), **self._plain(options))
+
+    def diagnose(self, texts: Any, **options: Any) -> Diagnosis:
+        """Examine the model on texts; the options are those of `tutvae.diagnose`."""
+        return diagnose(self._model(), list(self._batches(texts)), **self._plain(options))
 
     def _plain(self, options: dict[str, Any]) -> dict[str, Any]:
         """Options with the model of a `language_model` that is a `TextModel`."""

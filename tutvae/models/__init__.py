@@ -13,6 +13,7 @@ from tutvae.models.gru_decoder import GRUDecoder
 from tutvae.models.lstm_decoder import LSTMDecoder, WordDropout, tie_weights
 from tutvae.models.protocols import (
     Decoder,
+    Described,
     Encoder,
     LatentVariableModel,
     State,
@@ -38,6 +39,7 @@ __all__ = [
     "BernoulliDecoder",
     "CausalConv1d",
     "Decoder",
+    "Described",
     "DilatedConvDecoder",
     "Encoder",
     "GRUDecoder",

@@ -121,6 +121,10 @@ class DilatedConvDecoder(Decoder):
     Raises:
         ValueError: an option is impossible; the message names it.
 
+    >>> decoder = tutvae.DilatedConvDecoder(100, 8, 16, latent_size=2, dilations=[1, 2, 4])
+    >>> decoder.receptive_field
+    15
+
     Source: Yang et al. (2017), who call the receptive field of "small" 16; with a width of 3 it
     is odd: 15. Chapter 6.
     """

@@ -26,6 +26,10 @@ class LSTMEncoder(Encoder):
     Raises:
         ValueError: `pooling` is neither.
 
+    >>> encoder = tutvae.LSTMEncoder(100, embedding_size=8, hidden_size=16, latent_size=2)
+    >>> encoder(tutvae.EncodedTexts([[1, 7, 8, 2], [1, 7, 2]]).batch()).loc.shape
+    torch.Size([2, 2])
+
     Source: Bowman et al. (2016); Long et al. (2019) for pooling. Chapters 4 and 5.
     """
 

@@ -65,6 +65,10 @@ class LSTMDecoder(Decoder):
         ValueError: a rate lies outside [0, 1], word dropout has no unknown mark, or the code
             would reach nothing.
 
+    >>> decoder = tutvae.LSTMDecoder(100, embedding_size=8, hidden_size=16, latent_size=2)
+    >>> decoder.project(decoder(torch.tensor([[1, 7, 8]]), torch.zeros(1, 2))).shape
+    torch.Size([1, 3, 100])
+
     Source: Bowman et al. (2016). Chapter 4.
     """
 

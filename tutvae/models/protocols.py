@@ -53,7 +53,26 @@ class LatentVariableModel(TrainableModel, Protocol):
         ...
 
 
-class Encoder(nn.Module, ABC):
+class Described(nn.Module):
+    """A module that remembers how it was made, so that a file can say it: see `describe`.
+
+    A class that derives from it calls `super().__init__()` as ever, and does nothing else for
+    it. No chapter defines it: it is for saving and loading.
+
+    Attributes:
+        made_with: the arguments of its constructor, those by position and those by name.
+    """
+
+    made_with: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Note the arguments; a copy is made without any, and gets those of its original."""
+        module = super().__new__(cls)
+        module.made_with = args, kwargs
+        return module
+
+
+class Encoder(Described, ABC):
     """What every encoder of text offers: features of a document, and q(z|x) made of them.
 
     A model with labels reads q(y|x) from the same features.
@@ -85,7 +104,7 @@ class Encoder(nn.Module, ABC):
         """Turn features `[B, H]` into q(z|x), a Normal of shape `[B, Z]`."""
 
 
-class Decoder(nn.Module, ABC):
+class Decoder(Described, ABC):
     """What every decoder offers: a full pass for training, steps for generation.
 
     The full pass ends in hidden states; `project` turns those that count into logits. `start`

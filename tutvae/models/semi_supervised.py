@@ -55,6 +55,11 @@ class SemiSupervisedTextVAE(nn.Module):
             is not a distribution over the classes, `marginal` is unknown, or the temperature is
             not positive.
 
+    >>> encoder, decoder = tutvae.LSTMEncoder(100, 8, 16, 2), tutvae.LSTMDecoder(100, 8, 16, 2 + 5)
+    >>> model = tutvae.SemiSupervisedTextVAE(encoder, decoder, classes=5)
+    >>> model.label_posterior(tutvae.EncodedTexts([[1, 7, 2]]).batch()).probs.shape
+    torch.Size([1, 5])
+
     Source: Kingma et al. (2014), equations 6 to 9; Yang et al. (2017), sections 3.2 and 3.3.
     Chapter 8.
     """

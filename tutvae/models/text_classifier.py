@@ -66,6 +66,10 @@ class TextClassifier(nn.Module):
     Raises:
         ValueError: there is no class; from the methods, a token is outside the vocabulary.
 
+    >>> model = tutvae.TextClassifier(tutvae.LSTMEncoder(100, 8, 16, 2), classes=5)
+    >>> model.label_posterior(tutvae.EncodedTexts([[1, 7, 2]]).batch()).probs.shape
+    torch.Size([1, 5])
+
     Source: chapter 8.
     """
 

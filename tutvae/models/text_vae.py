@@ -107,6 +107,10 @@ class LanguageModel(nn.Module):
     Raises:
         ValueError: the decoder has a code.
 
+    >>> model = tutvae.LanguageModel(tutvae.LSTMDecoder(100, 8, 16))
+    >>> model.log_likelihood(tutvae.EncodedTexts([[1, 7, 8, 2], [1, 7, 2]]).batch()).shape
+    torch.Size([2])
+
     Source: Mikolov et al. (2010). Defined in chapter 4; its sum is chapter 3, equation
     `chain-rule`.
     """
@@ -151,6 +155,11 @@ class TextVAE(nn.Module):
     Raises:
         ValueError: encoder and decoder differ in a size, or there is no code; from the methods,
             a token is outside the vocabulary, or codes have another shape.
+
+    >>> tokenizer = tutvae.Tokenizer.train(["so good", "so bad"])
+    >>> model = tutvae.TextVAE.lstm(tokenizer, latent_size=2)
+    >>> model(tutvae.EncodedTexts(tokenizer.encode(["so bad"])).batch()).kl.shape
+    torch.Size([1])
 
     Source: Bowman et al. (2016). Chapter 4, equation `text-elbo`.
     """
@@ -234,6 +243,12 @@ def initialise_encoder(model: nn.Module, language_model: LanguageModel) -> None:
 
     Raises:
         ValueError: either is no LSTM, or they differ in a size.
+
+    >>> model = tutvae.TextVAE(tutvae.LSTMEncoder(100, 8, 16, 2), tutvae.LSTMDecoder(100, 8, 16, 2))
+    >>> trained = tutvae.LanguageModel(tutvae.LSTMDecoder(100, 8, 16))
+    >>> tutvae.initialise_encoder(model, trained)
+    >>> torch.equal(model.encoder.embedding.weight, trained.decoder.embedding.weight)
+    True
 
     Source: Yang et al. (2017). Chapter 7.
     """

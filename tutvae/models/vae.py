@@ -78,6 +78,10 @@ class VAE(nn.Module):
         latent_size: dimensions of the code, Z.
         hidden_sizes: widths of the encoder's hidden layers; the decoder mirrors them.
 
+    >>> model = tutvae.VAE(data_size=64, latent_size=2)
+    >>> model(tutvae.digits().test.pixels.round()).kl_per_dimension.shape
+    torch.Size([300, 2])
+
     Source: Kingma & Welling (2014), section 3. Chapter 1.
     """
 

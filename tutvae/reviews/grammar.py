@@ -63,7 +63,7 @@ class Estimate(NamedTuple):
     standard_error: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Reviews(Texts):
     """Generated documents with the truth about each. Chapter 3.
 
@@ -97,6 +97,11 @@ class ReviewGrammar:
 
     Raises:
         ValueError: a value is out of its range; the message names both.
+
+    >>> grammar = tutvae.ReviewGrammar(sentences=(1, 2))
+    >>> review = grammar.sample(1, seed=0).texts[0]
+    >>> grammar.log_prob(review) > grammar.log_prob("no such review")
+    True
     """
 
     sentences: tuple[int, int] = (1, 1)

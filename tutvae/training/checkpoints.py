@@ -15,9 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from tutvae.data.readers.files import write_beside
+from tutvae.models.description import describe
 
 LAST, BEST = "last.safetensors", "best.safetensors"  # in a run folder
 WEIGHTS = "weights.safetensors"  # there, too: a model's state dict alone
+REMEDY = "Build the model as it was for that run, or choose another folder"
+# What may change while a model trains, and so tells nothing about whose weights they are.
+PASSING = {"temperature": None}
 ABOUT = "tutvae"  # the entry of a file's metadata, and how its tensors' names begin
 
 
@@ -54,29 +58,29 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], Any]:
         raise not_ours(path, f"its metadata and its tensors are not ours: {error!r}") from error
 
 
-def configuration_of(path: str | Path) -> dict[str, Any] | None:
-    """Read which run a checkpoint, or a file of weights, is of; None if it does not say."""
+def said_of(path: str | Path, key: str) -> Any:
+    """Read one thing that a checkpoint, or a file of weights, says; None if it does not say it.
+
+    Args:
+        path: a safetensors file.
+        key: "configuration", for which run it is of; "model", for its model's description.
+    """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            return dict(json.loads(file.metadata()[ABOUT])["configuration"])
+            return json.loads(file.metadata()[ABOUT])[key]
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError):
         return None  # whoever reads all of it is told what is wrong
 
 
-def save_weights(
-    model: nn.Module,
-    path: str | Path,
-    *,
-    half: bool = False,
-    configuration: Mapping[str, Any] | None = None,
-) -> None:
-    """Write a model's state dict into a safetensors file.
+def save_weights(model: nn.Module, path: str | Path, *, half: bool = False, **about: Any) -> None:
+    """Write a model's state dict, and what the model is, into a safetensors file.
 
     Args:
         model: on any device. Tied weights are written once.
         path: the file. It is replaced in one move, once the new one is whole.
         half: write 16 bits a weight (fp16).
-        configuration: of the run that the weights are of; see `RunFolder.open`.
+        **about: what else to say of them, ready for JSON. A `configuration` is that of the run
+            that the weights are of; see `RunFolder.open`.
 
     Raises:
         OSError: it cannot be written; what was there before stays.
@@ -88,7 +92,21 @@ def save_weights(
     tensors = {name: x for name, x in state.items() if first[name] == name}
     if half:
         tensors = {n: x.half() if x.is_floating_point() else x for n, x in tensors.items()}
-    save_tensors(path, tensors, {"configuration": configuration})
+    save_tensors(path, tensors, {"model": described(model), **about})
+
+
+def described(model: nn.Module) -> dict[str, Any] | None:
+    """What a model is, for a file of its weights; None of a class that cannot be described."""
+    try:
+        return describe(model)
+    except ValueError:
+        return None
+
+
+def best_weights(folder: str | Path) -> Path:
+    """The weights in a run folder: those of the finished run, else its best, else its last."""
+    there = (Path(folder) / name for name in (WEIGHTS, BEST) if (Path(folder) / name).exists())
+    return next(there, Path(folder) / LAST)
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
@@ -101,24 +119,28 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the weights are those of another model.
+        ValueError: the weights are those of another model, also of one whose weights have the
+            same shapes.
 
     Source: chapter 10.
     """
-    path = Path(path)
-    if path.is_dir():
-        there = (path / name for name in (WEIGHTS, BEST) if (path / name).exists())
-        path = next(there, path / LAST)
+    path = best_weights(path) if Path(path).is_dir() else Path(path)
     tensors, _ = _read(path)
     weights = {name: x for name, x in tensors.items() if not name.startswith(f"{ABOUT}.")}
-    set_weights(model, weights, str(path))
+    set_weights(model, weights, str(path), said_of(path, "model"))
 
 
-def set_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
+def set_weights(
+    model: nn.Module,
+    weights: Mapping[str, Tensor],
+    where: str,
+    description: Mapping[str, Any] | None = None,
+) -> None:
     """Load a state dict, in which tied weights may stand once.
 
     Raises:
-        ValueError: a name or a shape differs; the message names `where` they came from.
+        ValueError: a name or a shape differs, or the model is another one than the description,
+            where there is one, says; the message names `where` they came from.
     """
     state = model.state_dict()
     tied = {name: first for name, first in _first_names(state).items() if first in weights}
@@ -131,8 +153,12 @@ def set_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> 
         raise ValueError(
             f"{where} holds the weights of another model: {len(wrong)} tensors differ, the first "
             f"of them {name!r}, {theirs.get(name, 'absent')} there and {own.get(name, 'absent')} "
-            "in the model. Build the model as it was for that run, or choose another folder"
+            f"in the model. {REMEDY}"
         )
+    here, there = described(model) or {}, description or {}
+    different = here and there and difference({**there, **PASSING}, {**here, **PASSING})
+    if different:
+        raise ValueError(f"{where} holds the weights of another model: {different}. {REMEDY}")
     model.load_state_dict(weights)
 
 
@@ -161,6 +187,18 @@ def _devices() -> dict[str, Any]:
     if torch.backends.mps.is_available():
         devices["mps"] = torch.mps
     return devices
+
+
+def difference(old: Mapping[Any, Any], new: Mapping[Any, Any], prefix: str = "") -> str:
+    """Name the first key in which two configurations differ, with both its values; "" if none."""
+    for key in {**old, **new}:
+        one, other = old.get(key), new.get(key)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            if found := difference(one, other, f"{prefix}{key}."):
+                return found
+        elif one != other:
+            return f"its {prefix}{key} is {one}, now it is {other}"
+    return ""
 
 
 def write_or_explain(path: Path, content: bytes) -> None:

@@ -55,6 +55,12 @@ class History:
         """The number of epochs."""
         return len(self.records)
 
+    def __repr__(self) -> str:
+        if not self.records:
+            return "History(epochs=0)"
+        last, best = bound_of(self.records[-1]), bound_of(self.best)
+        return f"History(epochs={len(self)}, last bound {last:.2f}, best {best:.2f})"
+
     def __getitem__(self, column: str) -> list[float]:
         """One column, an entry an epoch.
 
@@ -142,7 +148,8 @@ def fit(
         patience: stop after so many epochs in a row without a better bound.
         precision: "fp32", "bf16" or "fp16"; see `Engine`.
         device: the fastest at hand by default.
-        run_folder: where to keep checkpoints and metrics; see `RunFolder`.
+        run_folder: where to keep checkpoints, metrics and the tokenizer of `train`, where it
+            has one; see `RunFolder`. `tutvae.load` reads the best model from there.
         configuration: what the run is, ready for JSON; the run folder is for no other.
         checkpoint_minutes: longest time between checkpoints. There is one after every epoch.
         tensorboard: write the metrics for TensorBoard, too, into the run folder.

@@ -15,8 +15,9 @@ from tutvae.training.checkpoints import (
     BEST,
     LAST,
     WEIGHTS,
-    configuration_of,
+    difference,
     not_written,
+    said_of,
     write_or_explain,
 )
 
@@ -84,8 +85,8 @@ class RunFolder:
             raise not_written(self.path, error) from error
         wanted: dict[str, Any] = json.loads(json.dumps(dict(configuration or {})))
         there = [file for file in (*self._checkpoints, self.weights) if file.exists()]
-        owners = {file: configuration_of(file) for file in there}
-        found = {self.path: self._read_configuration()} if self.configuration.exists() else {}
+        owners = {file: said_of(file, "configuration") for file in there}
+        found = {self.path: self.read_configuration()} if self.configuration.exists() else {}
         for path, owner in (found | owners).items():
             if owner is not None and (different := difference(owner, wanted)):
                 raise ValueError(
@@ -101,11 +102,11 @@ class RunFolder:
             write_or_explain(self.configuration, (json.dumps(wanted, indent=2) + "\n").encode())
         return wanted
 
-    def _read_configuration(self) -> dict[str, Any] | None:
-        """What the folder says that the run is."""
+    def read_configuration(self) -> dict[str, Any]:
+        """What the folder says that the run is; ValueError where that is no JSON object."""
         try:
             return dict(json.loads(self.configuration.read_text(encoding="utf-8")))
-        except (TypeError, ValueError) as error:
+        except (RecursionError, TypeError, ValueError) as error:
             raise ValueError(f"{self.configuration} is no JSON object: put it back") from error
 
     def remove_checkpoints(self) -> None:
@@ -168,15 +169,3 @@ def _summary_writer() -> Any:
             "it out; metrics.jsonl holds the metrics all the same"
         ) from error
     return SummaryWriter
-
-
-def difference(old: Mapping[Any, Any], new: Mapping[Any, Any], prefix: str = "") -> str:
-    """Name the first key in which two configurations differ, with both its values; "" if none."""
-    for key in {**old, **new}:
-        one, other = old.get(key), new.get(key)
-        if isinstance(one, Mapping) and isinstance(other, Mapping):
-            if found := difference(one, other, f"{prefix}{key}."):
-                return found
-        elif one != other:
-            return f"its {prefix}{key} is {one}, now it is {other}"
-    return ""

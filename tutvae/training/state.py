@@ -120,8 +120,12 @@ class TrainingState:
         if self.engine.rank == 0:
             self.folder.write_metrics(self.records)
             if best_record(self.records) is record:
-                about = {"record": record, "configuration": self.configuration}
-                checkpoints.save_tensors(self.folder.best, self.engine.model.state_dict(), about)
+                checkpoints.save_weights(
+                    self.engine.model,
+                    self.folder.best,
+                    configuration=self.configuration,
+                    record=record,
+                )
         self.save()
 
     @property
@@ -153,6 +157,7 @@ class TrainingState:
         if self.terms:
             self.terms = [torch.cat(self.terms)]
         about = {name: getattr(self, name) for name in KEPT} | {
+            "model": checkpoints.described(self.engine.model),
             "seconds": self.seconds,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
@@ -163,7 +168,10 @@ class TrainingState:
         self._saved = time.monotonic()
 
     def resume(self, configuration: Mapping[str, Any] | None) -> None:
-        """Open the folder for a run and return to its last checkpoint, if it has one."""
+        """Open the folder for a run and return to its last checkpoint, if it has one.
+
+        Batches that were made of texts have a tokenizer, which the model is of no use without.
+        """
         if self.folder is None:
             return
         if self.engine.rank == 0:
@@ -175,6 +183,8 @@ class TrainingState:
                 self._restore(self.folder.last, weights, about)
             except (AttributeError, IndexError, KeyError, TypeError) as error:
                 raise checkpoints.not_ours(self.folder.last, repr(error)) from error
+        if self.engine.rank == 0 and (tokenizer := getattr(self.train, "tokenizer", None)):
+            tokenizer.save(self.folder.tokenizer)
 
     def _restore(self, path: Path, weights: dict[str, Tensor], about: Any) -> None:
         """Return to a checkpoint."""
@@ -183,7 +193,7 @@ class TrainingState:
                 f"{path} was written by {len(about['processes'])} processes, and now there "
                 f"are {self.engine.processes}: resume with as many"
             )
-        checkpoints.set_weights(self.engine.model, weights, str(path))
+        checkpoints.set_weights(self.engine.model, weights, str(path), about.get("model"))
         self._check_optimizer(path, about)
         self.optimizer.load_state_dict(about["optimizer"])
         if self.scheduler:

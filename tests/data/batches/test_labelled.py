@@ -248,3 +248,10 @@ class TestMixedBatches:
     def test_what_makes_no_sense(self, known, others, options, message):
         with pytest.raises(ValueError, match=message):
             MixedBatches(known, others, **options)
+
+
+def test_they_are_shown_by_their_sizes():
+    shown = repr(MixedBatches(labelled(), unlabelled(), labelled_size=3, token_budget=40))
+    assert shown.startswith("MixedBatches(documents=23, tokens=")
+    assert shown.endswith("labelled_documents=5, unlabelled_documents=23, labelled_size=3)")
+    assert len(shown) < 200

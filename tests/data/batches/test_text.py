@@ -313,6 +313,12 @@ def test_from_texts_with_labels_and_an_empty_document():
     assert plain.labels is None
 
 
+def test_batches_of_texts_know_their_tokenizer():
+    tokenizer = Tokenizer.train(["a b"])
+    assert Batches.from_texts(["a"], tokenizer, batch_size=1).tokenizer is tokenizer
+    assert Batches(EncodedTexts([[1, 4, 2]]), batch_size=1).tokenizer is None
+
+
 def test_from_texts_pads_with_the_tokenizers_mark_and_cuts():
     class Vocabulary:
         itos = ("a", "<bos>", "<eos>", "<unk>", "<pad>")
@@ -346,3 +352,13 @@ def test_padding_on_the_penn_treebank_is_below_five_per_cent(size):
         counted += batch.predicted_tokens
     assert counted == 929_589
     assert 1 - counted / targets < 0.05
+
+
+def test_they_are_shown_by_their_sizes():
+    documents = EncodedTexts([[1, 5, 2], [1, 2]], [0, 1])
+    assert repr(documents) == "EncodedTexts(N=2, tokens=5, with labels)"
+    assert repr(documents.batch()) == "TextBatch(B=2, T=3, with labels)"
+    assert repr(EncodedTexts([[1, 2]]).batch([0])) == "TextBatch(B=1, T=2)"
+    assert repr(Batches(documents, batch_size=2)) == (
+        "Batches(documents=2, tokens=5, batch_size=2, shuffle=True, seed=0, world_size=1)"
+    )

@@ -243,6 +243,7 @@ def test_mess_in_a_table(tmp_path):
         ("own.csv", b"text,label\na,\xff\n", "the 'label' of document 1 is not UTF-8"),
         ("own.docx", "text", "no known format.*csv"),
         ("own.csv", b"\xff\xfet\0e\0", "not UTF-8"),
+        ("own.txt", "\u6f22\u5b57".encode("utf-16"), "not UTF-8"),  # without a zero byte
         ("own.csv", b"text,label\na\0,1\n", "not UTF-8"),
         ("own.csv.gz", None, "not a whole gzip"),
     ],

@@ -40,6 +40,10 @@ class ImageBatches(Resumable[Tensor]):
     Raises:
         ValueError: there are no images, or `batch_size` is below 1.
 
+    >>> images = tutvae.digits().test
+    >>> [len(batch) for batch in tutvae.ImageBatches(images, 128, shuffle=True)]
+    [128, 128, 44]
+
     Source: Burda et al. (2016), section 5 for stochastic binarisation. Chapter 2.
     """
 

@@ -31,6 +31,10 @@ def label_subset(labels: Sequence[int] | Tensor | np.ndarray, count: int, seed: 
     Raises:
         ValueError: a class would get no document, or has too few.
 
+    >>> labels = [0, 0, 0, 1, 1, 1]
+    >>> [labels[position] for position in tutvae.label_subset(labels, count=4, seed=0)]
+    [0, 0, 1, 1]
+
     Source: Kingma et al. (2014), section 4; Yang et al. (2017), section 4. Chapter 8.
     """
     array = np.asarray(labels)
@@ -74,6 +78,11 @@ class MixedBatches(Batches):
     Raises:
         ValueError: there are no documents at all, one of `labelled` has no label, or
             `labelled_size` is below 1; see also `Batches`.
+
+    >>> few, many = tutvae.EncodedTexts([[1, 7, 2]], [4]), tutvae.EncodedTexts([[1, 8, 2]] * 6)
+    >>> batches = tutvae.MixedBatches(few, many, labelled_size=1, batch_size=2)
+    >>> [batch.labels.tolist() for batch in batches]
+    [[4, -1, -1], [4, -1, -1], [4, -1, -1]]
 
     Source: Kingma et al. (2014); Yang et al. (2017). Chapter 8.
     """

@@ -35,6 +35,10 @@ class Resumable(ABC, Generic[Batch]):
             yield batch
         self.epoch, self._done = epoch + 1, self._start
 
+    def __repr__(self) -> str:
+        known = {key: x for key, x in self._configuration().items() if x is not None}
+        return f"{type(self).__name__}({', '.join(f'{key}={x}' for key, x in known.items())})"
+
     def state_dict(self) -> dict[str, Any]:
         """Where the epoch stands, ready for JSON: every batch yielded so far counts as done."""
         return {"epoch": self.epoch, "batch": self._done} | self._configuration()

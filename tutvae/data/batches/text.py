@@ -30,6 +30,10 @@ class TextBatch:
         positions: where each document stood in the caller's list, `[B]`: results come back in
             its order by `results[batch.positions] = values`. None for a batch made by hand.
 
+    >>> batch = tutvae.EncodedTexts([[1, 7, 8, 2], [1, 7, 2]]).batch()
+    >>> batch.targets.tolist(), batch.mask.sum(1).tolist()
+    ([[7, 8, 2], [7, 2, 0]], [3, 2])
+
     Source: chapter 3.
     """
 
@@ -68,6 +72,10 @@ class TextBatch:
         """The number of documents B."""
         return len(self.tokens)
 
+    def __repr__(self) -> str:
+        B, T = self.tokens.shape
+        return f"TextBatch(B={B}, T={T}{'' if self.labels is None else ', with labels'})"
+
 
 class EncodedTexts:
     """Token ids of N documents, end to end in one array, with a label each where they have one.
@@ -82,10 +90,15 @@ class EncodedTexts:
     Attributes:
         lengths: tokens of each document, `[N]`.
         cut: how many documents were cut.
+        tokenizer: what encoded them, where `from_texts` did; otherwise None.
 
     Raises:
         ValueError: there are no documents, one lacks its two marks or its label, an id is not
             an integer in 0 ... 2^31 - 1, or `max_length` is below 2.
+
+    >>> texts = tutvae.EncodedTexts([[1, 7, 8, 2], [1, 7, 2]], labels=[0, 1])
+    >>> texts.batch([1]).tokens
+    tensor([[1, 7, 2]])
 
     Chapter 8.
     """
@@ -115,6 +128,7 @@ class EncodedTexts:
         self.lengths = lengths if max_length is None else np.minimum(lengths, max_length)
         self.labels = None if labels is None else torch.as_tensor(labels, dtype=torch.int64)
         self.pad_id = pad_id
+        self.tokenizer: Tokenizer | None = None
         self.cut = int((self.lengths < lengths).sum())
         if self.cut:
             warnings.warn(
@@ -123,9 +137,29 @@ class EncodedTexts:
                 stacklevel=2,
             )
 
+    @classmethod
+    def from_texts(
+        cls,
+        texts: Texts | Sequence[str],
+        tokenizer: Tokenizer,
+        *,
+        max_length: int | None = None,
+    ) -> EncodedTexts:
+        """Encode a corpus's split with its labels, or a list of strings, and keep the tokenizer."""
+        strings, labels = (texts.texts, texts.labels) if isinstance(texts, Texts) else (texts, None)
+        encoded = cls(
+            tokenizer.encode(strings), labels, pad_id=tokenizer.pad_id, max_length=max_length
+        )
+        encoded.tokenizer = tokenizer
+        return encoded
+
     def __len__(self) -> int:
         """The number of documents N."""
         return len(self.lengths)
+
+    def __repr__(self) -> str:
+        labels = "" if self.labels is None else ", with labels"
+        return f"EncodedTexts(N={len(self)}, tokens={self.lengths.sum()}{labels})"
 
     def batch(self, positions: Sequence[int] | np.ndarray | None = None) -> TextBatch:
         """Pad the documents at `positions`, in that order, to one batch; all N by default."""
@@ -205,9 +239,17 @@ class Batches(Bucketed):
         rank: which of the processes this is, from 0.
         world_size: the number of processes.
 
+    Attributes:
+        tokenizer: what encoded the documents, where that is known: `fit` keeps it in the run
+            folder.
+
     Raises:
         ValueError: not exactly one of `batch_size` and `token_budget` is given, one of them is
             below 1, or there are fewer documents than processes.
+
+    >>> texts = tutvae.EncodedTexts([[1, 7, 8, 9, 2], [1, 7, 2], [1, 2]])
+    >>> [len(batch) for batch in tutvae.Batches(texts, token_budget=6, shuffle=False)]
+    [2, 1]
 
     Source: chapter 3.
     """
@@ -227,6 +269,7 @@ class Batches(Bucketed):
         if len(texts) < world_size:
             raise ValueError(f"{len(texts)} documents are too few for {world_size} processes")
         self.texts = texts
+        self.tokenizer = texts.tokenizer
         self._drawn: tuple[int, list[np.ndarray]] | None = None
 
     @classmethod
@@ -246,11 +289,7 @@ class Batches(Bucketed):
             max_length: see `EncodedTexts`.
             **options: the arguments of `Batches`.
         """
-        strings, labels = (texts.texts, texts.labels) if isinstance(texts, Texts) else (texts, None)
-        encoded = EncodedTexts(
-            tokenizer.encode(strings), labels, pad_id=tokenizer.pad_id, max_length=max_length
-        )
-        return cls(encoded, **options)
+        return cls(EncodedTexts.from_texts(texts, tokenizer, max_length=max_length), **options)
 
     def __len__(self) -> int:
         """The number of batches of the present epoch; a token budget's epochs differ by a few."""

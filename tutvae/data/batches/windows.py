@@ -52,6 +52,7 @@ class WindowedBatches(Bucketed):
         if window < self.world_size:
             raise ValueError(f"a window of {window} is too small for {self.world_size} processes")
         self.source = source
+        self.tokenizer = getattr(source, "tokenizer", None)
         self.window = window
         self.settings = settings
 

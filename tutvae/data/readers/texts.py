@@ -47,7 +47,7 @@ def from_files(
     held_out: float = 0.1,
     seed: int = 0,
 ) -> Corpus[Texts]:
-    """Load your own documents.
+    r"""Load your own documents.
 
     A file is read by its suffix, with or without `.gz` after it: `.txt` holds a document a
     line; `.csv` and `.tsv` have a header line; `.jsonl`, `.ndjson` and `.json` hold an object
@@ -72,6 +72,12 @@ def from_files(
         FileNotFoundError: there is no such file.
         ValueError: a file is in no known format, broken, not UTF-8 text at all, without
             documents or without the column.
+
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "mine.csv")
+    >>> size = path.write_text("text,stars\n" + "so good,5\nso bad,1\n" * 50)
+    >>> tutvae.from_files(path, label="stars").train
+    Texts(N=80, with labels of 2 classes)
 
     Chapter 3.
     """

@@ -1,0 +1,200 @@
+"""A verdict on a model: what is wrong with it and its code, why, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from textwrap import fill
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from tutvae.data.batches.text import TextBatch
+from tutvae.evaluation.diagnostics import own_code_gain
+from tutvae.evaluation.illnesses import (
+    BUGS,
+    EMPTY_NATS,
+    MILD,
+    OF_A_CODE,
+    OF_TRAINING,
+    TERMS,
+    Examination,
+    Finding,
+    nats,
+)
+from tutvae.evaluation.importance import in_single
+from tutvae.evaluation.report import Report, encode, evaluate, mean_terms
+from tutvae.models.protocols import LatentVariableModel, evaluating
+
+# Of a score or of a code, and far above what rounding in half precision changes.
+TOLERANCE = 0.02
+# Standard deviations of the prior: how far a code is moved to see whether the decoder notices.
+FAR = 3.0
+COLUMNS = ("kl_weight", *(f"{part}_{term}" for part in ("train", "valid") for term in TERMS))
+
+
+class Curves(Protocol):
+    """Columns by name, one entry an epoch: a `History`, or a mapping of lists."""
+
+    def __getitem__(self, column: str, /) -> list[float]:
+        """One column; KeyError if there is none of that name."""
+        ...
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What `diagnose` found; printed, it is a letter of a few lines.
+
+    Attributes:
+        report: the figures of `evaluate`.
+        own_code_gain: what an example's own code is worth to the decoder beyond another's, nats.
+        findings: what is wrong, or worth knowing; empty for a model in good health.
+
+    Source: chapter 4.
+    """
+
+    report: Report
+    own_code_gain: float
+    findings: tuple[Finding, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing was found, or nothing but what is mild."""
+        return all(finding.name in MILD for finding in self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, ready for JSON."""
+        return {
+            "healthy": self.healthy,
+            "report": self.report.to_dict(),
+            "own_code_gain": self.own_code_gain,
+            "findings": [asdict(finding) for finding in self.findings],
+        }
+
+    def __str__(self) -> str:
+        letter = [self._verdict()]
+        for finding in self.findings:
+            letter += [
+                f"\n{finding.name.replace('_', ' ')} ({finding.chapter})",
+                _line("seen", finding.symptom),
+                _line("cause", finding.cause),
+                _line("try", finding.remedy),
+            ]
+        return "\n".join(letter)
+
+    def _verdict(self) -> str:
+        """The first lines: the state of health, and what it was judged by."""
+        r = self.report
+        said = "healthy" if self.healthy else f"not well, findings: {len(self.findings)}"
+        figures = [f"NLL {r.importance_weighted_nll:.2f}"]
+        if r.language_model_nll is not None:
+            figures.append(f"a language model's {r.language_model_nll:.2f}")
+        if Z := len(r.kl_per_dimension):
+            figures += [f"KL {r.kl:.2f}", f"mutual information {r.mutual_information:.2f}"]
+            figures += [f"own code worth {nats(self.own_code_gain)}"]
+            figures += [f"{r.active_units} of {Z} units active"]
+        else:
+            figures.append("no code (Z = 0)")
+        return f"{said}\n" + fill(f"{', '.join(figures)} (nats an example)", 88)
+
+
+def diagnose(
+    model: LatentVariableModel,
+    batches: Iterable[Any],
+    *,
+    language_model: LatentVariableModel | None = None,
+    history: Curves | None = None,
+    importance_samples: int = 50,
+) -> Diagnosis:
+    """Examine a model: is its code alive, is it heard, what does it cost, and if not well, why.
+
+    A model without a code (Z = 0) is examined for its scores and curves alone.
+
+    Args:
+        model: a `LatentVariableModel`, on any device.
+        batches: examples that it was not trained on, some hundreds or more.
+        language_model: one of the same decoder, Z = 0, to compare with.
+        history: what `fit` returned, or its columns by name.
+        importance_samples: S, for the NLL.
+
+    Raises:
+        ValueError: as `evaluate` does.
+
+    Source: Bowman et al. (2016), section 3.1, for the empty code; Hoffman & Johnson (2016) for
+    KL against information. Chapters 4 and 5.
+    """
+    batches = list(batches)
+    report = evaluate(
+        model, batches, importance_samples=importance_samples, language_model=language_model
+    )
+    with evaluating(model) as device:
+        deaf, repeatable, independent = _look_at(model, batches[0].to(device))
+    examination = Examination(
+        report=report,
+        own_code_gain=own_code_gain(model, batches),
+        scale=encode(model, batches).scale.log().mean().exp().item(),
+        loss_terms=mean_terms(model, batches),
+        deaf=deaf,
+        repeatable=repeatable,
+        independent=independent,
+        curves={} if history is None else _columns(history),
+    )
+    of_a_code = OF_A_CODE if report.kl_per_dimension else ()
+    findings = (illness(examination) for illness in (*BUGS, *of_a_code, *OF_TRAINING))
+    return Diagnosis(report, examination.own_code_gain, tuple(f for f in findings if f))
+
+
+def empty_code_line(report: Report) -> str | None:
+    """Say in one line that a code is empty, by its KL and its information; None if it is not.
+
+    Source: chapter 4.
+    """
+    information = report.mutual_information or 0.0
+    if not report.kl_per_dimension or min(report.kl, information) >= EMPTY_NATS:
+        return None
+    return (
+        f"the code is empty (KL {report.kl:.2f} nats, mutual information {information:.2f}): try "
+        "rate=8, or more or longer training; tutvae.diagnose says more"
+    )
+
+
+def _look_at(model: LatentVariableModel, batch: Any) -> tuple[bool, bool, bool]:
+    """Whether the decoder is deaf, scores are repeatable, and documents independent."""
+
+    def scored(x: Any, shift: float = 0.0) -> Tensor:
+        """Codes and scores in one, `[B, Z + 1]`."""
+        codes = model.posterior(x).loc
+        scores = model.log_likelihood(x, codes + shift)
+        return torch.cat([in_single(codes), in_single(scores)[:, None]], dim=1)
+
+    usual = scored(batch)
+    deaf = torch.allclose(usual[:, -1], scored(batch, FAR)[:, -1], rtol=1e-5)
+    repeatable = _close(usual, scored(batch))
+    independent = True
+    if isinstance(batch, TextBatch):
+        shortest = int(batch.lengths.argmin())
+        rows = slice(shortest, shortest + 1)
+        tokens = batch.tokens[rows, : int(batch.lengths[shortest])]
+        independent = _close(scored(TextBatch(tokens, batch.lengths[rows])), usual[rows])
+    return deaf, repeatable, independent
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are equal but for rounding."""
+    return torch.allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def _columns(history: Curves) -> dict[str, list[float]]:
+    """Those columns of a history that it has: without a validation set some are missing."""
+    columns = {}
+    for name in COLUMNS:
+        with suppress(KeyError):
+            columns[name] = list(history[name])
+    return columns
+
+
+def _line(title: str, text: str) -> str:
+    """A paragraph with a title in the margin."""
+    return fill(text, 88, initial_indent=f"  {title:<7}", subsequent_indent=" " * 9)

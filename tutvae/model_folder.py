@@ -1,0 +1,249 @@
+"""Folders with a trained model: all that it takes to use it, written and read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tutvae.data.tokenization import Tokenizer
+from tutvae.evaluation.report import Report
+from tutvae.generation.text_model import TextModel
+from tutvae.models.description import build, describe
+from tutvae.models.text_vae import check_tokenizer
+from tutvae.training.checkpoints import (
+    best_weights,
+    difference,
+    load_tensors,
+    load_weights,
+    said_of,
+    save_weights,
+    write_or_explain,
+)
+from tutvae.training.run_folder import RunFolder
+
+A_MODEL = (
+    "a trained model is in a folder that tutvae.save, fit(run_folder=...) or `tutvae train` "
+    "wrote: runs/NAME, or runs/NAME/VARIANT-SEED"
+)
+CARD = """---
+library_name: tutvae
+tags:
+- {kind}
+---
+
+# {name}
+
+A `{kind}` of the Python package tutvae, version {version}, with {weights:,} weights{precision}:
+
+```json
+{description}
+```
+
+## Use it
+
+```python
+import tutvae
+
+trained = tutvae.load("{name}")  # the path of this folder, or "hub:OWNER/NAME"
+```
+"""
+
+
+@dataclass(eq=False)
+class TrainedModel(TextModel):
+    """A trained model and what belongs to it; one of texts is asked with texts. Chapter 10.
+
+    Attributes:
+        folder: where it was read.
+        model_: on the CPU, in eval mode. (A name with an underscore behind it was learnt.)
+        tokenizer_: the one that a model of texts was trained with, where the folder has one.
+        configuration: what the run was: of a run of `tutvae train`, every setting of its
+            experiment, and the hash of its data.
+        label_names: of the classes, in their order, where they were given.
+        report: what the model achieved on its test set, where that was measured.
+        max_length: longer documents are cut to so many tokens, as in training; None cuts none.
+    """
+
+    folder: Path
+    model_: Any
+    tokenizer_: Tokenizer | None
+    configuration: dict[str, Any]
+    label_names: list[str] | None
+    report: Report | None
+    max_length: int | None = None
+
+    def _model(self) -> Any:
+        """The model; ValueError for one of images."""
+        if self.tokenizer_ is None:
+            raise ValueError(f"{self.folder} has no tokenizer, so its model reads no texts")
+        return self.model_
+
+
+def save(
+    model: nn.Module,
+    folder: str | Path,
+    *,
+    tokenizer: Tokenizer | None = None,
+    configuration: Mapping[str, Any] | None = None,
+    label_names: Sequence[str] | None = None,
+    report: Report | None = None,
+    half: bool = False,
+) -> Path:
+    """Write a model into a new folder: its weights, and all that `tutvae.load` needs; return it.
+
+    Beside `weights.safetensors` that is `configuration.json`, `tokenizer.json` where there is a
+    tokenizer, and `README.md`, a model card with the sizes, the measurements and how to load it.
+
+    Args:
+        model: one of `tutvae.models`, on any device; see `describe` for decoders of your own.
+        folder: is made; it may exist if there is nothing in it.
+        tokenizer: the one that a model of texts was trained with.
+        configuration: what the run was, ready for JSON.
+        label_names: of the classes, in their order.
+        report: what the model achieved.
+        half: write 16 bits a weight, half the size; they are read as 32.
+
+    Raises:
+        FileExistsError: there is something in the folder.
+        OSError: the folder cannot be written to, or the disk is full.
+        TypeError: the configuration cannot be put into JSON.
+        ValueError: the model is of a class that cannot be described, or tokenizer or names are
+            those of another one.
+
+    Source: chapter 10.
+    """
+    target = RunFolder(folder)
+    if target.path.exists() and any(target.path.iterdir()):
+        raise FileExistsError(f"{target.path} is not empty: choose another folder")
+    described_as = describe(model)
+    configuration = json.loads(json.dumps(dict(configuration or {})))
+    names = None if label_names is None else list(label_names)
+    _check_parts(model, tokenizer, names)
+    target.path.mkdir(parents=True, exist_ok=True)
+    if tokenizer is not None:
+        tokenizer.save(target.tokenizer)
+    about = {"configuration": configuration, "label_names": names}
+    measured = None if report is None else report.to_dict()
+    save_weights(model, target.weights, half=half, report=measured, **about)
+    card = CARD.format(
+        kind=described_as["class"],
+        name=target.path.name,
+        version=version("tutvae"),
+        weights=sum(parameter.numel() for parameter in model.parameters()),
+        precision=" of 16 bits" if half else "",
+        description=json.dumps(described_as, indent=2),
+    )
+    if report is not None:
+        card += f"\n## Measured\n\n```\n{report}\n```\n"
+    if names is not None:
+        card += "\n## Labels\n\n" + "".join(f"- {i}: {name}\n" for i, name in enumerate(names))
+    write_or_explain(target.path / "README.md", card.encode())
+    # Last: without it, there is no model.
+    write_or_explain(target.configuration, (json.dumps(configuration, indent=2) + "\n").encode())
+    return target.path
+
+
+def read(folder: str | Path) -> TrainedModel:
+    """Read the model in a folder, with the arguments and errors of `tutvae.load`."""
+    kept = RunFolder(folder)
+    configuration = _configuration(kept)
+    weights = _weights(kept, configuration)
+    if configuration.get("kind") == "text" and not kept.tokenizer.exists():
+        raise FileNotFoundError(
+            f"{kept.path} has no {kept.tokenizer.name}, without which the model of texts cannot "
+            "be used: copy it there, too"
+        )
+    model = _model(weights, configuration)
+    tokenizer = Tokenizer.load(kept.tokenizer) if kept.tokenizer.exists() else None
+    names = said_of(weights, "label_names")
+    _check_parts(model, tokenizer, names)
+    report = _report(kept, weights)
+    cut = configuration.get("corpus", {}).get("max_length")
+    return TrainedModel(kept.path, model, tokenizer, configuration, names, report, cut)
+
+
+def _configuration(kept: RunFolder) -> dict[str, Any]:
+    """What a folder says that its model is."""
+    if not kept.path.is_dir():
+        raise FileNotFoundError(f"there is no folder {kept.path}: {A_MODEL}")
+    if kept.configuration.exists():
+        return kept.read_configuration()
+    inner = sorted(path.parent for path in kept.path.glob(f"*/{kept.configuration.name}"))
+    if inner:
+        some = f"holds {len(inner)} of them: choose one, such as {inner[0]}"
+        raise FileNotFoundError(f"{kept.path} is no model, but {some}")
+    raise FileNotFoundError(f"{kept.path} holds no model: {A_MODEL}")
+
+
+def _weights(kept: RunFolder, configuration: dict[str, Any]) -> Path:
+    """The file of a folder's weights; those of `tutvae train` must be finished."""
+    weights = best_weights(kept.path)
+    if kept.weights.exists() or ("kind" not in configuration and weights.exists()):
+        return weights
+    if kept.record.exists():
+        raise FileNotFoundError(
+            f"the run in {kept.path} is finished, but its {kept.weights.name} is gone: copy it "
+            "there, or remove the folder and train anew. (Classifiers keep none.)"
+        )
+    if "kind" not in configuration:
+        raise FileNotFoundError(f"{kept.path} holds no weights yet: call the same `fit` again")
+    epochs = len(kept.metrics.read_text("utf-8").splitlines()) if kept.metrics.exists() else 0
+    raise FileNotFoundError(
+        f"the run in {kept.path} is not finished, {epochs} of "
+        f"{configuration['training']['epochs']} epochs are done and there is no "
+        f"{kept.weights.name} yet: start the same `tutvae train` again, and it goes on where it "
+        "stopped"
+    )
+
+
+def _model(weights: Path, configuration: dict[str, Any]) -> Any:
+    """Build the model that a file of weights describes, on the CPU, in eval mode."""
+    description = said_of(weights, "model")
+    if description is None:
+        load_tensors(weights)  # which says what is wrong with a damaged file
+        raise ValueError(
+            f"{weights} does not say which model its weights are of: build it as it was, and give "
+            "them to it by tutvae.training.checkpoints.load_weights"
+        )
+    owner = said_of(weights, "configuration")
+    if owner is not None and (different := difference(owner, configuration)):
+        raise ValueError(
+            f"{weights} holds the weights of another run than {weights.parent} says: {different}"
+        )
+    with torch.random.fork_rng(devices=()):  # what it draws is overwritten
+        model = build(description)
+    load_weights(model, weights)
+    for name, values in model.state_dict().items():
+        if not torch.isfinite(values).all():
+            raise ValueError(
+                f"{weights} holds numbers that are not finite, in {name!r}: it is damaged, or of a "
+                "training that diverged. Train anew, with a smaller learning rate"
+            )
+    return model.eval()
+
+
+def _check_parts(model: Any, tokenizer: Tokenizer | None, names: list[str] | None) -> None:
+    """Raise ValueError for the tokenizer, or the names of classes, of another model."""
+    if tokenizer is not None:
+        part = model.decoder if hasattr(model, "decoder") else model.encoder
+        check_tokenizer(tokenizer, getattr(part, "vocabulary_size", 0))
+    if names is not None and len(names) != getattr(model, "classes", len(names)):
+        raise ValueError(f"{len(names)} label names do not go with {model.classes} classes")
+
+
+def _report(kept: RunFolder, weights: Path) -> Report | None:
+    """What the model achieved, as it was saved, or by the record of a finished run."""
+    table = said_of(weights, "report")
+    if table is None and kept.record.exists():
+        table = json.loads(kept.record.read_text("utf-8")).get("reports", {}).get("test")
+    if table is None:
+        return None
+    values = {field.name: table[field.name] for field in fields(Report) if field.name in table}
+    return Report(**values | {"kl_per_dimension": tuple(table["kl_per_dimension"])})

@@ -1,0 +1,81 @@
+"""Trained models: saved, loaded and shared, in one line each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tutvae.estimators import SemiSupervisedClassifier, SentenceVAE
+from tutvae.model_folder import TrainedModel, read, save
+
+__all__ = ["TrainedModel", "load", "push_to_hub", "save"]
+
+ESTIMATORS: dict[Any, type[SentenceVAE]] = {
+    made.__name__: made for made in (SentenceVAE, SemiSupervisedClassifier)
+}
+# Trained models that come with the package, each as `save` wrote it.
+PRETRAINED = Path(__file__).parent / "pretrained"
+HUB = "hub:"
+NEEDED = ["configuration.json", "weights.safetensors", "tokenizer.json", "README.md"]
+
+
+def load(source: str | Path) -> TrainedModel | SentenceVAE:
+    """Load a trained model: an estimator where one was saved, otherwise a `TrainedModel`.
+
+    Either has `model_` and `tokenizer_`, and is asked with texts.
+
+    Args:
+        source: a folder that `save`, `fit` with a `run_folder` or `tutvae train` wrote. Of a run
+            of `fit` that means the weights of the best epoch, or else its last checkpoint.
+            Or "ptb", a small VAE of the Penn Treebank's sentences, which comes with the package.
+            Or "hub:OWNER/NAME", a repository of the Hugging Face Hub.
+
+    Raises:
+        FileNotFoundError: there is no such folder, no model in it, or a run of `tutvae train` is
+            not finished.
+        ImportError: the Hub is wanted and `huggingface_hub` is not installed.
+        ValueError: a file is damaged, or the tokenizer or the weights are those of another model.
+
+    Source: chapter 10.
+    """
+    name = Path(source).as_posix()
+    if name.startswith(HUB):
+        source = _hub().snapshot_download(name.removeprefix(HUB), allow_patterns=NEEDED)
+    elif not Path(source).exists() and (PRETRAINED / name / "configuration.json").exists():
+        source = PRETRAINED / name
+    trained = read(source)
+    estimator = ESTIMATORS.get(trained.configuration.get("estimator"))
+    return trained if estimator is None else estimator.from_trained(trained)
+
+
+def push_to_hub(folder: str | Path, repo_id: str, *, private: bool = True) -> None:
+    """Upload a folder that `save` wrote to the Hugging Face Hub; `load` reads it from there.
+
+    Args:
+        folder: of the model; nothing but what `load` needs is uploaded, and the model card.
+        repo_id: "OWNER/NAME"; the repository is made where it does not exist.
+        private: whether a new repository is for its owner alone.
+
+    Raises:
+        FileNotFoundError: the folder holds no finished weights.
+        ImportError: `huggingface_hub` is not installed.
+        ValueError: the model cannot be loaded from the folder.
+
+    Source: chapter 10.
+    """
+    if not (read(folder).folder / "weights.safetensors").exists():
+        raise FileNotFoundError(f"{folder} holds checkpoints only: save the model, and push that")
+    api = _hub().HfApi()
+    api.create_repo(repo_id, private=private, exist_ok=True)
+    api.upload_folder(repo_id=repo_id, folder_path=folder, allow_patterns=NEEDED)
+
+
+def _hub() -> Any:
+    """The Hub's own package, or a word on where to get it."""
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise ImportError(
+            'the Hugging Face Hub needs another package: pip install "tutvae[hub]"'
+        ) from error
+    return huggingface_hub
