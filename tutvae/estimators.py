@@ -24,6 +24,7 @@ from tutvae import model_folder
 from tutvae.data.corpus import Corpus, Texts
 from tutvae.data.tokenization import Tokenizer
 from tutvae.evaluation.classification import TextPredictor
+from tutvae.evaluation.report import Report
 from tutvae.evaluation.verdict import Diagnosis, empty_code_line
 from tutvae.experiments.records import data_sha256
 from tutvae.experiments.sweeps import validate_experiment
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 # Of so many held-out documents, with so few samples, `fit` reports.
 MEASURED, SAMPLES = 1_000, 20
 NO_LABEL = -1
+# Training takes so many epochs, or with fewer documents than many so many steps.
+EPOCHS, STEPS, MANY = 20, 2_000, 10_000
 TOKENIZERS = ("bpe", "words")
 # Parameters that change nothing of what is learnt.
 NOT_THE_MODEL = {"device", "progress", "run_folder"}
@@ -70,8 +73,10 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
             `Tokenizer`.
         vocabulary_size: largest vocabulary, V.
         max_length: longer texts are cut to so many tokens, marks included.
-        epochs: most passes over the texts.
-        patience: epochs without a better bound after which training ends; None never ends it.
+        epochs: most passes over the texts; by default 20, and with few texts as many as make
+            2,000 steps.
+        patience: epochs without a better bound after which training ends; by default a seventh
+            of all.
         batch_size: texts a step, B.
         learning_rate: of Adam.
         validation_fraction: of the texts, held out to choose the best epoch by.
@@ -94,7 +99,7 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
     Source: Bowman et al. (2016). Chapters 4, 5 and 10.
     """
 
-    rate: float | None = 8.0
+    rate: float | None = 6.0
     latent_size: int = 32
     decoder: str | dict[str, Any] = "lstm"
     encoder: str | dict[str, Any] = "lstm"
@@ -104,8 +109,8 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
     tokenizer: str | Tokenizer = "bpe"
     vocabulary_size: int = 4_000
     max_length: int = 64
-    epochs: int = 20
-    patience: int | None = 3
+    epochs: int | None = None
+    patience: int | None = None
     batch_size: int = 32
     learning_rate: float = 2e-3
     validation_fraction: float = 0.1
@@ -129,20 +134,23 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
         """Return the mean of log p(x), nats a text: the larger, the better."""
         return float(self.score_samples(texts).mean())
 
-    def description(self, **corpus: Any) -> dict[str, Any]:
+    def description(self, documents: int = MANY, **corpus: Any) -> dict[str, Any]:
         """Describe the training as the tables of an experiment file.
 
         Args:
-            **corpus: what `[corpus]` says of the documents; by default they are in memory.
+            documents: how many are trained on, which the default of `epochs` goes by.
+            **corpus: what `[corpus]` says of them; by default they are in memory.
         """
+        steps = -(-documents // self.batch_size) if self.batch_size > 0 else 1
+        epochs = self.epochs or max(EPOCHS, -(-STEPS // max(1, steps)))
         vocabulary = {"vocabulary_size": self.vocabulary_size, "max_length": self.max_length}
         pieces = {"tokenizer": "bpe"} if self.tokenizer == "bpe" else {}
         training = {
-            "epochs": self.epochs,
+            "epochs": epochs,
             "batch_size": self.batch_size,
             "learning_rate": self.learning_rate,
             "max_grad_norm": 5.0,
-            "patience": self.patience,
+            "patience": self.patience or max(1, round(epochs / 7)),
             "weights": "best",
             "precision": self.precision,
             "rate": self.rate or None,
@@ -176,7 +184,7 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
             self._model(),
             folder,
             tokenizer=self.tokenizer_,
-            configuration=self.configuration() | {"history": self.history_.records},
+            configuration=self._configuration() | {"history": self.history_.records},
             label_names=names or None,
             report=self.report_,
         )
@@ -196,7 +204,7 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
             estimator.classes_ = np.array(configuration["classes"])
         return estimator
 
-    def configuration(self) -> dict[str, Any]:
+    def _configuration(self) -> dict[str, Any]:
         """Tell what `save` writes beside the weights: class and parameters, ready for JSON."""
         parameters = {k: v for k, v in self.get_params().items() if k not in NOT_THE_MODEL}
         if isinstance(self.tokenizer, Tokenizer):
@@ -222,13 +230,13 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
 
     def _fit(self, texts: Texts, valid: Any) -> Self:
         """Train on texts, and on their labels if there are some; measure on those held out."""
-        experiment = validate_experiment(self.description())
+        experiment = validate_experiment(self.description(len(texts)))
         assert isinstance(experiment, TextExperiment)
         data = self._split(texts, experiment.seed or 0, valid)
         self.tokenizer_ = self._made_tokenizer(experiment, data.train.texts)
         self.model_, self.history_ = self._trained(experiment, data)
         measured = data.valid.texts[:MEASURED]
-        self.report_ = self.evaluate(measured, importance_samples=SAMPLES)
+        self.report_: Report | None = self.evaluate(measured, importance_samples=SAMPLES)
         if line := empty_code_line(self.report_):
             warnings.warn(line, stacklevel=3)
         return self
@@ -258,7 +266,7 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
 
     def _trained(self, experiment: TextExperiment, data: Corpus[Texts]) -> tuple[Any, Any]:
         """Build a model and fit it: the model of its best epoch, and the history."""
-        identity = self.configuration() | {"data_sha256": data_sha256(data)}
+        identity = self._configuration() | {"data_sha256": data_sha256(data)}
         # The global random state is not the estimator's.
         with TemporaryDirectory() as temporary, fork_rng():
             torch.manual_seed(experiment.seed or 0)
@@ -367,14 +375,14 @@ class SemiSupervisedClassifier(ClassifierMixin, SentenceVAE):
         labels = np.full(count, self.classes_.tolist().index(label))
         return sample_with_label(model, self.tokenizer_, labels, **self._writing(options))
 
-    def description(self, **corpus: Any) -> dict[str, Any]:
+    def description(self, documents: int = MANY, **corpus: Any) -> dict[str, Any]:
         """Describe the training as the tables of an experiment file; see `SentenceVAE`."""
         section = {
             "classification_weight": self.classification_weight,
             "labelled_size": self.labelled_size,
         }
-        return super().description(**corpus) | {"semi_supervised": section}
+        return super().description(documents, **corpus) | {"semi_supervised": section}
 
-    def configuration(self) -> dict[str, Any]:
+    def _configuration(self) -> dict[str, Any]:
         """Tell what `save` writes beside the weights; see `SentenceVAE`."""
-        return super().configuration() | {"classes": self.classes_.tolist()}
+        return super()._configuration() | {"classes": self.classes_.tolist()}

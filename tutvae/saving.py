@@ -36,16 +36,25 @@ def load(source: str | Path) -> TrainedModel | SentenceVAE:
         ImportError: the Hub is wanted and `huggingface_hub` is not installed.
         ValueError: a file is damaged, or the tokenizer or the weights are those of another model.
 
+    >>> trained = tutvae.load("ptb")
+    >>> trained.model_.latent_size, trained.tokenizer_
+    (32, Tokenizer(V=10002))
+
     Source: chapter 10.
     """
+    trained = load_trained(source)
+    estimator = ESTIMATORS.get(trained.configuration.get("estimator"))
+    return trained if estimator is None else estimator.from_trained(trained)
+
+
+def load_trained(source: str | Path) -> TrainedModel:
+    """Load a trained model as what its folder says, an estimator's, too; see `load`."""
     name = Path(source).as_posix()
     if name.startswith(HUB):
         source = _hub().snapshot_download(name.removeprefix(HUB), allow_patterns=NEEDED)
     elif not Path(source).exists() and (PRETRAINED / name / "configuration.json").exists():
         source = PRETRAINED / name
-    trained = read(source)
-    estimator = ESTIMATORS.get(trained.configuration.get("estimator"))
-    return trained if estimator is None else estimator.from_trained(trained)
+    return read(source)
 
 
 def push_to_hub(folder: str | Path, repo_id: str, *, private: bool = True) -> None:

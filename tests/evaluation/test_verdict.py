@@ -17,6 +17,7 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 from tutvae.bounds import Elbo
 from tutvae.data.batches.text import Batches, TextBatch
 from tutvae.data.tokenization import Tokenizer
+from tutvae.evaluation.report import Report
 from tutvae.evaluation.verdict import Diagnosis, diagnose, empty_code_line
 from tutvae.models import (
     DilatedConvDecoder,

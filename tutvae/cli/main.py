@@ -15,7 +15,9 @@ import typer
 
 import tutvae
 from tutvae.cli.console import AsJson, Debug, is_terminal, note, readable_errors, show
+from tutvae.cli.own import new, write_own
 from tutvae.cli.runs import evaluate, export, interpolate, reconstruct, sample
+from tutvae.cli.texts import classify, cluster, diagnose, encode, impute
 from tutvae.data.corpora import whereabouts
 from tutvae.data.readers.files import DATA_VARIABLE
 from tutvae.experiments import load_experiment, run_experiment
@@ -58,7 +60,14 @@ def main(
 
 @app.command()
 def train(
-    experiment: Annotated[Path, typer.Argument(help="An experiment file, TOML.")],
+    experiment: Annotated[
+        Path,
+        typer.Argument(help="An experiment file, TOML; or documents: .txt, .csv, .tsv, .jsonl."),
+    ],
+    text_column: Annotated[str, typer.Option(help="The column of your documents.")] = "text",
+    label_column: Annotated[
+        str | None, typer.Option(help="The column of their classes, which may be blank.")
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Change a value: section.key=value.")
     ] = None,
@@ -69,10 +78,16 @@ def train(
 ) -> None:
     """Fit and evaluate an experiment; write its results file and its model.
 
+    Of documents of your own, the experiment is what tutvae.SentenceVAE would do or, with classes,
+    tutvae.SemiSupervisedClassifier. It is written down beside the run, to be changed and repeated.
+
     If it is interrupted, the same command goes on where it stopped. What is finished is not done
     again. Under torchrun, its processes share the batches.
     """
     with readable_errors(debug):
+        if experiment.suffix != ".toml":
+            columns = text_column, label_column
+            experiment, settings = write_own(experiment, *columns, settings or [], runs), []
         described = load_experiment(experiment, settings or [])
         command = shlex.join(["tutvae", *sys.argv[1:]])
         kept = RunFolder(runs / described.name)
@@ -105,11 +120,14 @@ def _tell_outcome(record: dict[str, Any], written: str) -> None:
     for split, report in record.get("reports", {}).items():
         nll, samples = report["importance_weighted_nll"], report["importance_samples"]
         how = f"{samples} samples" if report["kl_per_dimension"] else "exact"
-        typer.echo(f"{split}: bound {report['bound']:.2f}, NLL {nll:.2f} ({how})")
+        accuracy = record.get("accuracy", {}).get(split)
+        right = "" if accuracy is None else f", accuracy {accuracy:.3f}"
+        typer.echo(f"{split}: bound {report['bound']:.2f}, NLL {nll:.2f} ({how}){right}")
     typer.echo(written)
 
 
-for command in (evaluate, sample, reconstruct, interpolate, export):
+OTHERS: list[Any] = [new, evaluate, sample, reconstruct, interpolate, export]
+for command in [*OTHERS, encode, classify, impute, cluster, diagnose]:
     app.command()(command)
 
 

@@ -14,8 +14,8 @@ from tutvae.data.backends import UNK
 from tutvae.data.tokenization import Tokenizer
 from tutvae.experiments.runs import evaluate_run
 from tutvae.generation import texts as generation
-from tutvae.models import VAE, LanguageModel, TextVAE
-from tutvae.saving import load, save
+from tutvae.models import VAE, LanguageModel, SemiSupervisedTextVAE, TextVAE
+from tutvae.saving import load_trained, save
 from tutvae.training.loop import pick_device
 
 Run = Annotated[
@@ -43,7 +43,7 @@ def evaluate(
 ) -> None:
     """Measure the model of a run on its corpus, as the run itself did."""
     with readable_errors(debug):
-        trained = load(run)
+        trained = load_trained(run)
         trained.model_.to(pick_device())
         report = evaluate_run(trained, split.value, importance_samples=importance_samples)
         facts = {"run": run, "split": split.value, **report.to_dict()}
@@ -93,8 +93,8 @@ def reconstruct(
 ) -> None:
     """Encode texts and decode their codes: a line for each text.
 
-    Write the words as the model's corpus does, which mostly means in lower case, with spaces
-    around punctuation. A word that it does not know is read as its unknown mark.
+    Write as the model's corpus does: ptb is in lower case, with spaces around punctuation. A word
+    that a model of words does not know is read as its unknown mark.
     """
     with readable_errors(debug):
         texts = given_texts(texts or [])
@@ -127,7 +127,7 @@ def export(
 ) -> None:
     """Write what is needed to use the model of a run, in 16 bits: a folder to hand on."""
     with readable_errors(debug):
-        trained = load(run)
+        trained = load_trained(run)
         exported = save(
             trained.model_,
             folder,
@@ -141,20 +141,21 @@ def export(
         typer.echo(f"wrote {exported}, {size / 1e6:.1f} MB")
 
 
-def _of_texts(run: str) -> tuple[TextVAE | LanguageModel, Tokenizer]:
+def _of_texts(run: str) -> tuple[TextVAE | SemiSupervisedTextVAE | LanguageModel, Tokenizer]:
     """The model of a run, which must be one that writes, on the fastest device at hand."""
-    trained = load(run)
+    trained = load_trained(run)
     model, tokenizer = trained.model_, trained.tokenizer_
-    if not isinstance(model, TextVAE | LanguageModel) or tokenizer is None:
+    writers = TextVAE | SemiSupervisedTextVAE | LanguageModel
+    if not isinstance(model, writers) or tokenizer is None:
         kind = "images" if isinstance(model, VAE) else "another kind, or without its tokenizer"
         raise ValueError(f"{run} holds a model of {kind}: this command writes texts")
     return model.to(pick_device()), tokenizer
 
 
-def _with_code(run: str, texts: Sequence[str]) -> tuple[TextVAE, Tokenizer]:
+def _with_code(run: str, texts: Sequence[str]) -> tuple[TextVAE | SemiSupervisedTextVAE, Tokenizer]:
     """The model of a run, which must have a code; tell which words it cannot read."""
     model, tokenizer = _of_texts(run)
-    if not isinstance(model, TextVAE):
+    if isinstance(model, LanguageModel):
         raise ValueError(
             f"{run} holds a language model, which has no code to decode: take the run of a VAE"
         )

@@ -66,7 +66,7 @@ def load_experiment(path: str | Path, settings: Sequence[str] = ()) -> Experimen
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from error
     for setting in settings:
-        _apply(setting, table)
+        apply_setting(setting, table)
     try:
         return validate_experiment(table)
     except ValueError as error:
@@ -92,7 +92,7 @@ def validate_experiment(table: dict[str, Any]) -> Experiment:
     return experiment
 
 
-def _apply(setting: str, table: dict[str, Any]) -> None:
+def apply_setting(setting: str, table: dict[str, Any]) -> None:
     """Set one `section.key=value` in a parsed file."""
     keys, equals, value = setting.partition("=")
     if not equals:

@@ -10,7 +10,7 @@ import torch
 
 from tutvae.data.batches.text import Batches, EncodedTexts
 from tutvae.data.corpus import Texts
-from tutvae.data.tokenization import Tokenizer, require_documents, require_string
+from tutvae.data.tokenization import require_documents, require_string
 from tutvae.evaluation.classification import BATCH_SIZE
 from tutvae.evaluation.report import Report, encode, evaluate, score
 from tutvae.evaluation.verdict import Diagnosis, diagnose
@@ -60,7 +60,7 @@ class TextModel:
     """
 
     model_: Any
-    tokenizer_: Tokenizer
+    tokenizer_: Any
     max_length: int | None = None
 
     def transform(self, texts: Any) -> np.ndarray:

@@ -43,6 +43,7 @@ def from_files(
     text: str = "text",
     label: str | None = None,
     label_names: Sequence[str] | None = None,
+    missing_labels: bool = False,
     name: str | None = None,
     held_out: float = 0.1,
     seed: int = 0,
@@ -64,6 +65,7 @@ def from_files(
         label: the column that holds the classes, if wanted.
         label_names: the classes in the order of their numbers, 0 ... K - 1; by default a
             dataset's own order, else sorted, by value where all are numbers.
+        missing_labels: whether a document may have no class; its label is then -1.
         name: what to call the corpus; by default after the training file.
         held_out: the fraction of `train` that becomes each missing split, at least a document.
         seed: of that draw.
@@ -82,7 +84,9 @@ def from_files(
     Chapter 3.
     """
     sources = _sources(train, valid, test)
-    splits = {split: _read(source, text, label) for split, source in sources.items()}
+    splits = {
+        split: _read(source, text, label, missing_labels) for split, source in sources.items()
+    }
     splits = _hold_out(splits, held_out, seed)
     default = Path(train).name.split(".")[0] if isinstance(train, (str, Path)) else "dataset"
     return to_corpus(name or default, splits, label_names)
@@ -93,7 +97,9 @@ def read_documents(path: Path) -> list[str]:
     return _read(path, "text", None).texts
 
 
-def clean_rows(rows: Iterable[Row], what: str, label: str | None) -> Documents:
+def clean_rows(
+    rows: Iterable[Row], what: str, label: str | None, missing_labels: bool = False
+) -> Documents:
     """Collect the documents of `what`, cleaned as `from_files` says, and their labels if any."""
     texts: list[str] = []
     labels: list[str] = []
@@ -109,7 +115,7 @@ def clean_rows(rows: Iterable[Row], what: str, label: str | None) -> Documents:
         texts.append(clean)
         replaced += surrogates > 0
         if label is not None:
-            labels.append(_label(category, label, what, number))
+            labels.append(_label(category, label, what, number, missing_labels))
     if not texts:
         raise ValueError(f"{what} holds no documents")
     counts = {
@@ -143,20 +149,22 @@ def _sources(train: Any, valid: Any, test: Any) -> dict[str, Any]:
     return {split: source for split, source in given if source is not None}
 
 
-def _read(source: Any, text: str, label: str | None) -> Documents:
+def _read(source: Any, text: str, label: str | None, missing_labels: bool = False) -> Documents:
     """Read a split from a file or a dataset."""
     if isinstance(source, (str, Path)):
-        return clean_rows(file_rows(Path(source), text, label), str(source), label)
+        rows = file_rows(Path(source), text, label)
+        return clean_rows(rows, str(source), label, missing_labels)
     features = getattr(source, "features", None) or {}
     names = getattr(features.get(label), "names", None)
-    documents = clean_rows(dataset_rows(source, text, label, names), "the dataset", label)
+    rows = dataset_rows(source, text, label, names)
+    documents = clean_rows(rows, "the dataset", label, missing_labels)
     return replace(documents, label_names=names)
 
 
-def _label(category: Any, label: str, what: str, number: int) -> str:
-    """A label as a string."""
+def _label(category: Any, label: str, what: str, number: int, may_miss: bool) -> str:
+    """A label as a string; none is empty."""
     name = "" if category is None else str(category).strip()
-    if not name:
+    if not name and not may_miss:
         raise ValueError(f"{what}: document {number} has no {label!r}")
     if SURROGATES.search(name):
         raise ValueError(f"{what}: the {label!r} of document {number} is not UTF-8: {name!a}")
@@ -186,7 +194,7 @@ def _hold_out(splits: dict[str, Documents], held_out: float, seed: int) -> dict[
 def _label_names(splits: list[Documents], given: Sequence[str] | None) -> Sequence[str]:
     """The classes in order: as given, as the dataset has them, or sorted."""
     if given is None:
-        found = {label for split in splits for label in split.labels or ()}
+        found = {label for split in splits for label in split.labels or () if label}
         return splits[0].label_names or _sorted(found)
     names = tuple(map(str, given))
     if len(set(names)) < len(names):
@@ -206,7 +214,7 @@ def _texts(split: Documents, names: Sequence[str]) -> Texts:
     """A finished split."""
     if split.labels is None:
         return Texts(split.texts)
-    index = {name: i for i, name in enumerate(names)}
+    index = {name: i for i, name in enumerate(names)} | {"": -1}
     unknown = sorted(set(split.labels) - set(index))
     if unknown:
         raise ValueError(f"the label {unknown[0]!r} is not one of {', '.join(names)}")

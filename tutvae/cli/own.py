@@ -1,0 +1,94 @@
+"""Documents of one's own, from a shell: the experiment file that their training goes by."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tutvae.cli.console import Debug, readable_errors
+from tutvae.data.readers.files import write_beside
+from tutvae.data.readers.texts import from_files
+from tutvae.estimators import SemiSupervisedClassifier, SentenceVAE
+from tutvae.experiments.sweeps import apply_setting
+
+COMMENTS = {
+    "name": "the model is kept in runs/NAME, what it achieved in results/NAME.json",
+    "corpus.train": ".txt, .csv, .tsv or .jsonl, each also with .gz; a tenth is held out twice",
+    "corpus.text": "the column of the documents",
+    "corpus.label": "the column of their classes; blank where there is none",
+    "corpus.tokenizer": "byte-pair encoding: no word is unknown; without this line, words",
+    "corpus.max_length": "tokens; longer documents are cut",
+    "decoder.kind": '"lstm", "gru" or "dilated_cnn"',
+    "model.latent_size": "numbers in a code",
+    "training.patience": "epochs without a better bound, then it ends",
+    "training.rate": "nats of KL to hold: more, and the code says more of a text, at a price",
+    "semi_supervised.classification_weight": "of the labels, beside the bound",
+}
+
+
+def new(
+    file: Annotated[Path, typer.Argument(help="The experiment file to write, such as my.toml.")],
+    label_column: Annotated[str | None, typer.Option(help="With classes, of this column.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Write an experiment file for documents of your own, with comments, to be changed."""
+    with readable_errors(debug):
+        if file.exists():
+            raise FileExistsError(f"{file} is there already: choose another name")
+        documents = Path(f"{file.stem}.csv")
+        write_beside(file, to_toml(_described(documents, "text", label_column)).encode())
+        typer.echo(f"wrote {file}: change it, then run tutvae train {file}")
+
+
+def write_own(
+    documents: Path, text: str, label: str | None, settings: list[str], runs: Path
+) -> Path:
+    """Write down, beside its run, the experiment that trains on a file of documents.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read as documents, or a setting is impossible.
+    """
+    corpus = from_files(documents, text=text, label=label, missing_labels=label is not None)
+    table = _described(documents, text, label, len(corpus.train))
+    for setting in settings:
+        apply_setting(setting, table)
+    path = runs / table["name"] / "experiment.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_beside(path, to_toml(table).encode())
+    return path
+
+
+def _described(
+    documents: Path, text: str, label: str | None, count: int | None = None
+) -> dict[str, Any]:
+    """What the estimator with its defaults would do with the documents."""
+    corpus: dict[str, Any] = {"name": "files", "train": str(documents), "text": text}
+    estimator = SentenceVAE()
+    if label is not None:
+        corpus |= {"label": label, "missing_labels": True}
+        estimator = SemiSupervisedClassifier()
+    counted = {} if count is None else {"documents": count}
+    table = estimator.description(**counted, **corpus)
+    return table | {"name": re.sub(r"[^\w-]+", "-", documents.name.split(".")[0]) or "own"}
+
+
+def to_toml(table: dict[str, Any]) -> str:
+    """Write tables of numbers and strings as TOML, with a comment where one helps."""
+    plain = {key: value for key, value in table.items() if not isinstance(value, dict)}
+    lines = [_line("", key, value) for key, value in plain.items()]
+    for name in (key for key in table if key not in plain):
+        lines += ["", f"[{name}]"]
+        lines += [_line(f"{name}.", key, value) for key, value in table[name].items()]
+    return "\n".join(lines) + "\n"
+
+
+def _line(section: str, key: str, value: Any) -> str:
+    """A key and its value, which JSON writes as TOML does, and the comment on it."""
+    line = f"{key} = {json.dumps(value, ensure_ascii=False)}"
+    comment = COMMENTS.get(section + key)
+    return line if comment is None else f"{line:<28} # {comment}"

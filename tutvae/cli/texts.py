@@ -1,0 +1,131 @@
+"""The commands that ask a trained model about texts: their codes, classes, gaps and clusters."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+
+from tutvae.cli.console import AsJson, Debug, given_texts, note, readable_errors, show
+from tutvae.cli.runs import Run
+from tutvae.data.readers.files import write_beside
+from tutvae.evaluation.classification import TextPredictor
+from tutvae.evaluation.clustering import mixture_clusters
+from tutvae.model_folder import TrainedModel
+from tutvae.models import SemiSupervisedTextVAE
+from tutvae.saving import load_trained
+from tutvae.training.loop import pick_device
+
+TextArguments = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[TEXT]...", help="Without any, the lines of standard input."),
+]
+
+
+def encode(
+    run: Run,
+    texts: TextArguments = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A new file, .csv or .npy; by default CSV is printed.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Give the codes of texts, posterior means of Z numbers each: a row a text."""
+    with readable_errors(debug):
+        trained, documents = _asked(run, texts)
+        codes = trained.transform(documents)
+        content = io.BytesIO()
+        if out is not None and out.suffix == ".npy":
+            np.save(content, codes)
+        elif out is None or out.suffix == ".csv":
+            content.write(_csv(documents, codes).encode())
+        else:
+            raise ValueError(f"{out} must end in .csv or .npy")
+        if out is None:
+            typer.echo(content.getvalue().decode(), nl=False)
+        else:
+            write_beside(out, content.getvalue())
+            note(f"wrote {out}: {codes.shape[0]} codes of {codes.shape[1]} numbers")
+
+
+def classify(
+    run: Run, texts: TextArguments = None, as_json: AsJson = False, debug: Debug = False
+) -> None:
+    """Tell the most probable class of texts, a line each, with its probability."""
+    with readable_errors(debug):
+        trained, documents = _asked(run, texts)
+        if not isinstance(trained.model_, SemiSupervisedTextVAE):
+            raise ValueError(f"{run} knows no classes: train with --label-column")
+        assert trained.tokenizer_ is not None
+        q = TextPredictor(trained.model_, trained.tokenizer_).predict_proba(documents)
+        names = trained.label_names or list(map(str, range(q.shape[1])))
+        chosen = [names[i] for i in q.argmax(1)]
+        lines = [f"{name}\t{p:.2f}" for name, p in zip(chosen, q.max(1), strict=True)]
+        probabilities = [dict(zip(names, row, strict=True)) for row in q.tolist()]
+        rows = zip(documents, chosen, probabilities, strict=True)
+        keys = ("text", "label", "probabilities")
+        show(lines, [dict(zip(keys, row, strict=True)) for row in rows], as_json)
+
+
+def impute(
+    run: Run,
+    texts: TextArguments = None,
+    blank: Annotated[str, typer.Option(help="What marks a missing word.")] = "_",
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Fill the blanks of texts, each with one token."""
+    with readable_errors(debug):
+        trained, documents = _asked(run, texts)
+        filled = trained.impute(documents, blank)
+        pairs = zip(documents, filled, strict=True)
+        show(filled, [{"text": text, "filled": own} for text, own in pairs], as_json)
+
+
+def cluster(
+    run: Run,
+    texts: TextArguments = None,
+    clusters: Annotated[int, typer.Option("--clusters", "-k", min=1, help="How many.")] = 5,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Group texts by their codes, with a mixture of Gaussians: number and text, a line each."""
+    with readable_errors(debug):
+        trained, documents = _asked(run, texts)
+        found = mixture_clusters(torch.from_numpy(trained.transform(documents)), clusters)
+        pairs = sorted(zip(found.tolist(), documents, strict=True), key=lambda pair: pair[0])
+        rows = [{"cluster": number, "text": text} for number, text in pairs]
+        show([f"{number}\t{text}" for number, text in pairs], rows, as_json)
+
+
+def diagnose(
+    run: Run, texts: TextArguments = None, as_json: AsJson = False, debug: Debug = False
+) -> None:
+    """Say how well a model is on texts that it has not seen: what is wrong, why, what to do."""
+    with readable_errors(debug):
+        trained, documents = _asked(run, texts)
+        diagnosis = trained.diagnose(documents)
+        show(str(diagnosis), diagnosis.to_dict(), as_json)
+
+
+def _asked(run: str, texts: list[str] | None) -> tuple[TrainedModel, list[str]]:
+    """The model of a run on the fastest device, and the texts it is asked about."""
+    documents = given_texts(texts or [])
+    trained = load_trained(run)
+    trained.model_.to(pick_device())
+    return trained, documents
+
+
+def _csv(documents: list[str], codes: np.ndarray) -> str:
+    """Texts and codes as a table."""
+    content = io.StringIO()
+    table = csv.writer(content, lineterminator="\n")
+    table.writerow(["text", *(f"z{i}" for i in range(codes.shape[1]))])
+    rows = zip(documents, codes.tolist(), strict=True)
+    table.writerows([text, *(f"{x:.6g}" for x in code)] for text, code in rows)
+    return content.getvalue()
