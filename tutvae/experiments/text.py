@@ -174,9 +174,13 @@ class TextExperiment(Sweep):
             outcome["best_epoch"] = history.best["epoch"]
         if rank_and_world_size()[0] == 0:
             data.tokenizer.save(context.folder.tokenizer)
-            names = data.texts.train.label_names if self.semi_supervised else None
-            about = {"configuration": context.identity, "label_names": names and list(names)}
-            save_weights(model, context.folder.weights, **about)
+            classes = data.texts.train.label_names if self.semi_supervised else None
+            save_weights(
+                model,
+                context.folder.weights,
+                configuration=context.identity,
+                label_names=classes and list(classes),
+            )
         outcome["reports"] = {
             split: significant(
                 self.measure(model, data, split, progress=context.progress).to_dict(), REPORT_DIGITS
