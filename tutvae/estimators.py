@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 MEASURED, SAMPLES = 1_000, 20
 NO_LABEL = -1
 # Training takes so many epochs, or with fewer documents than many so many steps.
-EPOCHS, STEPS, MANY = 20, 2_000, 10_000
+EPOCHS, STEPS, MANY = 40, 4_000, 10_000
 TOKENIZERS = ("bpe", "words")
 # Parameters that change nothing of what is learnt.
 NOT_THE_MODEL = {"device", "progress", "run_folder"}
@@ -73,8 +73,8 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
             `Tokenizer`.
         vocabulary_size: largest vocabulary, V.
         max_length: longer texts are cut to so many tokens, marks included.
-        epochs: most passes over the texts; by default 20, and with few texts as many as make
-            2,000 steps.
+        epochs: most passes over the texts; by default 40, and with few texts as many as make
+            4,000 steps.
         patience: epochs without a better bound after which training ends; by default a seventh
             of all.
         batch_size: texts a step, B.

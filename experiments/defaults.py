@@ -1,0 +1,89 @@
+"""What `SentenceVAE().fit(texts)`, untouched, makes of five real corpora, and of little text.
+
+    python experiments/defaults.py
+
+Each corpus gives its first 4,000 documents, cut to 40 words, and 1,000 test documents. Three
+seeds of the estimator stand beside one language model: the same decoder without a code, trained in
+the same way. Every finished fit is written to results/own_data/defaults.json and not done again.
+The corpora are read from $TUTVAE_DATA.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+import tutvae
+
+DOCUMENTS, TEST, WORDS, SEEDS = 4_000, 1_000, 40, (0, 1, 2)
+RECORD = Path(__file__).parents[1] / "results" / "own_data" / "defaults.json"
+
+
+def tatoeba() -> tutvae.Corpus:
+    """Everyday sentences, in a drawn order: the file is sorted by age."""
+    corpus = tutvae.from_files(Path(os.environ["TUTVAE_DATA"]) / "tatoeba" / "eng.txt.gz")
+    order = np.random.default_rng(0).permutation(len(corpus.train))
+    return tutvae.Corpus("tatoeba", corpus.train.part(order[:DOCUMENTS]), corpus.valid, corpus.test)
+
+
+CORPORA = {
+    "ptb": tutvae.ptb,
+    "ag_news": tutvae.ag_news,
+    "yelp": tutvae.yelp,
+    "yahoo": tutvae.yahoo,
+    "tatoeba": tatoeba,
+}
+
+
+def cut(texts: tutvae.Texts, count: int) -> list[str]:
+    """The first documents of a split, each cut to its first words."""
+    return [" ".join(text.split()[:WORDS]) for text in texts.texts[:count]]
+
+
+def measured(train: list[str], test: list[str], **parameters: int) -> dict[str, float]:
+    """What an estimator achieves on test documents, nats a document."""
+    model = tutvae.SentenceVAE(progress=None, **parameters).fit(train)
+    found = model.diagnose(test)
+    return {
+        "bound": found.report.bound,
+        "kl": found.report.kl,
+        "importance_weighted_nll": found.report.importance_weighted_nll,
+        "mutual_information": found.report.mutual_information or 0.0,
+        "own_code_gain": found.own_code_gain,
+        "epochs": len(model.history_),
+        "seconds": model.history_.seconds,
+    }
+
+
+def main() -> None:
+    """Do what is not done yet, and print the table."""
+    done = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    RECORD.parent.mkdir(parents=True, exist_ok=True)
+    for name, load in CORPORA.items():
+        wanted = {"language model": {"latent_size": 0}}
+        wanted |= {f"seed {seed}": {"random_state": seed} for seed in SEEDS}
+        for label, parameters in wanted.items():
+            if label not in done.setdefault(name, {}):
+                corpus = load()
+                texts = cut(corpus.train, DOCUMENTS), cut(corpus.test, TEST)
+                done[name][label] = measured(*texts, **parameters)
+                RECORD.write_text(json.dumps(done, indent=2) + "\n")
+            base = done[name]["language model"]["importance_weighted_nll"]
+            print(line(name, label, done[name][label], base), flush=True)
+
+
+def line(name: str, label: str, row: dict[str, float], base: float) -> str:
+    """A row of the table; the NLL also in per cent above the language model's."""
+    nll = row["importance_weighted_nll"]
+    return (
+        f"{name:<8} {label:<15} NLL {nll:7.2f} ({nll / base - 1:+.1%})  KL {row['kl']:5.2f}  "
+        f"MI {row['mutual_information']:5.2f}  own code {row['own_code_gain']:6.2f}  "
+        f"{row['seconds']:4.0f} s"
+    )
+
+
+if __name__ == "__main__":
+    main()
