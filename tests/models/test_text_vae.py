@@ -217,7 +217,7 @@ class TestBothModels:
         ([[BOS, 3, EOS]], [0], "lengths lie between 2, .* T = 3, not between 0 and 0"),
         ([[BOS, 3, EOS]], [4], "lengths lie between 2, .* not between 4 and 4"),
         ([[BOS, 3, EOS]], [3, 3], r"tokens \[B, T\] and lengths \[B\] .* not \[1, 3\] and \[2\]"),
-        ([BOS, 3, EOS], [3], r"tokens \[B, T\]"),
+        ([BOS, 3, EOS], [3, 3, 3], r"tokens \[B, T\]"),
         ([[1.0, 3.0, 2.0]], [3], "are integers, not torch.float32"),
         ([[BOS, 3, EOS]], [3.0], "are integers, not torch.int64, torch.float32"),
     ],
