@@ -142,7 +142,7 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
             **corpus: what `[corpus]` says of them; by default they are in memory.
         """
         steps = -(-documents // self.batch_size) if self.batch_size > 0 else 1
-        epochs = self.epochs or max(EPOCHS, -(-STEPS // max(1, steps)))
+        epochs = max(EPOCHS, -(-STEPS // max(1, steps))) if self.epochs is None else self.epochs
         vocabulary = {"vocabulary_size": self.vocabulary_size, "max_length": self.max_length}
         pieces = {"tokenizer": "bpe"} if self.tokenizer == "bpe" else {}
         training = {
@@ -150,7 +150,7 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
             "batch_size": self.batch_size,
             "learning_rate": self.learning_rate,
             "max_grad_norm": 5.0,
-            "patience": self.patience or max(1, round(epochs / 7)),
+            "patience": max(1, round(epochs / 7)) if self.patience is None else self.patience,
             "weights": "best",
             "precision": self.precision,
             "rate": self.rate or None,
@@ -303,8 +303,8 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
 class SemiSupervisedClassifier(ClassifierMixin, SentenceVAE):
     """A classifier for few labels and many texts: a `SemiSupervisedTextVAE`.
 
-    A text without a label has -1, or None, in its place, and teaches the language. All parameters
-    of `SentenceVAE` are parameters here, too.
+    A text without a label has -1, None or NaN in its place, and teaches the language. All
+    parameters of `SentenceVAE` are parameters here, too.
 
     Args:
         classification_weight: factor of the classification term of the loss, often called alpha.
@@ -314,7 +314,8 @@ class SemiSupervisedClassifier(ClassifierMixin, SentenceVAE):
         classes_: the labels, sorted, `[K]`.
 
     Raises:
-        ValueError: there are not two classes at least, or not a label, or -1, for each text.
+        ValueError: there are not two classes at least, not a label, or -1, for each text, or
+            labels are both numbers and names.
 
     Source: Kingma et al. (2014), equations 6 to 9; Yang et al. (2017). Chapter 8.
     """
@@ -327,30 +328,31 @@ class SemiSupervisedClassifier(ClassifierMixin, SentenceVAE):
 
         Args:
             texts: what `as_documents` reads, N texts.
-            y: their labels, numbers or names, `[N]`; -1 or None where there is none.
+            y: their labels, numbers or names, `[N]`; -1, None or NaN where there is none.
             valid: texts to choose the best epoch by; by default some are held out.
         """
         documents = as_documents(texts)
         labels = [] if y is None else list(y)
+        if getattr(y, "ndim", 1) != 1:
+            raise ValueError(f"labels must be one column, not an array {list(y.shape)}: choose one")
         if len(labels) != len(documents):
             raise ValueError(
                 f"{len(documents)} texts need {len(documents)} labels, -1 for unknown ones, not "
                 f"{len(labels)}"
             )
-        known = [label is not None and not np.array_equal(label, NO_LABEL) for label in labels]
-        self.classes_ = np.unique(
-            [x for x, is_known in zip(labels, known, strict=True) if is_known]
-        )
+        is_known = np.array([_is_known(label) for label in labels])
+        known = [label for label in labels if _is_known(label)]
+        if len({isinstance(label, str) for label in known}) > 1:
+            raise ValueError("labels are both numbers and names: make them all names, by str()")
+        self.classes_, found = np.unique(known, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
                 f"there are labels of {len(self.classes_)} classes, and two at least are needed"
             )
-        index = {name: i for i, name in enumerate(self.classes_.tolist())}
-        numbers = [
-            index[np.asarray(x).item()] if is_known else NO_LABEL
-            for x, is_known in zip(labels, known, strict=True)
-        ]
-        return self._fit(Texts(documents, numbers, label_names=list(map(str, index))), valid)
+        numbers = np.full(len(labels), NO_LABEL)
+        numbers[is_known] = found
+        names = list(map(str, self.classes_))
+        return self._fit(Texts(documents, numbers.tolist(), label_names=names), valid)
 
     def predict_proba(self, texts: Any) -> np.ndarray:
         """Return q(y|x) of N texts, `[N, K]`."""
@@ -386,3 +388,10 @@ class SemiSupervisedClassifier(ClassifierMixin, SentenceVAE):
     def _configuration(self) -> dict[str, Any]:
         """Tell what `save` writes beside the weights; see `SentenceVAE`."""
         return super()._configuration() | {"classes": self.classes_.tolist()}
+
+
+def _is_known(label: Any) -> bool:
+    """Whether it is a label: none of -1, None, NaN and pandas' NA, which is not even compared."""
+    if label is None or type(label).__name__ == "NAType":
+        return False
+    return bool(label == label and label != NO_LABEL)

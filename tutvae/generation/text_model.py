@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,13 +26,18 @@ def as_documents(texts: Any) -> list[str]:
             `Corpus`; or a Hugging Face `Dataset` with a column "text".
 
     Raises:
-        TypeError: it is one string, or something in it is none.
+        TypeError: it is no such thing, such as one string, or something in it is no string.
         ValueError: it has no documents, or more than one dimension.
     """
     if isinstance(texts, Texts):
         texts = texts.texts
-    elif hasattr(texts, "column_names"):
+    elif hasattr(texts, "column_names") and not isinstance(texts, Mapping):
         texts = texts["text"]
+    elif isinstance(texts, Mapping) or not isinstance(texts, Iterable):
+        raise TypeError(
+            f"texts must be a list or a column of strings, not a {type(texts).__name__}: choose "
+            "one column, or one split"
+        )
     if getattr(texts, "ndim", 1) != 1:
         raise ValueError(
             f"texts must be one column of strings, not an array {list(texts.shape)}: choose one"
