@@ -90,6 +90,7 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
         model_: the trained `TextVAE`, or `LanguageModel`.
         tokenizer_: its tokenizer.
         history_: of the training, one record an epoch.
+        seed_: of the training, drawn from `random_state`.
         report_: of the texts held out, a `Report`.
 
     Raises:
@@ -198,7 +199,7 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
             parameters["tokenizer"] = trained.tokenizer_
         estimator = cls(**parameters)
         estimator.model_, estimator.tokenizer_ = trained.model_, trained.tokenizer_
-        estimator.report_ = trained.report
+        estimator.report_, estimator.seed_ = trained.report, parameters["random_state"]
         estimator.history_ = History(configuration.get("history", ()))
         if "classes" in configuration:
             estimator.classes_ = np.array(configuration["classes"])
@@ -209,7 +210,7 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
         parameters = {k: v for k, v in self.get_params().items() if k not in NOT_THE_MODEL}
         if isinstance(self.tokenizer, Tokenizer):
             parameters["tokenizer"] = self.tokenizer.fingerprint
-        parameters["random_state"] = self._seed()
+        parameters["random_state"] = self.seed_
         return {"estimator": type(self).__name__, "parameters": parameters}
 
     def _table(self, part: str | dict[str, Any], **options: Any) -> dict[str, Any]:
@@ -226,13 +227,16 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
     def _seed(self) -> int:
         """A number from `random_state`, as scikit-learn reads it."""
         state = self.random_state
-        return state if isinstance(state, int) else check_random_state(state).randint(2**31)
+        if isinstance(state, int | np.integer):
+            return int(state)
+        return check_random_state(state).randint(2**31)
 
     def _fit(self, texts: Texts, valid: Any) -> Self:
         """Train on texts, and on their labels if there are some; measure on those held out."""
         experiment = validate_experiment(self.description(len(texts)))
         assert isinstance(experiment, TextExperiment)
-        data = self._split(texts, experiment.seed or 0, valid)
+        self.seed_ = experiment.seed or 0
+        data = self._split(texts, valid)
         self.tokenizer_ = self._made_tokenizer(experiment, data.train.texts)
         self.model_, self.history_ = self._trained(experiment, data)
         measured = data.valid.texts[:MEASURED]
@@ -241,9 +245,13 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
             warnings.warn(line, stacklevel=3)
         return self
 
-    def _split(self, texts: Texts, seed: int, valid: Any) -> Corpus[Texts]:
+    def _split(self, texts: Texts, valid: Any) -> Corpus[Texts]:
         """Hold out what the best epoch is chosen by, unless that is given."""
-        order = np.random.default_rng(seed).permutation(len(texts))
+        if not 0 < self.validation_fraction < 1:
+            raise ValueError(
+                f"validation_fraction must be between 0 and 1, not {self.validation_fraction}"
+            )
+        order = np.random.default_rng(self.seed_).permutation(len(texts))
         cut = 0 if valid is not None else max(1, round(self.validation_fraction * len(texts)))
         if cut >= len(texts):
             raise ValueError(
@@ -269,9 +277,9 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
         identity = self._configuration() | {"data_sha256": data_sha256(data)}
         # The global random state is not the estimator's.
         with TemporaryDirectory() as temporary, fork_rng():
-            torch.manual_seed(experiment.seed or 0)
+            torch.manual_seed(self.seed_)
             model = experiment.build(self.tokenizer_, len(data.train.label_names or ()))
-            batches = experiment.batches(self._encoded(data.train.texts, data.train.labels))
+            batches = experiment.batches(self._encoded(data.train))
             folder = RunFolder(self.run_folder or temporary)
             history = fit(
                 model,
@@ -356,7 +364,7 @@ class SemiSupervisedClassifier(ClassifierMixin, SentenceVAE):
 
     def predict_proba(self, texts: Any) -> np.ndarray:
         """Return q(y|x) of N texts, `[N, K]`."""
-        predictor = TextPredictor(self._model(), self.tokenizer_)
+        predictor = TextPredictor(self._model(), self.tokenizer_, max_length=self.max_length)
         return predictor.predict_proba(as_documents(texts))
 
     def predict(self, texts: Any) -> np.ndarray:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def table() -> Path:
     """Documents with a class, of which every third is not known."""
     labels = [label if i % 3 else "" for i, label in enumerate(LABELS)]
-    rows = [f'{i},"{text}",{label}\n' for i, (text, label) in enumerate(zip(TEXTS, labels))]
+    rows = [
+        f'{i},"{text}",{label}\n' for i, (text, label) in enumerate(zip(TEXTS, labels, strict=True))
+    ]
     path = Path("my.csv")
     path.write_text("id,sentence,mood\n" + "".join(rows))
     return path
