@@ -145,7 +145,7 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
         steps = -(-documents // self.batch_size) if self.batch_size > 0 else 1
         epochs = max(EPOCHS, -(-STEPS // max(1, steps))) if self.epochs is None else self.epochs
         vocabulary = {"vocabulary_size": self.vocabulary_size, "max_length": self.max_length}
-        pieces = {"tokenizer": "bpe"} if self.tokenizer == "bpe" else {}
+        made = {} if isinstance(self.tokenizer, Tokenizer) else {"tokenizer": self.tokenizer}
         training = {
             "epochs": epochs,
             "batch_size": self.batch_size,
@@ -160,7 +160,7 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
             "name": type(self).__name__,
             "kind": "text",
             "seed": self._seed(),
-            "corpus": (corpus or {"name": "files", "train": "memory"}) | pieces | vocabulary,
+            "corpus": (corpus or {"name": "files", "train": "memory"}) | made | vocabulary,
             "encoder": self._table(self.encoder, pooling="max"),
             "decoder": self._table(self.decoder, dropout=self.dropout),
             "model": {"latent_size": self.latent_size},
@@ -266,10 +266,6 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
         """The given tokenizer, or one for these documents."""
         if isinstance(self.tokenizer, Tokenizer):
             return self.tokenizer
-        if self.tokenizer not in TOKENIZERS:
-            raise ValueError(
-                f'tokenizer must be "bpe", "words" or a tutvae.Tokenizer, not {self.tokenizer!r}'
-            )
         return experiment.corpus.train_tokenizer(texts)
 
     def _trained(self, experiment: TextExperiment, data: Corpus[Texts]) -> tuple[Any, Any]:
@@ -353,10 +349,6 @@ class SemiSupervisedClassifier(ClassifierMixin, SentenceVAE):
         if len({isinstance(label, str) for label in known}) > 1:
             raise ValueError("labels are both numbers and names: make them all names, by str()")
         self.classes_, found = np.unique(known, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError(
-                f"there are labels of {len(self.classes_)} classes, and two at least are needed"
-            )
         numbers = np.full(len(labels), NO_LABEL)
         numbers[is_known] = found
         names = list(map(str, self.classes_))

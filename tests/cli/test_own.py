@@ -152,6 +152,20 @@ class TestTrain:
         assert written.pop("corpus") == expected.pop("corpus") | about
         assert written == {key: value for key, value in expected.items() if key != "name"}
 
+    @pytest.mark.parametrize("names", [[], ["one"]])
+    def test_fewer_than_two_classes_are_none(self, names: list[str]) -> None:
+        rows = [f"{text},{name}" for text in TEXTS for name in names or [""]]
+        Path("my.csv").write_text("\n".join(["text,mood", *rows]))
+        result = command("train", "my.csv", *SETTINGS, "--label-column", "mood")
+        assert result.exit_code == 1
+        found = f"error: there are labels of {len(names)} classes, and two are needed\n"
+        assert result.stderr == found
+
+    def test_words_instead_of_their_pieces(self, table: Path) -> None:
+        train(table, "--text-column", "sentence", "--set", "corpus.tokenizer=words")
+        tokenizer = tutvae.load("runs/my").tokenizer_
+        assert tokenizer.unk_id in tokenizer.encode(["unheard-of"])[0]
+
     def test_settings_may_be_tables(self, table: Path) -> None:
         warming = '--set=training.kl_weight={schedule="linear", epochs=1.5}'
         train(table, "--text-column", "sentence", warming)
@@ -169,7 +183,7 @@ class TestTrain:
         assert result.exit_code == 1
         assert described("my") == before
 
-    @pytest.mark.filterwarnings("default")
+    @pytest.mark.filterwarnings("always")
     def test_a_warning_is_one_line(self) -> None:
         Path("my.csv").write_text("text\n" + "\n".join([*TEXTS, '" "']))
         assert train("my.csv").stderr == "warning: my.csv: blank documents skipped: 1\n"
@@ -188,6 +202,7 @@ class TestTrain:
                 "in a shell with --label-column",
             ),
             ("two.txt", [], "2 documents are too few to hold out 1"),
+            ("excel.csv", [], "excel.csv has semicolons between its columns: save it with commas"),
             ("my.csv", ["--text-column", "sentence", "--set", "name=a/b"], "name: String should"),
         ],
     )
@@ -197,6 +212,7 @@ class TestTrain:
         Path("a folder").mkdir()
         Path("my.docx").write_text("a\n")
         Path("two.txt").write_text("a\nb\n")
+        Path("excel.csv").write_text("text;label\r\nso, so;1\r\n")
         result = command("train", name, *columns)
         assert result.exit_code == 1
         assert result.stdout == ""

@@ -127,7 +127,7 @@ def test_texts_come_from_standard_input_too(run: Path, name: str) -> None:
         (["encode", "LANGUAGE_MODEL", "a"], "has no code"),
         (["encode", "IMAGES", "a"], "has no tokenizer, so its model reads no texts"),
         (["classify", "VAE", "a"], "knows no classes: train with --label-column"),
-        (["classify", "IMAGES", "a"], "knows no classes: train with --label-column"),
+        (["classify", "IMAGES", "a"], "has no tokenizer, so its model reads no texts"),
         (["cluster", "RUN", "a", "b"], "2 documents are too few for 5 clusters"),
         (["cluster", "RUN", "a", "-k", "1"], "1 documents are too few for 1 clusters"),
         (["impute", "RUN", "a_b"], "the blank '_' is part of a word"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +23,7 @@ COMMENTS = {
     "corpus.train": ".txt, .csv, .tsv or .jsonl, each also with .gz; a tenth is held out twice",
     "corpus.text": "the column of the documents",
     "corpus.label": "the column of their classes; blank where there is none",
-    "corpus.tokenizer": "byte-pair encoding: no word is unknown; without this line, words",
+    "corpus.tokenizer": 'byte-pair encoding: no word is unknown; or "words"',
     "corpus.max_length": "tokens; longer documents are cut",
     "decoder.kind": '"lstm", "gru" or "dilated_cnn"',
     "model.latent_size": "numbers in a code",
@@ -57,7 +58,9 @@ def own_experiment(
         FileNotFoundError: there is no such file.
         ValueError: it cannot be read as documents, or a setting is impossible.
     """
-    corpus = from_files(documents, text=text, label=label, missing_labels=label is not None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # training reads it, too, and tells what is odd
+        corpus = from_files(documents, text=text, label=label, missing_labels=label is not None)
     table = _described(documents, text, label, len(corpus.train))
     for setting in settings:
         apply_setting(setting, table)

@@ -120,7 +120,7 @@ def _asked(run: str, texts: list[str] | None) -> tuple[TrainedModel, list[str]]:
     """The model of a run on the fastest device, and the texts it is asked about."""
     documents = as_documents(given_texts(texts or []))
     trained = load_trained(run)
-    trained.model_.to(pick_device())
+    trained._model().to(pick_device())
     return trained, documents
 
 

@@ -117,6 +117,8 @@ def _json_rows(path: Path, text: str, label: str | None) -> Iterator[Row]:
 
 def _check_columns(where: Path | str, columns: Sequence[str], text: str, label: str | None) -> None:
     """Raise ValueError where a wanted column is missing or not the only one of its name."""
+    if len(columns) == 1 and ";" in columns[0]:
+        raise ValueError(f"{where} has semicolons between its columns: save it with commas")
     found = f", only {', '.join(map(repr, columns))}" if columns else " nor any other"
     for role, column in (("text", text), ("label", label)):
         if column is not None and column not in columns:
