@@ -120,6 +120,42 @@ def test_these_free_bits_do_without_the_kl_per_dimension(per: FreeBitsPer) -> No
     assert loss.item() == pytest.approx(30 + 4)
 
 
+# The mean KL is 2.5 nats; a nat above the rate costs four.
+@pytest.mark.parametrize(("rate", "kl"), [(1.0, 1 + 4 * 1.5), (2.5, 2.5), (6.0, 6.0)])
+@pytest.mark.parametrize("kl_weight", [1.0, 0.5])
+def test_a_held_rate_by_hand(rate: float, kl: float, kl_weight: float) -> None:
+    assert elbo().loss(kl_weight, rate=rate).item() == pytest.approx(30 + kl_weight * kl)
+
+
+@pytest.mark.parametrize(("rate", "gradient"), [(1.0, 4 / 3), (2.6, 0.0)])
+def test_below_a_rate_the_kl_is_free_and_above_it_a_nat_costs_four(
+    rate: float, gradient: float
+) -> None:
+    kl = KL_PER_DIMENSION.sum(1).requires_grad_()
+    Elbo(RECONSTRUCTION, kl).loss(rate=rate).backward()
+    torch.testing.assert_close(kl.grad, torch.full((3,), gradient))
+
+
+def test_a_rate_and_free_bits_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match="leave free_bits out"):
+        elbo().loss(free_bits=0.5, rate=2.0)
+
+
+def test_with_labels_the_rate_is_of_the_code_in_each_of_the_two_means() -> None:
+    zero, labelled = torch.zeros(3), torch.tensor([True, False, False])
+    label_kl = torch.tensor([0.7, 0.2, 0.4])
+    bound = LabelElbo(
+        RECONSTRUCTION,
+        torch.tensor([5.0, 1.0, 2.0]),
+        KL_PER_DIMENSION,
+        label_kl=label_kl,
+        classification=zero,
+        labelled=labelled,
+    )
+    with_label, without = 10 + (3 + 4 * 2) + 0.7, 40 + 3 + 0.3
+    assert bound.loss(rate=3.0).item() == pytest.approx(with_label + without)
+
+
 def test_unknown_free_bits() -> None:
     with pytest.raises(
         ValueError, match=r"one of \('dimension', 'total', 'example'\), not 'batch'"

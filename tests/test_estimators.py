@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import json
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,6 +111,10 @@ class TestContract:
         np.testing.assert_array_equal(one, two)
         assert not np.allclose(one, other)
 
+    def test_a_seed_of_numpy_is_that_seed(self, kind: type[Any]) -> None:
+        one, two = (fitted(kind, random_state=seed).transform(TEXTS) for seed in (3, np.int64(3)))
+        np.testing.assert_array_equal(one, two)
+
     def test_the_global_random_state_is_left_alone(self, kind: type[Any]) -> None:
         torch.manual_seed(5)
         expected = torch.rand(3)
@@ -133,7 +140,9 @@ class TestContract:
             ("one string", TypeError, r"write \[text\]"),
             (["a", 3], TypeError, "document 1 is a int"),
             (["a", None], TypeError, "document 1 is a NoneType"),
-            (["a", float("nan")], TypeError, "document 1 is a float"),
+            (["a", float("nan")], TypeError, "document 1 is a float.*leave out what is missing"),
+            (None, TypeError, "not a NoneType"),
+            ({"text": ["a"]}, TypeError, "not a dict: choose one column"),
             (np.array([["a", "b"]]), ValueError, "one column of strings"),
         ],
     )
@@ -141,7 +150,7 @@ class TestContract:
         self, kind: type[Any], texts: Any, error: type[Exception], message: str
     ) -> None:
         with pytest.raises(error, match=message):
-            small(kind).fit(texts, ["a"] * len(texts))
+            small(kind).fit(texts, ["a"] * (1 if texts is None else len(texts)))
 
     @pytest.mark.parametrize(
         ("parameters", "message"),
@@ -149,9 +158,13 @@ class TestContract:
             ({"rate": -1.0}, "training.rate"),
             ({"latent_size": -2}, "model.latent_size"),
             ({"decoder": "transformer-xxl"}, "kind should be"),
-            ({"tokenizer": "letters"}, 'must be "bpe", "words" or a tutvae.Tokenizer'),
+            ({"tokenizer": "letters"}, "corpus.tokenizer: Input should be 'bpe' or 'words'"),
             ({"precision": "fp8"}, "training.precision"),
             ({"random_state": -1}, "seed"),
+            ({"epochs": 0}, "training.epochs"),
+            ({"patience": 0}, "training.patience"),
+            ({"validation_fraction": -0.1}, "validation_fraction must be between 0 and 1"),
+            ({"validation_fraction": 1.0}, "validation_fraction must be between 0 and 1"),
         ],
     )
     def test_wrong_parameters_are_named_by_fit(
@@ -279,10 +292,19 @@ class TestLabels:
         np.testing.assert_allclose(q.sum(1), 1, rtol=1e-5)
         assert classifier.predict(TEXTS).tolist() == classifier.classes_[q.argmax(1)].tolist()
 
-    @pytest.mark.parametrize("missing", [-1, None])
+    @pytest.mark.parametrize("missing", [-1, None, float("nan")])
     def test_texts_without_a_label_are_no_class(self, missing: Any) -> None:
         few = [label if i % 3 else missing for i, label in enumerate(LABELS)]
         assert small(SemiSupervisedClassifier).fit(TEXTS, few).classes_.tolist() == ["cat", "other"]
+
+    def test_a_column_of_pandas_may_lack_labels(self) -> None:
+        pandas = pytest.importorskip("pandas")
+        for dtype, name in (("Int64", 7), ("string", "a b")):
+            few = pandas.Series(
+                [None, name, name[:1] if dtype == "string" else -3] * 16, dtype=dtype
+            )
+            expected = sorted(few.dropna().unique().tolist())
+            assert small(SemiSupervisedClassifier).fit(TEXTS, few).classes_.tolist() == expected
 
     def test_labels_may_be_any_numbers(self) -> None:
         numbers = np.array([7 if label == "cat" else 30 for label in LABELS])
@@ -298,7 +320,9 @@ class TestLabels:
             (None, "48 texts need 48 labels"),
             (LABELS[:-1], "48 texts need 48 labels"),
             ([-1] * 48, "0 classes"),
-            (["one"] * 48, "1 classes"),
+            (["one"] * 48, "labels of 1 classes"),
+            (["one", 2] * 24, "both numbers and names"),
+            (np.zeros((48, 2)), r"one column, not an array \[48, 2\]"),
         ],
     )
     def test_impossible_labels_are_explained(self, labels: Any, message: str) -> None:
@@ -315,3 +339,89 @@ class TestLabels:
         assert len(classifier.sample(3)) == len(classifier.sample(3, label="cat")) == 3
         with pytest.raises(ValueError, match=r"one of \['cat', 'other'\], not 'dog'"):
             classifier.sample(3, label="dog")
+
+    @pytest.mark.filterwarnings("ignore:.*were cut")
+    def test_a_long_text_is_classified_by_what_is_read_in_training(self) -> None:
+        model = fitted(SemiSupervisedClassifier, max_length=6, tokenizer="words")
+        q = model.predict_proba(["Anna sees nobody. the cat", "Anna sees nobody. the cat the cat"])
+        np.testing.assert_allclose(q[0], q[1], rtol=1e-5)
+
+
+# What another process finds in folders, as JSON.
+ANSWERS = """
+import json, sys, tutvae
+texts, *folders = sys.argv[1:]
+texts = json.loads(texts)
+for model in map(tutvae.load, folders):
+    print(json.dumps({
+        "kind": type(model).__name__,
+        "codes": model.transform(texts).tolist(),
+        "texts": model.reconstruct(texts),
+        "history": model.history_.records,
+        "report": model.report_.to_dict(),
+        "tokenizer": model.tokenizer_.fingerprint,
+        "parameters": [model.rate, model.max_length, model.random_state],
+        "labels": [model.classes_.tolist(), model.predict(texts).tolist()]
+        if hasattr(model, "classes_") else None,
+    }))
+"""
+
+
+class TestSaved:
+    @pytest.mark.filterwarnings("ignore:.*were cut")
+    def test_a_new_process_finds_the_same_estimators(self, tmp_path: Path) -> None:
+        tokenizer, texts = tutvae.Tokenizer.train(TEXTS), TEXTS[:5]
+        state = np.random.RandomState(5)
+        vae = fitted(SentenceVAE, rate=2.5, random_state=state)
+        classifier = fitted(SemiSupervisedClassifier, tokenizer=tokenizer, max_length=7, rate=None)
+        models = {"vae": vae, "classifier": classifier}
+        folders = [str(model.save(tmp_path / name)) for name, model in models.items()]
+        command = [sys.executable, "-c", ANSWERS, json.dumps(texts), *folders]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        for model, line in zip(models.values(), done.stdout.splitlines(), strict=True):
+            found = json.loads(line)
+            np.testing.assert_allclose(found.pop("codes"), model.transform(texts), rtol=1e-5)
+            is_classifier = model is classifier
+            assert found == {
+                "kind": type(model).__name__,
+                "texts": model.reconstruct(texts),
+                "history": model.history_.records,
+                "report": json.loads(json.dumps(model.report_.to_dict())),
+                "tokenizer": model.tokenizer_.fingerprint,
+                "parameters": [model.rate, model.max_length, model.seed_],
+                "labels": [["cat", "other"], model.predict(texts).tolist()]
+                if is_classifier
+                else None,
+            }
+
+    def test_parameters_come_back_and_train_the_same_model(
+        self, classifier: SemiSupervisedClassifier, tmp_path: Path
+    ) -> None:
+        loaded: Any = tutvae.load(classifier.save(tmp_path / "model"))
+        own = {"device": "cpu", "progress": False}
+        assert loaded.get_params() | own == classifier.get_params()
+        again = clone(loaded).set_params(**own).fit(TEXTS, LABELS)
+        np.testing.assert_array_equal(again.transform(TEXTS), classifier.transform(TEXTS))
+
+    @pytest.mark.parametrize("labels", [[3, -7], [True, False], [0.5, 2.0], ["a b", "ä"]])
+    def test_classes_keep_what_they_are(self, labels: list[Any], tmp_path: Path) -> None:
+        model = small(SemiSupervisedClassifier, epochs=1).fit(TEXTS, labels * 24)
+        loaded: Any = tutvae.load(model.save(tmp_path / "model"))
+        assert loaded.classes_.tolist() == sorted(labels)
+        assert loaded.predict(TEXTS[:3]).tolist() == model.predict(TEXTS[:3]).tolist()
+
+    @pytest.mark.parametrize("kind", ESTIMATORS)
+    def test_a_run_folder_is_loaded_like_a_saved_model(
+        self, kind: type[Any], tmp_path: Path
+    ) -> None:
+        model = fitted(kind, run_folder=tmp_path / "run")
+        loaded: Any = tutvae.load(tmp_path / "run")
+        assert type(loaded) is kind
+        assert loaded.reconstruct(TEXTS[:3]) == model.reconstruct(TEXTS[:3])
+        if kind is SemiSupervisedClassifier:
+            np.testing.assert_array_equal(loaded.predict(TEXTS), model.predict(TEXTS))
+
+    def test_by_the_function_for_models_it_says_how(self, vae: SentenceVAE, tmp_path: Path) -> None:
+        with pytest.raises(TypeError, match=r"by its own save\(folder\)"):
+            tutvae.save(vae, tmp_path / "model")  # type: ignore[arg-type]

@@ -90,6 +90,7 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
         model_: the trained `TextVAE`, or `LanguageModel`.
         tokenizer_: its tokenizer.
         history_: of the training, one record an epoch.
+        seed_: of the training, drawn from `random_state`.
         report_: of the texts held out, a `Report`.
 
     Raises:
@@ -142,15 +143,15 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
             **corpus: what `[corpus]` says of them; by default they are in memory.
         """
         steps = -(-documents // self.batch_size) if self.batch_size > 0 else 1
-        epochs = self.epochs or max(EPOCHS, -(-STEPS // max(1, steps)))
+        epochs = max(EPOCHS, -(-STEPS // max(1, steps))) if self.epochs is None else self.epochs
         vocabulary = {"vocabulary_size": self.vocabulary_size, "max_length": self.max_length}
-        pieces = {"tokenizer": "bpe"} if self.tokenizer == "bpe" else {}
+        made = {} if isinstance(self.tokenizer, Tokenizer) else {"tokenizer": self.tokenizer}
         training = {
             "epochs": epochs,
             "batch_size": self.batch_size,
             "learning_rate": self.learning_rate,
             "max_grad_norm": 5.0,
-            "patience": self.patience or max(1, round(epochs / 7)),
+            "patience": max(1, round(epochs / 7)) if self.patience is None else self.patience,
             "weights": "best",
             "precision": self.precision,
             "rate": self.rate or None,
@@ -159,7 +160,7 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
             "name": type(self).__name__,
             "kind": "text",
             "seed": self._seed(),
-            "corpus": (corpus or {"name": "files", "train": "memory"}) | pieces | vocabulary,
+            "corpus": (corpus or {"name": "files", "train": "memory"}) | made | vocabulary,
             "encoder": self._table(self.encoder, pooling="max"),
             "decoder": self._table(self.decoder, dropout=self.dropout),
             "model": {"latent_size": self.latent_size},
@@ -198,7 +199,7 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
             parameters["tokenizer"] = trained.tokenizer_
         estimator = cls(**parameters)
         estimator.model_, estimator.tokenizer_ = trained.model_, trained.tokenizer_
-        estimator.report_ = trained.report
+        estimator.report_, estimator.seed_ = trained.report, parameters["random_state"]
         estimator.history_ = History(configuration.get("history", ()))
         if "classes" in configuration:
             estimator.classes_ = np.array(configuration["classes"])
@@ -209,7 +210,7 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
         parameters = {k: v for k, v in self.get_params().items() if k not in NOT_THE_MODEL}
         if isinstance(self.tokenizer, Tokenizer):
             parameters["tokenizer"] = self.tokenizer.fingerprint
-        parameters["random_state"] = self._seed()
+        parameters["random_state"] = self.seed_
         return {"estimator": type(self).__name__, "parameters": parameters}
 
     def _table(self, part: str | dict[str, Any], **options: Any) -> dict[str, Any]:
@@ -226,13 +227,16 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
     def _seed(self) -> int:
         """A number from `random_state`, as scikit-learn reads it."""
         state = self.random_state
-        return state if isinstance(state, int) else check_random_state(state).randint(2**31)
+        if isinstance(state, int | np.integer):
+            return int(state)
+        return check_random_state(state).randint(2**31)
 
     def _fit(self, texts: Texts, valid: Any) -> Self:
         """Train on texts, and on their labels if there are some; measure on those held out."""
         experiment = validate_experiment(self.description(len(texts)))
         assert isinstance(experiment, TextExperiment)
-        data = self._split(texts, experiment.seed or 0, valid)
+        self.seed_ = experiment.seed or 0
+        data = self._split(texts, valid)
         self.tokenizer_ = self._made_tokenizer(experiment, data.train.texts)
         self.model_, self.history_ = self._trained(experiment, data)
         measured = data.valid.texts[:MEASURED]
@@ -241,9 +245,13 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
             warnings.warn(line, stacklevel=3)
         return self
 
-    def _split(self, texts: Texts, seed: int, valid: Any) -> Corpus[Texts]:
+    def _split(self, texts: Texts, valid: Any) -> Corpus[Texts]:
         """Hold out what the best epoch is chosen by, unless that is given."""
-        order = np.random.default_rng(seed).permutation(len(texts))
+        if not 0 < self.validation_fraction < 1:
+            raise ValueError(
+                f"validation_fraction must be between 0 and 1, not {self.validation_fraction}"
+            )
+        order = np.random.default_rng(self.seed_).permutation(len(texts))
         cut = 0 if valid is not None else max(1, round(self.validation_fraction * len(texts)))
         if cut >= len(texts):
             raise ValueError(
@@ -258,10 +266,6 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
         """The given tokenizer, or one for these documents."""
         if isinstance(self.tokenizer, Tokenizer):
             return self.tokenizer
-        if self.tokenizer not in TOKENIZERS:
-            raise ValueError(
-                f'tokenizer must be "bpe", "words" or a tutvae.Tokenizer, not {self.tokenizer!r}'
-            )
         return experiment.corpus.train_tokenizer(texts)
 
     def _trained(self, experiment: TextExperiment, data: Corpus[Texts]) -> tuple[Any, Any]:
@@ -269,9 +273,9 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
         identity = self._configuration() | {"data_sha256": data_sha256(data)}
         # The global random state is not the estimator's.
         with TemporaryDirectory() as temporary, fork_rng():
-            torch.manual_seed(experiment.seed or 0)
+            torch.manual_seed(self.seed_)
             model = experiment.build(self.tokenizer_, len(data.train.label_names or ()))
-            batches = experiment.batches(self._encoded(data.train.texts, data.train.labels))
+            batches = experiment.batches(self._encoded(data.train))
             folder = RunFolder(self.run_folder or temporary)
             history = fit(
                 model,
@@ -303,8 +307,8 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
 class SemiSupervisedClassifier(ClassifierMixin, SentenceVAE):
     """A classifier for few labels and many texts: a `SemiSupervisedTextVAE`.
 
-    A text without a label has -1, or None, in its place, and teaches the language. All parameters
-    of `SentenceVAE` are parameters here, too.
+    A text without a label has -1, None or NaN in its place, and teaches the language. All
+    parameters of `SentenceVAE` are parameters here, too.
 
     Args:
         classification_weight: factor of the classification term of the loss, often called alpha.
@@ -314,7 +318,8 @@ class SemiSupervisedClassifier(ClassifierMixin, SentenceVAE):
         classes_: the labels, sorted, `[K]`.
 
     Raises:
-        ValueError: there are not two classes at least, or not a label, or -1, for each text.
+        ValueError: there are not two classes at least, not a label, or -1, for each text, or
+            labels are both numbers and names.
 
     Source: Kingma et al. (2014), equations 6 to 9; Yang et al. (2017). Chapter 8.
     """
@@ -327,34 +332,31 @@ class SemiSupervisedClassifier(ClassifierMixin, SentenceVAE):
 
         Args:
             texts: what `as_documents` reads, N texts.
-            y: their labels, numbers or names, `[N]`; -1 or None where there is none.
+            y: their labels, numbers or names, `[N]`; -1, None or NaN where there is none.
             valid: texts to choose the best epoch by; by default some are held out.
         """
         documents = as_documents(texts)
         labels = [] if y is None else list(y)
+        if getattr(y, "ndim", 1) != 1:
+            raise ValueError(f"labels must be one column, not an array {list(y.shape)}: choose one")
         if len(labels) != len(documents):
             raise ValueError(
                 f"{len(documents)} texts need {len(documents)} labels, -1 for unknown ones, not "
                 f"{len(labels)}"
             )
-        known = [label is not None and not np.array_equal(label, NO_LABEL) for label in labels]
-        self.classes_ = np.unique(
-            [x for x, is_known in zip(labels, known, strict=True) if is_known]
-        )
-        if len(self.classes_) < 2:
-            raise ValueError(
-                f"there are labels of {len(self.classes_)} classes, and two at least are needed"
-            )
-        index = {name: i for i, name in enumerate(self.classes_.tolist())}
-        numbers = [
-            index[np.asarray(x).item()] if is_known else NO_LABEL
-            for x, is_known in zip(labels, known, strict=True)
-        ]
-        return self._fit(Texts(documents, numbers, label_names=list(map(str, index))), valid)
+        is_known = np.array([_is_known(label) for label in labels])
+        known = [label for label in labels if _is_known(label)]
+        if len({isinstance(label, str) for label in known}) > 1:
+            raise ValueError("labels are both numbers and names: make them all names, by str()")
+        self.classes_, found = np.unique(known, return_inverse=True)
+        numbers = np.full(len(labels), NO_LABEL)
+        numbers[is_known] = found
+        names = list(map(str, self.classes_))
+        return self._fit(Texts(documents, numbers.tolist(), label_names=names), valid)
 
     def predict_proba(self, texts: Any) -> np.ndarray:
         """Return q(y|x) of N texts, `[N, K]`."""
-        predictor = TextPredictor(self._model(), self.tokenizer_)
+        predictor = TextPredictor(self._model(), self.tokenizer_, max_length=self.max_length)
         return predictor.predict_proba(as_documents(texts))
 
     def predict(self, texts: Any) -> np.ndarray:
@@ -386,3 +388,10 @@ class SemiSupervisedClassifier(ClassifierMixin, SentenceVAE):
     def _configuration(self) -> dict[str, Any]:
         """Tell what `save` writes beside the weights; see `SentenceVAE`."""
         return super()._configuration() | {"classes": self.classes_.tolist()}
+
+
+def _is_known(label: Any) -> bool:
+    """Whether it is a label: none of -1, None, NaN and pandas' NA, which is not even compared."""
+    if label is None or type(label).__name__ == "NAType":
+        return False
+    return bool(label == label and label != NO_LABEL)

@@ -113,12 +113,14 @@ def save(
     Raises:
         FileExistsError: there is something in the folder.
         OSError: the folder cannot be written to, or the disk is full.
-        TypeError: the configuration cannot be put into JSON.
+        TypeError: the configuration cannot be put into JSON, or it is no model but what has one.
         ValueError: the model is of a class that cannot be described, or tokenizer or names are
             those of another one.
 
     Source: chapter 10.
     """
+    if isinstance(model, TextModel):
+        raise TypeError("an estimator is saved by its own save(folder), and else its model_ is")
     target = RunFolder(folder)
     if target.path.exists() and any(target.path.iterdir()):
         raise FileExistsError(f"{target.path} is not empty: choose another folder")
@@ -165,7 +167,9 @@ def read(folder: str | Path) -> TrainedModel:
     names = said_of(weights, "label_names")
     _check_parts(model, tokenizer, names)
     report = _report(kept, weights)
-    cut = configuration.get("corpus", {}).get("max_length")
+    # Estimators have parameters, experiments tables.
+    said = configuration.get("corpus") or configuration.get("parameters", {})
+    cut = said.get("max_length")
     return TrainedModel(kept.path, model, tokenizer, configuration, names, report, cut)
 
 

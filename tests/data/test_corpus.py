@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -49,6 +50,12 @@ def test_pixels_of_another_shape(shape: tuple[int, ...]) -> None:
 def test_labels_of_another_shape(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"labels must be \[4\]"):
         images(torch.zeros(4, 6), torch.zeros(shape))
+
+
+def test_a_part_keeps_the_order_asked_for_and_the_labels() -> None:
+    texts = Texts(["a", "b", "c"], [2, 0, 1], label_names=["x", "y", "z"])
+    assert texts.part([2, 0]) == Texts(["c", "a"], [1, 2], label_names=["x", "y", "z"])
+    assert Texts(["a", "b"]).part(np.array([1])) == Texts(["b"])
 
 
 def test_a_corpus_is_shown_by_its_sizes() -> None:

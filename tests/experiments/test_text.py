@@ -10,14 +10,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tutvae.data.batches.text import Batches
+from tutvae.data.batches.text import Batches, EncodedTexts
+from tutvae.evaluation.classification import TextPredictor
 from tutvae.evaluation.diagnostics import probe, sample_codes
 from tutvae.evaluation.report import encode, evaluate
 from tutvae.experiments import TextExperiment, load_experiment, run_experiment
 from tutvae.experiments import text as module
-from tutvae.models import LanguageModel, LSTMDecoder, TextVAE
+from tutvae.models import LanguageModel, LSTMDecoder, SemiSupervisedTextVAE, TextVAE
 from tutvae.models.conv_decoder import DilatedConvDecoder
 from tutvae.reviews.grammar import ReviewGrammar, Reviews
+from tutvae.saving import load
 
 Run = tuple[TextVAE, dict[str, Any]]
 TIMES = ("started", "train_seconds", "tokens_per_second", "initialisation_seconds")
@@ -316,6 +318,62 @@ class TestOptions:
         decoder = "{kind='dilated_cnn', embedding_size=4, channels=6, dilations=[1, 2], width=2}"
         assert self.run(reviews_toml, f"decoder={decoder}")["receptive_field"] == 4
         assert "receptive_field" not in reviews_run[1]
+
+
+class TestLabels:
+    SECTION = "semi_supervised={classification_weight=5, labelled_size=4}"
+
+    def test_a_model_of_texts_and_labels_and_its_accuracy(
+        self, reviews_toml: Path, tmp_path: Path
+    ) -> None:
+        experiment = described(reviews_toml, self.SECTION, "evaluation.factors=false")
+        model, record = run_experiment(experiment, "train", folder=tmp_path)
+        assert isinstance(model, SemiSupervisedTextVAE)
+        data = experiment.load()
+        for split, accuracy in record["accuracy"].items():
+            texts, labels = getattr(data.texts, split).texts, getattr(data, split).labels
+            predictor = TextPredictor(model, data.tokenizer)
+            assert accuracy == pytest.approx(predictor.score(texts, labels))
+        assert "train_label_kl" in record["curves"]
+        assert load(tmp_path).label_names == list(data.texts.train.label_names or ())
+
+    def test_texts_without_a_label_join_no_mean_over_labels(self, reviews_toml: Path) -> None:
+        experiment = described(reviews_toml, self.SECTION)
+        texts = EncodedTexts([[1, 4, 2], [1, 5, 2], [1, 6, 2]], [-1, 1, -1])
+        (batch,) = experiment.batches(texts)
+        assert batch.labels.tolist() == [1] * 4 + [-1] * 3
+        assert set(batch.tokens[:4, 1].tolist()) == {5}
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            (["model.latent_size=0"], "semi_supervised goes with a code"),
+            (["initialisation.epochs=1"], "neither initialisation nor aggressive"),
+            (["semi_supervised.labelled_size=0"], "semi_supervised.labelled_size"),
+        ],
+    )
+    def test_what_does_not_go_together(
+        self, reviews_toml: Path, settings: list[str], message: str
+    ) -> None:
+        with pytest.raises(ValueError, match=message):
+            described(reviews_toml, self.SECTION, "evaluation.factors=false", *settings)
+
+
+class TestRate:
+    def test_it_reaches_training_and_the_best_epoch(self, reviews_toml: Path) -> None:
+        settings = ("training.rate=2.5", "training.weights=best")
+        _, record = run_experiment(described(reviews_toml, *settings), "train")
+        curves = record["curves"]
+        assert set(curves["rate"]) == {2.5}
+        held = [
+            cost + max(kl, 2.5)
+            for cost, kl in zip(curves["valid_reconstruction"], curves["valid_kl"], strict=True)
+        ]
+        assert record["best_epoch"] == 1 + held.index(min(held))
+
+    def test_not_beside_free_bits(self, reviews_toml: Path) -> None:
+        with pytest.raises(ValueError, match="give either rate or free_bits"):
+            described(reviews_toml, "training.rate=2", "training.free_bits=1")
 
 
 class TestInitialisation:

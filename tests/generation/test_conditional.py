@@ -11,7 +11,7 @@ from tutvae.data.batches.text import EncodedTexts
 from tutvae.data.tokenization import Tokenizer
 from tutvae.generation.conditional import change_label, label_agreement, sample_with_label
 from tutvae.generation.decoding import generate
-from tutvae.generation.texts import sample_prior
+from tutvae.generation.texts import sample_prior, sample_texts
 from tutvae.models.encoders import LSTMEncoder
 from tutvae.models.lstm_decoder import LSTMDecoder
 from tutvae.models.semi_supervised import SemiSupervisedTextVAE
@@ -55,6 +55,15 @@ class TestSampleWithLabel:
         z = sample_prior(model, 5, seed=6)
         got = self.sample(model, LABELS, temperature=0.0, seed=6)
         assert got == self.sample(model, LABELS, z=z, temperature=0.0)
+
+    def test_without_labels_they_come_from_the_prior_too(
+        self, model: SemiSupervisedTextVAE
+    ) -> None:
+        """Which leaves one label here, so that it is known."""
+        with torch.no_grad():
+            model.label_probabilities.copy_(torch.eye(K)[2])
+        got = sample_texts(model, TOKENIZER, 5, temperature=0.0, max_length=9, seed=6)
+        assert got == self.sample(model, [2] * 5, temperature=0.0, seed=6)
 
     def test_one_code_with_every_label(self, model: SemiSupervisedTextVAE) -> None:
         z = torch.randn(Z)

@@ -327,10 +327,36 @@ class TestEarlyStopping:
         with pytest.raises(ValueError, match="no epoch"):
             _ = History().best
 
+    def test_with_a_rate_a_smaller_kl_makes_no_epoch_better(self) -> None:
+        kls, reconstructions = (0.0, 1.0, 2.5), (9.0, 8.5, 8.2)
+        rows = [
+            {"valid_kl": kl, "valid_reconstruction": cost}
+            for kl, cost in zip(kls, reconstructions, strict=True)
+        ]
+        assert History(rows).best is rows[0]
+        held = [row | {"rate": 2.0} for row in rows]
+        assert History(held).best is held[1]
+
     def test_an_epoch_without_a_bound_is_never_the_best(self) -> None:
         bounds = [math.nan, 3.0, 2.0, math.nan]
         history = History({"train_kl": 0.0, "train_reconstruction": bound} for bound in bounds)
         assert history.best is history.records[2]
+
+
+class TestRate:
+    def test_the_kl_is_held(self) -> None:
+        """On the bound alone it would be smaller; below the rate, nothing pushes it down."""
+        kls = []
+        for rate in (None, 2.0):
+            torch.manual_seed(0)
+            history = fit(vae(), batches(9), epochs=150, rate=rate, device="cpu")
+            kls.append(history["train_kl"][-1])
+        assert kls[0] < 1 < 1.5 < kls[1] < 2.5
+
+    @pytest.mark.parametrize("rate", [-1.0, math.nan, math.inf])
+    def test_impossible_rates(self, rate: float) -> None:
+        with pytest.raises(ValueError, match="rate must be a number of at least 0"):
+            fit(vae(), batches(), epochs=1, rate=rate)
 
 
 class TestAccumulation:

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, TextIO
@@ -32,10 +33,12 @@ PARSERS = {"json", "tomllib", "tomli"}
 def readable_errors(debug: bool) -> Iterator[None]:
     """Turn an error that the user can mend into one message and exit code 1.
 
-    All others are bugs, and keep their traceback.
+    All others are bugs, and keep their traceback. A warning is one line, too.
     """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: note(f"warning: {message}")
+            yield
     except Exception as error:
         sentence = _sentence(error)
         if debug or sentence is None:

@@ -15,7 +15,7 @@ import typer
 
 import tutvae
 from tutvae.cli.console import AsJson, Debug, is_terminal, note, readable_errors, show
-from tutvae.cli.own import new, write_own
+from tutvae.cli.own import new, own_experiment
 from tutvae.cli.runs import evaluate, export, interpolate, reconstruct, sample
 from tutvae.cli.texts import classify, cluster, diagnose, encode, impute
 from tutvae.data.corpora import whereabouts
@@ -85,10 +85,11 @@ def train(
     again. Under torchrun, its processes share the batches.
     """
     with readable_errors(debug):
-        if experiment.suffix != ".toml":
+        if experiment.suffix == ".toml":
+            described = load_experiment(experiment, settings or [])
+        else:
             columns = text_column, label_column
-            experiment, settings = write_own(experiment, *columns, settings or [], runs), []
-        described = load_experiment(experiment, settings or [])
+            described = own_experiment(experiment, *columns, settings or [], runs)
         command = shlex.join(["tutvae", *sys.argv[1:]])
         kept = RunFolder(runs / described.name)
         was_finished, is_first = kept.record.exists(), rank_and_world_size()[0] == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,14 +14,16 @@ from tutvae.cli.console import Debug, readable_errors
 from tutvae.data.readers.files import write_beside
 from tutvae.data.readers.texts import from_files
 from tutvae.estimators import SemiSupervisedClassifier, SentenceVAE
-from tutvae.experiments.sweeps import apply_setting
+from tutvae.experiments.experiment import Experiment
+from tutvae.experiments.sweeps import apply_setting, validate_experiment
+from tutvae.training.run_folder import RunFolder
 
 COMMENTS = {
     "name": "the model is kept in runs/NAME, what it achieved in results/NAME.json",
     "corpus.train": ".txt, .csv, .tsv or .jsonl, each also with .gz; a tenth is held out twice",
     "corpus.text": "the column of the documents",
     "corpus.label": "the column of their classes; blank where there is none",
-    "corpus.tokenizer": "byte-pair encoding: no word is unknown; without this line, words",
+    "corpus.tokenizer": 'byte-pair encoding: no word is unknown; or "words"',
     "corpus.max_length": "tokens; longer documents are cut",
     "decoder.kind": '"lstm", "gru" or "dilated_cnn"',
     "model.latent_size": "numbers in a code",
@@ -37,6 +40,8 @@ def new(
 ) -> None:
     """Write an experiment file for documents of your own, with comments, to be changed."""
     with readable_errors(debug):
+        if file.suffix != ".toml":
+            raise ValueError(f"{file} must end in .toml")
         if file.exists():
             raise FileExistsError(f"{file} is there already: choose another name")
         documents = Path(f"{file.stem}.csv")
@@ -44,23 +49,27 @@ def new(
         typer.echo(f"wrote {file}: change it, then run tutvae train {file}")
 
 
-def write_own(
+def own_experiment(
     documents: Path, text: str, label: str | None, settings: list[str], runs: Path
-) -> Path:
-    """Write down, beside its run, the experiment that trains on a file of documents.
+) -> Experiment:
+    """Describe the training on a file of documents, and write it down beside its run.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it cannot be read as documents, or a setting is impossible.
     """
-    corpus = from_files(documents, text=text, label=label, missing_labels=label is not None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # training reads it, too, and tells what is odd
+        corpus = from_files(documents, text=text, label=label, missing_labels=label is not None)
     table = _described(documents, text, label, len(corpus.train))
     for setting in settings:
         apply_setting(setting, table)
-    path = runs / table["name"] / "experiment.toml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_beside(path, to_toml(table).encode())
-    return path
+    experiment = validate_experiment(table)
+    kept = RunFolder(runs / experiment.name)
+    if not kept.configuration.exists():  # that of a run that has begun stays with it
+        kept.path.mkdir(parents=True, exist_ok=True)
+        write_beside(kept.path / "experiment.toml", to_toml(table).encode())
+    return experiment
 
 
 def _described(
@@ -78,7 +87,7 @@ def _described(
 
 
 def to_toml(table: dict[str, Any]) -> str:
-    """Write tables of numbers and strings as TOML, with a comment where one helps."""
+    """Write the tables of an experiment as TOML, with a comment where one helps."""
     plain = {key: value for key, value in table.items() if not isinstance(value, dict)}
     lines = [_line("", key, value) for key, value in plain.items()]
     for name in (key for key in table if key not in plain):
@@ -88,7 +97,14 @@ def to_toml(table: dict[str, Any]) -> str:
 
 
 def _line(section: str, key: str, value: Any) -> str:
-    """A key and its value, which JSON writes as TOML does, and the comment on it."""
-    line = f"{key} = {json.dumps(value, ensure_ascii=False)}"
+    """A key and its value, and the comment on it."""
+    line = f"{key} = {_value(value)}"
     comment = COMMENTS.get(section + key)
     return line if comment is None else f"{line:<28} # {comment}"
+
+
+def _value(value: Any) -> str:
+    """A value, which JSON writes as TOML does unless it is a table."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key} = {_value(x)}' for key, x in value.items())}}}"
+    return json.dumps(value, ensure_ascii=False)

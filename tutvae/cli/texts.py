@@ -16,6 +16,7 @@ from tutvae.cli.runs import Run
 from tutvae.data.readers.files import write_beside
 from tutvae.evaluation.classification import TextPredictor
 from tutvae.evaluation.clustering import mixture_clusters
+from tutvae.generation.text_model import as_documents
 from tutvae.model_folder import TrainedModel
 from tutvae.models import SemiSupervisedTextVAE
 from tutvae.saving import load_trained
@@ -62,7 +63,9 @@ def classify(
         if not isinstance(trained.model_, SemiSupervisedTextVAE):
             raise ValueError(f"{run} knows no classes: train with --label-column")
         assert trained.tokenizer_ is not None
-        q = TextPredictor(trained.model_, trained.tokenizer_).predict_proba(documents)
+        model, tokenizer = trained.model_, trained.tokenizer_
+        predictor = TextPredictor(model, tokenizer, max_length=trained.max_length)
+        q = predictor.predict_proba(documents)
         names = trained.label_names or list(map(str, range(q.shape[1])))
         chosen = [names[i] for i in q.argmax(1)]
         lines = [f"{name}\t{p:.2f}" for name, p in zip(chosen, q.max(1), strict=True)]
@@ -115,9 +118,9 @@ def diagnose(
 
 def _asked(run: str, texts: list[str] | None) -> tuple[TrainedModel, list[str]]:
     """The model of a run on the fastest device, and the texts it is asked about."""
-    documents = given_texts(texts or [])
+    documents = as_documents(given_texts(texts or []))
     trained = load_trained(run)
-    trained.model_.to(pick_device())
+    trained._model().to(pick_device())
     return trained, documents
 
 

@@ -288,7 +288,8 @@ def require_documents(texts: Iterable[str]) -> Iterable[str]:
 def require_string(text: str, number: int) -> str:
     """Return document `number` if it is a string."""
     if not isinstance(text, str):
-        raise TypeError(f"document {number} is a {type(text).__name__}, not a string")
+        kind = type(text).__name__
+        raise TypeError(f"document {number} is a {kind}, not a string: leave out what is missing")
     return text
 
 

@@ -35,6 +35,7 @@ class TextPredictor:
             any device.
         tokenizer: the one it was trained with.
         batch_size: documents that are read at a time; changes the speed, not the result.
+        max_length: longer documents are cut to so many tokens, as in training; None cuts none.
 
     >>> tokenizer = tutvae.Tokenizer.train(["so good", "so bad"])
     >>> model = tutvae.TextClassifier(tutvae.LSTMEncoder(len(tokenizer), 8, 16, 2), classes=5)
@@ -49,10 +50,11 @@ class TextPredictor:
         model: TextClassifier | SemiSupervisedTextVAE,
         tokenizer: Tokenizer,
         batch_size: int = BATCH_SIZE,
+        max_length: int | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        self.batch_size = batch_size
+        self.options = {"batch_size": batch_size, "max_length": max_length}
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Return q(y|x) of N texts, `[N, K]`.
@@ -62,9 +64,7 @@ class TextPredictor:
             ValueError: there are no texts, or the tokenizer is not the model's.
         """
         check_tokenizer(self.tokenizer, self.model.encoder.vocabulary_size)
-        batches = Batches.from_texts(
-            texts, self.tokenizer, batch_size=self.batch_size, shuffle=False
-        )
+        batches = Batches.from_texts(texts, self.tokenizer, shuffle=False, **self.options)
         q = rows_of(self.model, batches, lambda x: self.model.label_posterior(x).probs)
         if q.isnan().any():
             raise FloatingPointError("q(y|x) is NaN: are there NaN in the model's weights?")

@@ -127,5 +127,9 @@ def mixture_clusters(codes: Tensor, clusters: int, seed: int = 0) -> np.ndarray:
     """
     from sklearn.mixture import GaussianMixture
 
+    if len(codes) < max(clusters, 2):
+        raise ValueError(
+            f"{len(codes)} documents are too few for {clusters} clusters: give more, or make fewer"
+        )
     mixture = GaussianMixture(clusters, n_init=5, max_iter=500, random_state=seed)
     return mixture.fit_predict(codes.detach().cpu().double().numpy())

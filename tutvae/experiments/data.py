@@ -44,13 +44,13 @@ class CorpusSection(Section):
     """What every `[corpus]` of texts says.
 
     Attributes:
-        tokenizer: "bpe" makes tokens of byte-pair encoding; by default they are words.
+        tokenizer: "bpe" makes tokens of byte-pair encoding, "words", the default, of words.
         vocabulary_size: the V most frequent types have ids, marks included; all by default.
         max_length: longer documents are cut to so many tokens, marks included.
     """
 
     name: str
-    tokenizer: Literal["bpe"] | None = None
+    tokenizer: Literal["bpe", "words"] | None = None
     vocabulary_size: Annotated[int, Field(ge=5, le=ALL_TYPES)] | None = None
     max_length: Annotated[int, Field(ge=2, le=ALL_TYPES)] | None = None
 
@@ -67,7 +67,7 @@ class CorpusSection(Section):
 
     def train_tokenizer(self, texts: Sequence[str]) -> Tokenizer:
         """Build the vocabulary of some documents."""
-        largest = self.vocabulary_size or (ALL_TYPES if self.tokenizer is None else MOST_PIECES)
+        largest = self.vocabulary_size or (MOST_PIECES if self.tokenizer == "bpe" else ALL_TYPES)
         return Tokenizer.train(texts, model=self.tokenizer or "words", max_vocabulary=largest)
 
     def build(self, tokenizer: Tokenizer | None = None) -> EncodedCorpus:

@@ -139,6 +139,8 @@ class TextExperiment(Sweep):
         latent_size = self.model.latent_size
         if self.semi_supervised is not None:
             assert self.encoder is not None
+            if classes < 2:
+                raise ValueError(f"there are labels of {classes} classes, and two are needed")
             sizes = latent_size, classes
             return self.semi_supervised.build(self.encoder, self.decoder, tokenizer, *sizes)
         decoder = self.decoder.build(tokenizer, latent_size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,13 +26,18 @@ def as_documents(texts: Any) -> list[str]:
             `Corpus`; or a Hugging Face `Dataset` with a column "text".
 
     Raises:
-        TypeError: it is one string, or something in it is none.
+        TypeError: it is no such thing, such as one string, or something in it is no string.
         ValueError: it has no documents, or more than one dimension.
     """
     if isinstance(texts, Texts):
         texts = texts.texts
-    elif hasattr(texts, "column_names"):
+    elif hasattr(texts, "column_names") and not isinstance(texts, Mapping):
         texts = texts["text"]
+    elif isinstance(texts, Mapping) or not isinstance(texts, Iterable):
+        raise TypeError(
+            f"texts must be a list or a column of strings, not a {type(texts).__name__}: choose "
+            "one column, or one split"
+        )
     if getattr(texts, "ndim", 1) != 1:
         raise ValueError(
             f"texts must be one column of strings, not an array {list(texts.shape)}: choose one"
@@ -65,7 +70,8 @@ class TextModel:
 
     def transform(self, texts: Any) -> np.ndarray:
         """Encode N texts: the means of their posteriors, `[N, Z]`."""
-        return encode(self._model(), self._batches(texts)).loc.numpy()
+        batches = self._batches(texts)
+        return encode(generation.require_code(self.model_), batches).loc.numpy()
 
     def inverse_transform(self, codes: Any) -> list[str]:
         """Decode N codes `[N, Z]` greedily, the most probable token every time.
@@ -73,7 +79,7 @@ class TextModel:
         Of a model with labels, a code is decoded with the most probable label a priori.
         """
         z = torch.as_tensor(np.asarray(codes), dtype=torch.float32)
-        if z.ndim != 2 or z.shape[1] != self._model().latent_size:
+        if z.ndim != 2 or z.shape[1] != generation.require_code(self._model()).latent_size:
             raise ValueError(
                 f"codes must be [N, Z] = [N, {self.model_.latent_size}], not {list(z.shape)}"
             )
@@ -94,9 +100,8 @@ class TextModel:
 
     def reconstruct(self, texts: Any) -> list[str]:
         """Encode N texts and decode their codes greedily."""
-        return generation.reconstruct(
-            self._model(), self.tokenizer_, as_documents(texts), **self._writing()
-        )
+        z = generation.codes(self._model(), self._batches(texts))
+        return generation.decode_codes(self.model_, self.tokenizer_, z, **self._writing())
 
     def interpolate(self, left: str, right: str, steps: int = 5) -> list[str]:
         """Walk from one text to another in so many steps, both ends included."""
@@ -145,9 +150,6 @@ class TextModel:
         encoded = self._encoded(as_documents(texts))
         return Batches(encoded, batch_size=BATCH_SIZE, shuffle=False)
 
-    def _encoded(
-        self, documents: Iterable[str], labels: Sequence[int] | None = None
-    ) -> EncodedTexts:
+    def _encoded(self, texts: Texts | Sequence[str]) -> EncodedTexts:
         """Token ids of documents, cut to the length that the model reads."""
-        ids = self.tokenizer_.encode(documents)
-        return EncodedTexts(ids, labels, pad_id=self.tokenizer_.pad_id, max_length=self.max_length)
+        return EncodedTexts.from_texts(texts, self.tokenizer_, max_length=self.max_length)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -158,7 +159,7 @@ def reconstruct(
     documents = tokenizer.encode(texts)
     if not documents:
         return []
-    z = _codes(model, document_batches(documents, tokenizer), seed if sampled else None)
+    z = codes(model, document_batches(documents, tokenizer), seed if sampled else None)
     return decode_codes(model, tokenizer, z, max_length=max_length)
 
 
@@ -196,7 +197,7 @@ def interpolate_texts(
     """
     if steps < 2:
         raise ValueError(f"a walk has at least 2 steps, its ends, not {steps}")
-    ends = _codes(model, document_batches(tokenizer.encode([left, right]), tokenizer))
+    ends = codes(model, document_batches(tokenizer.encode([left, right]), tokenizer))
     z = interpolate(ends[0], ends[1], torch.linspace(1, 0, steps))
     return decode_codes(model, tokenizer, z, max_length=max_length)
 
@@ -271,7 +272,7 @@ def _alternate(
     filled = template
     for _ in range(rounds):
         documents = [[tokenizer.bos_id, *row] for row in known]
-        z = _codes(model, document_batches(documents, tokenizer))
+        z = codes(model, document_batches(documents, tokenizer))
         before = filled
         filled = fill(model.decoder, z, template, tokenizer=tokenizer, width=width)[0].cpu()
         if torch.equal(filled, before):
@@ -316,16 +317,21 @@ def document_batches(
     return Batches(texts, batch_size=BATCH_SIZE, shuffle=False)
 
 
-def _codes(
+def require_code(model: Any) -> Any:
+    """Return a model; ValueError for one without a code."""
+    if model.latent_size == 0:
+        raise ValueError("a language model has no code: this needs a TextVAE")
+    return model
+
+
+def codes(
     model: TextVAE | SemiSupervisedTextVAE, batches: Batches, seed: int | None = None
 ) -> Tensor:
     """What the decoder takes for N documents: `[N, Z]`, or `[N, Z + K]` with the likeliest labels.
 
     With a seed, codes are samples of the posteriors instead of their means.
     """
-    if model.latent_size == 0:
-        raise ValueError("a language model has no code: this needs a TextVAE")
-    q = encode(model, batches)
+    q = encode(require_code(model), batches)
     z = q.loc if seed is None else sample_codes(q, seed)
     if not isinstance(model, SemiSupervisedTextVAE):
         return z

@@ -79,6 +79,16 @@ def test_the_last_document_is_padded_too():
     assert EncodedTexts([[1, 4, 5, 2], [1, 2]], pad_id=3).batch().tokens[1].tolist() == [1, 2, 3, 3]
 
 
+@pytest.mark.parametrize("labels", [None, [5, 6, 7]])
+def test_a_part_is_the_chosen_documents_as_they_were_cut(labels):
+    documents = [[1, 8, 2], [1, 4, 5, 6, 2], [1, 2]]
+    with pytest.warns(UserWarning, match="1 of 3"):
+        texts = EncodedTexts(documents, labels, pad_id=3, max_length=4)
+    part = texts.part([1, 0])
+    assert part.batch().tokens.tolist() == [[1, 4, 5, 6], [1, 8, 2, 3]]
+    assert (part.labels is None) if labels is None else (part.labels.tolist() == [6, 5])
+
+
 def test_long_documents_are_cut_counted_and_said():
     with pytest.warns(UserWarning, match="2 of 4 documents have more than 5 tokens.*longest 50"):
         texts = EncodedTexts(documents_of([5, 6, 2, 50]), max_length=5)

@@ -78,6 +78,18 @@ def test_each_split_comes_from_its_own_file(tmp_path):
     assert [split.texts for split in splits] == [["of a"], ["of b"], ["of c"]]
 
 
+def test_documents_without_a_class_where_that_is_said(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("text,label\n" + "a,2\nb,\nc,-7\nd,  \n" * 5)
+    with pytest.raises(ValueError, match="document 2 has no 'label'"):
+        from_files(path, label="label")
+    corpus = from_files(path, label="label", missing_labels=True)
+    assert corpus.train.label_names == ["-7", "2"]
+    parts = (corpus.train, corpus.valid, corpus.test)
+    found = {pair for part in parts for pair in zip(part.texts, part.labels, strict=True)}
+    assert found == {("a", 1), ("b", -1), ("c", 0), ("d", -1)}
+
+
 def test_other_column_names(tmp_path):
     path = write_table(tmp_path / "own.csv", ROWS, header=("stars", "review"))
     assert load(path, text="review", label="stars").texts == TEXTS

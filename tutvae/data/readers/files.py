@@ -97,6 +97,8 @@ def write_beside(path: str | Path, content: bytes) -> None:
         OSError: the folder cannot be written to, or the disk is full.
     """
     path = Path(os.path.realpath(path))
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent}: make it first")
     kept = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
     mode = 0o666 if kept is None else kept  # less the umask
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")

@@ -22,6 +22,8 @@ def file_rows(path: Path, text: str, label: str | None) -> Iterator[Row]:
 
     Bytes that are not UTF-8 are read as lone surrogates.
     """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name one of its files")
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     suffix = (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
@@ -115,11 +117,14 @@ def _json_rows(path: Path, text: str, label: str | None) -> Iterator[Row]:
 
 def _check_columns(where: Path | str, columns: Sequence[str], text: str, label: str | None) -> None:
     """Raise ValueError where a wanted column is missing or not the only one of its name."""
+    if len(columns) == 1 and ";" in columns[0]:
+        raise ValueError(f"{where} has semicolons between its columns: save it with commas")
     found = f", only {', '.join(map(repr, columns))}" if columns else " nor any other"
     for role, column in (("text", text), ("label", label)):
         if column is not None and column not in columns:
             raise ValueError(
-                f"{where} has no column {column!r}{found}: name the right one with {role}=..."
+                f"{where} has no column {column!r}{found}: name the right one with {role}=..., "
+                f"or in a shell with --{role}-column"
             )
         if columns.count(column) > 1:
             raise ValueError(f"{where} has several columns {column!r}: rename all but one")
