@@ -116,8 +116,8 @@ def code_classifier(model: TextVAE, tokenizer: Tokenizer, batch_size: int = BATC
         tokenizer: the one it was trained with.
         batch_size: documents that are encoded at a time; changes the speed, not the result.
 
-    >>> run = tutvae.load_run("ptb")
-    >>> classifier = tutvae.code_classifier(run.model, run.tokenizer)
+    >>> run = tutvae.load("ptb")
+    >>> classifier = tutvae.code_classifier(run.model_, run.tokenizer_)
     >>> classifier.fit(["stocks fell", "he is here"], [0, 1]).predict(["stocks fell"]).tolist()
     [0]
 

@@ -1,8 +1,8 @@
 """Writing: samples, reconstructions, paths between texts, gaps filled, texts of a class.
 
->>> run = tutvae.load_run("ptb")
->>> z = tutvae.generation.sample_prior(run.model, 3)
->>> len(tutvae.generation.decode_codes(run.model, run.tokenizer, z))
+>>> run = tutvae.load("ptb")
+>>> z = tutvae.generation.sample_prior(run.model_, 3)
+>>> len(tutvae.generation.decode_codes(run.model_, run.tokenizer_, z))
 3
 """
 

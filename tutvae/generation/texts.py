@@ -77,8 +77,8 @@ def sample_texts(
     The tokenizer is the one that the model was trained with; `seed` is that of codes and words.
     The other options and the errors are those of `tutvae.generation.generate`.
 
-    >>> run = tutvae.load_run("ptb")
-    >>> len(tutvae.sample_texts(run.model, run.tokenizer, 3, temperature=0.5))
+    >>> run = tutvae.load("ptb")
+    >>> len(tutvae.sample_texts(run.model_, run.tokenizer_, 3, temperature=0.5))
     3
 
     Source: Bowman et al. (2016) for samples of the prior. Chapters 3 and 4.
@@ -149,8 +149,8 @@ def reconstruct(
         ValueError: the model has no code, or a word is unknown and the tokenizer has no mark
             for that.
 
-    >>> run = tutvae.load_run("ptb")
-    >>> tutvae.reconstruct(run.model, run.tokenizer, ["he declined to comment"])
+    >>> run = tutvae.load("ptb")
+    >>> tutvae.reconstruct(run.model_, run.tokenizer_, ["he declined to comment"])
     ['he declined to comment']
 
     Source: Bowman et al. (2016) on samples from the posterior. Chapters 4 and 5.
@@ -187,9 +187,9 @@ def interpolate_texts(
     Raises:
         ValueError: `steps` is below 2, or as for `reconstruct`.
 
-    >>> run = tutvae.load_run("ptb")
+    >>> run = tutvae.load("ptb")
     >>> ends = "he declined to comment", "the company said it will be reached"
-    >>> len(tutvae.interpolate_texts(run.model, run.tokenizer, *ends, steps=4))
+    >>> len(tutvae.interpolate_texts(run.model_, run.tokenizer_, *ends, steps=4))
     4
 
     Source: Bowman et al. (2016) on homotopies. Chapter 5.
@@ -232,8 +232,8 @@ def impute(
             text has it only inside words, or a word is unknown and the tokenizer has no mark
             for that.
 
-    >>> run = tutvae.load_run("ptb")
-    >>> tutvae.impute(run.model, run.tokenizer, ["new york stock _ composite trading"])
+    >>> run = tutvae.load("ptb")
+    >>> tutvae.impute(run.model_, run.tokenizer_, ["new york stock _ composite trading"])
     ['new york stock exchange composite trading']
 
     Source: Bowman et al. (2016) on imputing missing words; the alternation is the iterated
