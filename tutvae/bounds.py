@@ -73,8 +73,8 @@ class Elbo:
 
         Source: Higgins et al. (2017) for a constant weight, chapter 2; Bowman et al. (2016) for
         an annealed one, chapter 5, equation `annealed-elbo`; Kingma et al. (2016) for free bits,
-        chapter 5, equation `free-bits`; Alemi et al. (2018) for the rate as what one chooses,
-        chapter 5.
+        chapter 5, equation `free-bits`; Alemi et al. (2018) for the rate as what one chooses.
+        Chapter 5, equation `rate`.
         """
         if rate is None:
             kl = self._kl_with_free_bits(free_bits, free_bits_per)

@@ -64,7 +64,7 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
             trains on the bound itself.
         latent_size: dimensions of the code, Z; 0 makes a language model of the same decoder.
         decoder: a name of `tutvae.models.DECODERS`, or a table as in an experiment file, such as
-            `{"kind": "cnn", "embedding_size": 128, "channels": 128}`.
+            `{"kind": "dilated_cnn", "embedding_size": 128, "channels": 128}`.
         encoder: "lstm", or a table.
         embedding_size: width of a token's vector, E.
         hidden_size: width of the states of encoder and decoder, H.
@@ -96,6 +96,11 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
     Raises:
         TypeError: a text is no string.
         ValueError: a parameter is out of range, or there are too few texts.
+
+    >>> tiny = {"tokenizer": "words", "rate": 2, "latent_size": 2, "hidden_size": 32}
+    >>> vae = tutvae.SentenceVAE(**tiny, learning_rate=0.02, epochs=20, progress=False)
+    >>> vae.fit(30 * ["so good", "so bad", "very good", "very bad"]).transform(["so bad"]).shape
+    (1, 2)
 
     Source: Bowman et al. (2016). Chapters 4, 5 and 10.
     """
@@ -320,6 +325,12 @@ class SemiSupervisedClassifier(ClassifierMixin, SentenceVAE):
     Raises:
         ValueError: there are not two classes at least, not a label, or -1, for each text, or
             labels are both numbers and names.
+
+    >>> tiny = {"tokenizer": "words", "latent_size": 2, "hidden_size": 32, "progress": False}
+    >>> model = tutvae.SemiSupervisedClassifier(**tiny, rate=2, learning_rate=0.02, epochs=10)
+    >>> texts = 30 * ["so good", "so bad", "very good", "very bad"]
+    >>> model.fit(texts, 30 * ["+", "-", "+", None]).predict(["good", "very bad"]).tolist()
+    ['+', '-']
 
     Source: Kingma et al. (2014), equations 6 to 9; Yang et al. (2017). Chapter 8.
     """

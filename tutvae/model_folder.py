@@ -69,6 +69,10 @@ class TrainedModel(TextModel):
         label_names: of the classes, in their order, where they were given.
         report: what the model achieved on its test set, where that was measured.
         max_length: longer documents are cut to so many tokens, as in training; None cuts none.
+
+    >>> trained = tutvae.load("ptb")
+    >>> trained.reconstruct(["he declined to comment"])
+    ['he declined to comment']
     """
 
     folder: Path
@@ -116,6 +120,11 @@ def save(
         TypeError: the configuration cannot be put into JSON, or it is no model but what has one.
         ValueError: the model is of a class that cannot be described, or tokenizer or names are
             those of another one.
+
+    >>> from tempfile import mkdtemp
+    >>> folder = tutvae.save(tutvae.VAE(data_size=64, latent_size=2), mkdtemp())
+    >>> tutvae.load(folder).model_.latent_size
+    2
 
     Source: chapter 10.
     """

@@ -70,6 +70,9 @@ def push_to_hub(folder: str | Path, repo_id: str, *, private: bool = True) -> No
         ImportError: `huggingface_hub` is not installed.
         ValueError: the model cannot be loaded from the folder.
 
+    >>> tutvae.push_to_hub("my_model", "OWNER/NAME")  # doctest: +SKIP
+    >>> trained = tutvae.load("hub:OWNER/NAME")  # doctest: +SKIP
+
     Source: chapter 10.
     """
     if not (read(folder).folder / "weights.safetensors").exists():

@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from nbformat import NotebookNode
+
+import tutvae
 
 ROW = re.compile(r"^\| \[(\d+) · (.+?)\]\((notebooks/\S+)\) \| \S.*\|$", re.M)
 
@@ -19,6 +22,23 @@ def test_the_example_walks_between_two_sentences(root: Path) -> None:
     assert len(walk) == 5
     assert len(set(walk)) >= 3, "the code is used"
     assert run.stderr == ""
+
+
+@pytest.mark.filterwarnings("ignore:the code is empty")
+def test_the_example_of_own_sentences_saves_a_model_of_them(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = re.findall(r"```python\n(.*?)```", (root / "README.md").read_text("utf-8"), re.S)[1]
+    texts = tutvae.ReviewGrammar().sample(40, seed=0).texts
+    (tmp_path / "sentences.txt").write_text("\n".join(texts), "utf-8")
+    monkeypatch.chdir(tmp_path)
+    # Two steps in place of thousands: whether it learns is not asked here.
+    monkeypatch.setattr("tutvae.estimators.EPOCHS", 1)
+    monkeypatch.setattr("tutvae.estimators.STEPS", 1)
+    names: dict[str, object] = {}
+    exec(example, names)
+    assert names["codes"].shape == (40, 32)
+    assert len(tutvae.load("my_model").transform(texts)) == 40
 
 
 def test_the_table_has_every_chapter_by_its_title(

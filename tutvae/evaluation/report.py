@@ -53,6 +53,11 @@ class Report:
         tokens: how many were predicted, words and end marks; None if the data are not text.
         language_model_nll: exact NLL of a language model on the same examples; None without one.
 
+    >>> images = tutvae.digits().test.pixels.split(50)
+    >>> report = tutvae.evaluate(tutvae.VAE(data_size=64, latent_size=2), images)
+    >>> report.bound == report.reconstruction + report.kl
+    True
+
     Source: Burda et al. (2016), section 5. Chapters 2 and 4.
     """
 
@@ -175,6 +180,11 @@ def evaluate(
         ValueError: there are no batches, a term is not finite, `importance_samples` or
             `chunk_size` is below 1, or the language model has a code.
 
+    >>> images = tutvae.digits().test.pixels.split(50)
+    >>> report = tutvae.evaluate(tutvae.VAE(data_size=64, latent_size=2), images)
+    >>> report.examples, report.importance_weighted_nll < report.bound
+    (300, True)
+
     Source: Burda et al. (2016), section 5. Chapter 2.
     """
     language_model_nll = None
@@ -290,6 +300,10 @@ def encode(model: LatentVariableModel, batches: Iterable[Any]) -> Normal:
     Raises:
         FloatingPointError: a posterior is not finite.
         ValueError: there are no batches.
+
+    >>> model = tutvae.VAE(data_size=64, latent_size=2)
+    >>> tutvae.encode(model, tutvae.digits().test.pixels.split(50)).loc.shape
+    torch.Size([300, 2])
 
     Source: Kingma & Welling (2014), section 2. Chapter 2.
     """

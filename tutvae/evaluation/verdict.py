@@ -52,6 +52,11 @@ class Diagnosis:
         own_code_gain: what an example's own code is worth to the decoder beyond another's, nats.
         findings: what is wrong, or worth knowing; empty for a model in good health.
 
+    >>> images = tutvae.digits().test.pixels.split(50)
+    >>> diagnosis = tutvae.diagnose(tutvae.VAE(data_size=64, latent_size=2), images)
+    >>> diagnosis.healthy, diagnosis.findings[0].name  # nobody trained it
+    (False, 'empty_code')
+
     Source: chapter 4.
     """
 
@@ -121,6 +126,11 @@ def diagnose(
 
     Raises:
         ValueError: as `evaluate` does.
+
+    >>> images = tutvae.digits().test.pixels.split(50)
+    >>> diagnosis = tutvae.diagnose(tutvae.VAE(data_size=64, latent_size=2), images)
+    >>> [finding.name for finding in diagnosis.findings]  # nobody trained it
+    ['empty_code']
 
     Source: Bowman et al. (2016), section 3.1, for the empty code; Hoffman & Johnson (2016) for
     KL against information. Chapters 4 and 5.

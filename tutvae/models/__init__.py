@@ -1,4 +1,8 @@
-"""The models: encoders, decoders, and the autoencoders made of them."""
+"""The models: encoders, decoders, and the autoencoders made of them.
+
+>>> sorted(tutvae.models.DECODERS)
+['dilated_cnn', 'gru', 'lstm']
+"""
 
 from tutvae.models.conv_decoder import (
     DILATIONS,

@@ -38,6 +38,10 @@ class History:
     Args:
         records: rows to start from.
         seconds: time that training took, all its resumptions together.
+
+    >>> history = tutvae.History([{"train_reconstruction": 9.0, "train_kl": 1.0}])
+    >>> history, history["train_kl"]
+    (History(epochs=1, last bound 10.00, best 10.00), [1.0])
     """
 
     def __init__(self, records: Iterable[dict[str, float]] = (), seconds: float = 0.0) -> None:
@@ -165,6 +169,11 @@ def fit(
         OSError: the run folder cannot be written to; its last checkpoint is whole.
         ValueError: `train` holds no batch, an option is impossible, or the run folder is that
             of another run, or of one with another optimizer or learning rate.
+
+    >>> images = tutvae.digits().train.pixels.round().split(50)
+    >>> history = tutvae.fit(tutvae.VAE(data_size=64, latent_size=2), images, epochs=2)
+    >>> history["epoch"]
+    [1, 2]
 
     Source: Kingma & Welling (2014), algorithm 1. Chapter 1 writes the loop out.
     """
