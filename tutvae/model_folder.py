@@ -176,9 +176,8 @@ def read(folder: str | Path) -> TrainedModel:
     names = said_of(weights, "label_names")
     _check_parts(model, tokenizer, names)
     report = _report(kept, weights)
-    # Estimators have parameters, experiments tables.
-    said = configuration.get("corpus") or configuration.get("parameters", {})
-    cut = said.get("max_length")
+    said = configuration.get("parameters" if "estimator" in configuration else "corpus")
+    cut = said.get("max_length") if isinstance(said, dict) else None
     return TrainedModel(kept.path, model, tokenizer, configuration, names, report, cut)
 
 
