@@ -23,7 +23,7 @@ RECORD = Path(__file__).parents[1] / "results" / "own_data" / "defaults.json"
 
 
 def tatoeba() -> tutvae.Corpus:
-    """Everyday sentences, in a drawn order: the file is sorted by age."""
+    """Everyday sentences, in a drawn order."""
     corpus = tutvae.from_files(Path(os.environ["TUTVAE_DATA"]) / "tatoeba" / "eng.txt.gz")
     order = np.random.default_rng(0).permutation(len(corpus.train))
     return tutvae.Corpus("tatoeba", corpus.train.part(order[:DOCUMENTS]), corpus.valid, corpus.test)

@@ -176,7 +176,9 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
     def diagnose(self, texts: Any, **options: Any) -> Diagnosis:
         """Examine the model on texts, and its training; the options are `tutvae.diagnose`'s."""
         self._model()
-        return super().diagnose(texts, **{"history": self.history_} | options)
+        # What came after the best epoch left no trace in the model.
+        kept = self.history_.records[: int(self.history_.best["epoch"])] if self.history_ else []
+        return super().diagnose(texts, **{"history": History(kept)} | options)
 
     def save(self, folder: str | Path) -> Path:
         """Write all that `tutvae.load` needs into a new folder; return it.

@@ -94,7 +94,7 @@ class Report:
 
     @property
     def price(self) -> float | None:
-        """The price of a code, which is the bound less the language model's NLL, in nats an example.
+        """The price of a code, which is the bound less a language model's NLL, in nats an example.
 
         Below 0 the code pays for itself; None without a language model. Chapter 7.
         """
