@@ -306,6 +306,13 @@ class TestLabels:
             expected = sorted(few.dropna().unique().tolist())
             assert small(SemiSupervisedClassifier).fit(TEXTS, few).classes_.tolist() == expected
 
+    def test_the_few_texts_with_a_label_are_not_held_out(self) -> None:
+        few = [label if i in (2, 20) else -1 for i, label in enumerate(LABELS)]
+        half = small(SemiSupervisedClassifier, epochs=1, validation_fraction=0.5)
+        for seed in range(3):
+            half.set_params(random_state=seed).fit(TEXTS, few)
+            assert half.classes_.tolist() == ["cat", "other"]
+
     def test_labels_may_be_any_numbers(self) -> None:
         numbers = np.array([7 if label == "cat" else 30 for label in LABELS])
         numbers[::4] = -1

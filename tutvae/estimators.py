@@ -259,6 +259,8 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
                 f"validation_fraction must be between 0 and 1, not {self.validation_fraction}"
             )
         order = np.random.default_rng(self.seed_).permutation(len(texts))
+        if texts.labels is not None:  # as long as there are others, none with a label is held out
+            order = order[np.argsort(np.asarray(texts.labels)[order] >= 0, kind="stable")]
         cut = 0 if valid is not None else max(1, round(self.validation_fraction * len(texts)))
         if cut >= len(texts):
             raise ValueError(
