@@ -1,6 +1,6 @@
 """What `SentenceVAE().fit(texts)`, untouched, makes of five real corpora, and of little text.
 
-    python experiments/defaults.py
+    python experiments/defaults.py [CORPUS ...]
 
 Each corpus gives its first 4,000 documents, cut to 40 words, and 1,000 test documents. Three
 seeds of the estimator stand beside one language model: the same decoder without a code, trained in
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -58,16 +59,16 @@ def measured(train: list[str], test: list[str], **parameters: int) -> dict[str, 
     }
 
 
-def main() -> None:
-    """Do what is not done yet, and print the table."""
+def main(names: list[str]) -> None:
+    """Do what is not done yet, of some corpora or of all, and print the table."""
     done = json.loads(RECORD.read_text()) if RECORD.exists() else {}
     RECORD.parent.mkdir(parents=True, exist_ok=True)
-    for name, load in CORPORA.items():
+    for name in names or CORPORA:
         wanted = {"language model": {"latent_size": 0}}
         wanted |= {f"seed {seed}": {"random_state": seed} for seed in SEEDS}
         for label, parameters in wanted.items():
             if label not in done.setdefault(name, {}):
-                corpus = load()
+                corpus = CORPORA[name]()
                 texts = cut(corpus.train, DOCUMENTS), cut(corpus.test, TEST)
                 done[name][label] = measured(*texts, **parameters)
                 RECORD.write_text(json.dumps(done, indent=2) + "\n")
@@ -86,4 +87,4 @@ def line(name: str, label: str, row: dict[str, float], base: float) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
