@@ -125,14 +125,14 @@ def test_texts_come_from_standard_input_too(run: Path, name: str) -> None:
         (["encode", "RUN", "a", "--out", "codes.txt"], "codes.txt must end in .csv or .npy"),
         (["encode", "RUN", "a", "--out", "nowhere/codes.csv"], "there is no folder "),
         (["encode", "LANGUAGE_MODEL", "a"], "has no code"),
-        (["encode", "IMAGES", "a"], "has no tokenizer, so its model reads no texts"),
+        (["encode", "IMAGES", "a"], "holds a model of images"),
         (["classify", "VAE", "a"], "knows no classes: train with --label-column"),
-        (["classify", "IMAGES", "a"], "has no tokenizer, so its model reads no texts"),
+        (["classify", "IMAGES", "a"], "holds a model of images"),
         (["cluster", "RUN", "a", "b"], "2 documents are too few for 5 clusters"),
         (["cluster", "RUN", "a", "-k", "1"], "1 documents are too few for 1 clusters"),
         (["impute", "RUN", "a_b"], "the blank '_' is part of a word"),
-        (["impute", "IMAGES", "a"], "has no tokenizer, so its model reads no texts"),
-        (["diagnose", "IMAGES", "a"], "has no tokenizer, so its model reads no texts"),
+        (["impute", "IMAGES", "a"], "holds a model of images"),
+        (["diagnose", "IMAGES", "a"], "holds a model of images"),
     ],
 )
 def test_what_a_person_can_mend(

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from tutvae.cli.console import AsJson, Debug, finite, given_texts, note, readable_errors, show
 from tutvae.data.backends import UNK
-from tutvae.data.tokenization import Tokenizer
 from tutvae.experiments.runs import evaluate_run
-from tutvae.generation import texts as generation
+from tutvae.model_folder import TrainedModel
 from tutvae.models import VAE, LanguageModel, SemiSupervisedTextVAE, TextVAE
 from tutvae.saving import load_trained, save
 from tutvae.training.loop import pick_device
@@ -69,16 +68,8 @@ def sample(
 ) -> None:
     """Write new texts with the model of a run, a line each."""
     with readable_errors(debug):
-        model, tokenizer = _of_texts(run)
-        texts = generation.sample_texts(
-            model,
-            tokenizer,
-            count,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
-        )
+        options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+        texts = of_texts(run).sample(count, **options)
         show(texts, texts, as_json)
 
 
@@ -98,8 +89,7 @@ def reconstruct(
     """
     with readable_errors(debug):
         texts = given_texts(texts or [])
-        model, tokenizer = _with_code(run, texts)
-        found = generation.reconstruct(model, tokenizer, texts)
+        found = _with_code(run, texts).reconstruct(texts)
         pairs = zip(texts, found, strict=True)
         show(found, [{"text": text, "reconstruction": own} for text, own in pairs], as_json)
 
@@ -115,8 +105,7 @@ def interpolate(
     """Walk from one text to another: decode codes on the line between theirs."""
     with readable_errors(debug):
         left, right = given_texts([left, right])
-        model, tokenizer = _with_code(run, [left, right])
-        walk = generation.interpolate_texts(model, tokenizer, left, right, steps)
+        walk = _with_code(run, [left, right]).interpolate(left, right, steps)
         show(walk, walk, as_json)
 
 
@@ -141,21 +130,22 @@ def export(
         typer.echo(f"wrote {exported}, {size / 1e6:.1f} MB")
 
 
-def _of_texts(run: str) -> tuple[TextVAE | SemiSupervisedTextVAE | LanguageModel, Tokenizer]:
+def of_texts(run: str) -> TrainedModel:
     """The model of a run, which must be one that writes, on the fastest device at hand."""
     trained = load_trained(run)
-    model, tokenizer = trained.model_, trained.tokenizer_
     writers = TextVAE | SemiSupervisedTextVAE | LanguageModel
-    if not isinstance(model, writers) or tokenizer is None:
-        kind = "images" if isinstance(model, VAE) else "another kind, or without its tokenizer"
-        raise ValueError(f"{run} holds a model of {kind}: this command writes texts")
-    return model.to(pick_device()), tokenizer
+    if not isinstance(trained.model_, writers) or trained.tokenizer_ is None:
+        is_vae = isinstance(trained.model_, VAE)
+        kind = "images" if is_vae else "another kind, or without its tokenizer"
+        raise ValueError(f"{run} holds a model of {kind}: this command is for texts")
+    trained.model_.to(pick_device())
+    return trained
 
 
-def _with_code(run: str, texts: Sequence[str]) -> tuple[TextVAE | SemiSupervisedTextVAE, Tokenizer]:
+def _with_code(run: str, texts: Sequence[str]) -> TrainedModel:
     """The model of a run, which must have a code; tell which words it cannot read."""
-    model, tokenizer = _of_texts(run)
-    if isinstance(model, LanguageModel):
+    trained = of_texts(run)
+    if isinstance(trained.model_, LanguageModel):
         raise ValueError(
             f"{run} holds a language model, which has no code to decode: take the run of a VAE"
         )
@@ -165,7 +155,8 @@ def _with_code(run: str, texts: Sequence[str]) -> tuple[TextVAE | SemiSupervised
         if not text.strip():
             raise ValueError(f"text {number} of {len(texts)} is empty")
     words = dict.fromkeys(word for text in texts for word in text.split() if word != UNK)
+    tokenizer: Any = trained.tokenizer_
     unknown = [word for word in words if tokenizer.unk_id in tokenizer.encode([word])[0]]
     if unknown:
         note(f"unknown to the model, and read as {UNK}: {' '.join(unknown)}")
-    return model, tokenizer
+    return trained

@@ -12,15 +12,13 @@ import torch
 import typer
 
 from tutvae.cli.console import AsJson, Debug, given_texts, note, readable_errors, show
-from tutvae.cli.runs import Run
+from tutvae.cli.runs import Run, of_texts
 from tutvae.data.readers.files import write_beside
 from tutvae.evaluation.classification import TextPredictor
 from tutvae.evaluation.clustering import mixture_clusters
 from tutvae.generation.text_model import as_documents
 from tutvae.model_folder import TrainedModel
 from tutvae.models import SemiSupervisedTextVAE
-from tutvae.saving import load_trained
-from tutvae.training.loop import pick_device
 
 TextArguments = Annotated[
     list[str] | None,
@@ -119,9 +117,7 @@ def diagnose(
 def _asked(run: str, texts: list[str] | None) -> tuple[TrainedModel, list[str]]:
     """The model of a run on the fastest device, and the texts it is asked about."""
     documents = as_documents(given_texts(texts or []))
-    trained = load_trained(run)
-    trained._model().to(pick_device())
-    return trained, documents
+    return of_texts(run), documents
 
 
 def _csv(documents: list[str], codes: np.ndarray) -> str:
