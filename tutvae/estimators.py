@@ -331,9 +331,10 @@ class SemiSupervisedClassifier(ClassifierMixin, SentenceVAE):
             labels are both numbers and names.
 
     >>> tiny = {"tokenizer": "words", "latent_size": 2, "hidden_size": 32, "progress": False}
-    >>> model = tutvae.SemiSupervisedClassifier(**tiny, rate=2, learning_rate=0.02, epochs=10)
+    >>> model = tutvae.SemiSupervisedClassifier(**tiny, rate=2, learning_rate=0.02, epochs=20)
     >>> texts = 30 * ["so good", "so bad", "very good", "very bad"]
-    >>> model.fit(texts, 30 * ["+", "-", "+", None]).predict(["good", "very bad"]).tolist()
+    >>> labels = ["+", "-", "+", "-", *116 * [None]]
+    >>> model.fit(texts, labels).predict(["so good", "very bad"]).tolist()
     ['+', '-']
 
     Source: Kingma et al. (2014), equations 6 to 9; Yang et al. (2017). Chapter 8.
