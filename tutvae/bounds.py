@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 FreeBitsPer = Literal["dimension", "total", "example"]
-# What a nat above a held rate costs: more than a nat of reconstruction could be worth.
+# What a nat above a held rate costs. At 1, as in the bound, a KL that the bound wants would stay.
 RATE_WEIGHT = 4.0
 
 
