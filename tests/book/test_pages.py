@@ -130,6 +130,7 @@ def open_page(reader: Any, origin: str) -> Iterator[Any]:
         return opened
 
     yield visit
+    page.evaluate("localStorage.clear()")  # no test remembers another's search or colours
     page.close()
 
 
@@ -196,6 +197,16 @@ def test_a_chapter_is_printed_in_black_on_white_and_whole(open_page: Any, addres
     visit.page.emulate_media(media="print")
     assert visit.ask("faintText") == []
     assert visit.ask("cutOff") == []
+
+
+def test_what_a_search_marked_is_printed_like_the_rest(open_page: Any) -> None:
+    visit = open_page(CHAPTER_PAGES[0])
+    visit.page.evaluate("localStorage.setItem('sphinx_highlight_terms', 'encoder')")
+    visit.page.reload()
+    visit.page.wait_for_selector(".highlighted", state="attached")
+    visit.page.emulate_media(media="print")
+    assert visit.ask("faintText") == []
+    assert not visit.page.is_visible(".highlight-link")
 
 
 @pytest.mark.parametrize("mode", ["light", "dark"])
