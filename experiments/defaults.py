@@ -4,8 +4,8 @@
 
 Each corpus gives its first 4,000 documents, cut to 40 words, and 1,000 test documents. Three
 seeds of the estimator stand beside one language model: the same decoder without a code, trained in
-the same way. Every finished fit is written to results/own_data/defaults.json and not done again.
-The corpora are read from $TUTVAE_DATA.
+the same way. Every finished fit is written to results/own_data/defaults.json, with its commit, and
+is not done again. The corpora are read from $TUTVAE_DATA.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import tutvae
+from tutvae.experiments.records import provenance
 
 DOCUMENTS, TEST, WORDS, SEEDS = 4_000, 1_000, 40, (0, 1, 2)
 RECORD = Path(__file__).parents[1] / "results" / "own_data" / "defaults.json"
@@ -44,8 +46,9 @@ def cut(texts: tutvae.Texts, count: int) -> list[str]:
     return [" ".join(text.split()[:WORDS]) for text in texts.texts[:count]]
 
 
-def measured(train: list[str], test: list[str], **parameters: int) -> dict[str, float]:
+def measured(train: list[str], test: list[str], **parameters: int) -> dict[str, Any]:
     """What an estimator achieves on test documents, nats a document."""
+    begun = provenance()
     model = tutvae.SentenceVAE(progress=None, **parameters).fit(train)
     found = model.diagnose(test)
     return {
@@ -56,6 +59,7 @@ def measured(train: list[str], test: list[str], **parameters: int) -> dict[str, 
         "own_code_gain": found.own_code_gain,
         "epochs": len(model.history_),
         "seconds": model.history_.seconds,
+        "provenance": begun,
     }
 
 
@@ -76,7 +80,7 @@ def main(names: list[str]) -> None:
             print(line(name, label, done[name][label], base), flush=True)
 
 
-def line(name: str, label: str, row: dict[str, float], base: float) -> str:
+def line(name: str, label: str, row: dict[str, Any], base: float) -> str:
     """A row of the table; the NLL also in per cent above the language model's."""
     nll = row["importance_weighted_nll"]
     return (

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 MEASURED, SAMPLES = 1_000, 20
 NO_LABEL = -1
 # Training takes so many epochs, or with fewer documents than many so many steps.
-EPOCHS, STEPS, MANY = 40, 4_000, 10_000
+EPOCHS, STEPS, MANY = 16, 2_000, 10_000
 TOKENIZERS = ("bpe", "words")
 # Parameters that change nothing of what is learnt.
 NOT_THE_MODEL = {"device", "progress", "run_folder"}
@@ -73,12 +73,12 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
             `Tokenizer`.
         vocabulary_size: largest vocabulary, V.
         max_length: longer texts are cut to so many tokens, marks included.
-        epochs: most passes over the texts; by default 40, and with few texts as many as make
-            4,000 steps.
+        epochs: most passes over the texts; by default 16, and with few texts as many as make
+            2,000 steps.
         patience: epochs without a better bound after which training ends; by default a seventh
             of all.
         batch_size: texts a step, B.
-        learning_rate: of Adam.
+        learning_rate: of Adam, at first; along a cosine it falls to zero over all epochs.
         validation_fraction: of the texts, held out to choose the best epoch by.
         precision: "fp32", "bf16" or "fp16".
         device: the fastest at hand by default.
@@ -118,7 +118,7 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
     epochs: int | None = None
     patience: int | None = None
     batch_size: int = 32
-    learning_rate: float = 2e-3
+    learning_rate: float = 4e-3
     validation_fraction: float = 0.1
     precision: Precision = "fp32"
     device: torch.device | str | None = None
@@ -155,6 +155,7 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
             "epochs": epochs,
             "batch_size": self.batch_size,
             "learning_rate": self.learning_rate,
+            "learning_rate_schedule": "cosine",
             "max_grad_norm": 5.0,
             "patience": max(1, round(epochs / 7)) if self.patience is None else self.patience,
             "weights": "best",
