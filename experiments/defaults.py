@@ -2,7 +2,7 @@
 
     python experiments/defaults.py [CORPUS ...]
 
-Each corpus gives its first 4,000 documents, cut to 40 words, and 1,000 test documents. Three
+Each corpus gives its first 4,000 documents, cut to 40 words, and 500 test documents. Three
 seeds of the estimator stand beside one language model: the same decoder without a code, trained in
 the same way. Every finished fit is written to results/own_data/defaults.json, with its commit, and
 is not done again. The corpora are read from $TUTVAE_DATA.
@@ -21,7 +21,7 @@ import numpy as np
 import tutvae
 from tutvae.experiments.records import provenance
 
-DOCUMENTS, TEST, WORDS, SEEDS = 4_000, 1_000, 40, (0, 1, 2)
+DOCUMENTS, TEST, WORDS, SEEDS = 4_000, 500, 40, (0, 1, 2)
 RECORD = Path(__file__).parents[1] / "results" / "own_data" / "defaults.json"
 
 

@@ -75,7 +75,7 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
         max_length: longer texts are cut to so many tokens, marks included.
         epochs: most passes over the texts; by default 16, and with few texts as many as make
             2,000 steps.
-        patience: epochs without a better bound after which training ends; by default a seventh
+        patience: epochs without a better bound after which training ends; by default a quarter
             of all.
         batch_size: texts a step, B.
         learning_rate: of Adam, at first; along a cosine it falls to zero over all epochs.
@@ -105,7 +105,7 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
     Source: Bowman et al. (2016). Chapters 4, 5 and 10.
     """
 
-    rate: float | None = 6.0
+    rate: float | None = 5.0
     latent_size: int = 32
     decoder: str | dict[str, Any] = "lstm"
     encoder: str | dict[str, Any] = "lstm"
@@ -157,7 +157,7 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
             "learning_rate": self.learning_rate,
             "learning_rate_schedule": "cosine",
             "max_grad_norm": 5.0,
-            "patience": max(1, round(epochs / 7)) if self.patience is None else self.patience,
+            "patience": max(1, round(epochs / 4)) if self.patience is None else self.patience,
             "weights": "best",
             "precision": self.precision,
             "rate": self.rate or None,

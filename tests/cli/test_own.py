@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,18 @@ def table() -> Path:
     return path
 
 
+class Interrupting(list[Any]):
+    """Batches whose second reader presses Ctrl-C."""
+
+    readers = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self.readers += 1
+        if self.readers == 2:
+            raise KeyboardInterrupt
+        return super().__iter__()
+
+
 class TestTrain:
     @pytest.mark.parametrize(
         ("name", "lines"),
@@ -113,9 +126,8 @@ class TestTrain:
         train(table, *arguments, "--set", "name=whole")
         fit = text.fit
 
-        def stopped(*given: Any, **options: Any) -> Any:
-            fit(*given, **options | {"epochs": 1})
-            raise KeyboardInterrupt
+        def stopped(*given: Any, valid: Any, **options: Any) -> Any:
+            return fit(*given, valid=Interrupting(valid), **options)
 
         with monkeypatch.context() as patch:
             patch.setattr(text, "fit", stopped)
