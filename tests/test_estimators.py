@@ -73,6 +73,11 @@ class TestContract:
         assert copy.get_params() == original.get_params()
         assert not hasattr(copy, "model_")
 
+    def test_codes_come_as_a_table_with_named_columns(self, kind: type[Any]) -> None:
+        table = fitted(kind).set_output(transform="pandas").transform(TEXTS[:2])
+        prefix = kind.__name__.lower()
+        assert list(table.columns) == [f"{prefix}{index}" for index in range(3)]
+
     def test_parameters_are_set_by_name(self, kind: type[Any]) -> None:
         assert small(kind).set_params(rate=3.0).rate == 3.0
         with pytest.raises(ValueError, match="Invalid parameter 'beta'"):
@@ -289,6 +294,7 @@ class TestLabels:
         self, classifier: SemiSupervisedClassifier
     ) -> None:
         q = classifier.predict_proba(TEXTS)
+        assert np.allclose(np.exp(classifier.predict_log_proba(TEXTS)), q)
         np.testing.assert_allclose(q.sum(1), 1, rtol=1e-5)
         assert classifier.predict(TEXTS).tolist() == classifier.classes_[q.argmax(1)].tolist()
 

@@ -16,7 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
+from sklearn.base import (
+    BaseEstimator,
+    ClassifierMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+)
 from sklearn.utils.validation import check_is_fitted, check_random_state
 from torch.random import fork_rng
 
@@ -53,7 +58,7 @@ NOT_THE_MODEL = {"device", "progress", "run_folder"}
 
 # A dataclass, because its constructor does what scikit-learn asks: it stores, and no more.
 @dataclass(eq=False, repr=False, kw_only=True)
-class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
+class SentenceVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TextModel, BaseEstimator):
     """A text VAE for your own sentences, as a scikit-learn transformer.
 
     `fit` learns a tokenizer and a `TextVAE` from texts and keeps the epoch that does best on
@@ -135,6 +140,16 @@ class SentenceVAE(TransformerMixin, TextModel, BaseEstimator):
             valid: texts to choose the best epoch by; by default some are held out.
         """
         return self._fit(Texts(as_documents(texts)), valid)
+
+    # Here once more, because scikit-learn's `set_output` heeds what a class itself defines.
+    def transform(self, texts: Any) -> np.ndarray:
+        """Encode N texts: the means of their posteriors, `[N, Z]`."""
+        return super().transform(texts)
+
+    @property
+    def _n_features_out(self) -> int:
+        """What `get_feature_names_out` and `set_output` ask for: the columns of a code."""
+        return self._model().latent_size
 
     def score(self, texts: Any, y: Any = None) -> float:
         """Return the mean of log p(x), nats a text: the larger, the better."""
@@ -375,6 +390,10 @@ class SemiSupervisedClassifier(ClassifierMixin, SentenceVAE):
         """Return q(y|x) of N texts, `[N, K]`."""
         predictor = TextPredictor(self._model(), self.tokenizer_, max_length=self.max_length)
         return predictor.predict_proba(as_documents(texts))
+
+    def predict_log_proba(self, texts: Any) -> np.ndarray:
+        """Return log q(y|x) of N texts, `[N, K]`."""
+        return np.log(self.predict_proba(texts))
 
     def predict(self, texts: Any) -> np.ndarray:
         """Return the most probable label of N texts, `[N]`."""

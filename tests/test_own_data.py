@@ -1,0 +1,37 @@
+"""The texts that the package had never seen, and what recorded runs made of them."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+
+KINDS = Path(__file__).parents[1] / "experiments" / "three_kinds.csv"
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[dict[str, str]]:
+    with KINDS.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_there_are_three_kinds_of_at_least_300_texts(rows: list[dict[str, str]]) -> None:
+    assert len({row["text"] for row in rows}) == len(rows)
+    counts = Counter(row["kind"] for row in rows)
+    assert len(counts) == 3
+    assert min(counts.values()) >= 300
+
+
+@pytest.mark.parametrize("words", [5, 6])
+def test_no_template_is_behind_more_than_three_texts(
+    rows: list[dict[str, str]], words: int
+) -> None:
+    texts_with = defaultdict(set)
+    for number, row in enumerate(rows):
+        found = re.findall(r"\w+", row["text"].lower())
+        for start in range(len(found) - words + 1):
+            texts_with[tuple(found[start : start + words])].add(number)
+    assert max(map(len, texts_with.values())) <= 3
