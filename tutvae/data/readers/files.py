@@ -9,6 +9,7 @@ import http.client
 import os
 import secrets
 import stat
+import sys
 import urllib.error
 import urllib.request
 import zlib
@@ -16,6 +17,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 DATA_VARIABLE = "TUTVAE_DATA"
 
@@ -75,6 +81,11 @@ def read_bytes(path: Path) -> bytes:
     """Read a whole file; see `opened`."""
     with opened(path) as file:
         return file.read()
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a table that comes with the package."""
+    return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
 def check_sha256(content: bytes, expected: str, what: str) -> None:
