@@ -13,10 +13,10 @@ from typing import Any, Literal, NamedTuple
 
 from tutvae.data.readers.files import read_toml
 
-CATEGORIES = ("restaurant", "hotel", "film", "phone", "book")
-STARS = ("1", "2", "3", "4", "5")
-PERSONS = ("i", "we", "mum", "friends")
-TENSES = ("past", "present")
+CONTENT = read_toml(Path(__file__).with_suffix(".toml"))
+# The hidden factors of a review and the names of their values.
+FACTORS: dict[str, tuple[str, ...]] = {k: tuple(names) for k, names in CONTENT["factors"].items()}
+CATEGORIES, STARS, PERSONS, TENSES = FACTORS.values()
 
 Chooser = Literal["category", "stars", "neither"]
 Inflection = Literal["none", "person", "tense", "verb", "plural"]
@@ -62,7 +62,6 @@ def _slot(table: dict[str, Any]) -> Slot:
     return Slot(**table | {"lists": tuple(tuple(row.split()) for row in rows)})
 
 
-CONTENT = read_toml(Path(__file__).with_suffix(".toml"))
 SLOTS: dict[str, Slot] = {name: _slot(table) for name, table in CONTENT["slots"].items()}
 OPENINGS: tuple[str, ...] = tuple(CONTENT["openings"])
 FOLLOW_UPS: tuple[str, ...] = tuple(CONTENT["follow_ups"])
