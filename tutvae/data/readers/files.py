@@ -26,6 +26,14 @@ else:
 DATA_VARIABLE = "TUTVAE_DATA"
 
 
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a table that comes with the package."""
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+SHA256 = read_toml(Path(__file__).with_name("sha256.toml"))
+
+
 def local_folder(name: str, folder: str | Path | None = None) -> Path | None:
     """Find a corpus: in `folder` if given; else in `$TUTVAE_DATA/name` if that exists.
 
@@ -81,11 +89,6 @@ def read_bytes(path: Path) -> bytes:
     """Read a whole file; see `opened`."""
     with opened(path) as file:
         return file.read()
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read a table that comes with the package."""
-    return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
 def check_sha256(content: bytes, expected: str, what: str) -> None:

@@ -11,7 +11,7 @@ from tutvae.data.corpus import Corpus, Texts
 from tutvae.data.readers import hub
 from tutvae.data.readers.files import check_sha256, find_file, local_folder, read_bytes
 from tutvae.data.readers.rows import Row, file_rows
-from tutvae.data.readers.texts import SPLITS, clean_rows, from_files, read_documents, to_corpus
+from tutvae.data.readers.texts import SPLITS, clean_rows, from_files, to_texts
 
 
 def lines(path: Path, name: str, pattern: str, sha256: Mapping[str, str]) -> Corpus[Texts]:
@@ -19,7 +19,7 @@ def lines(path: Path, name: str, pattern: str, sha256: Mapping[str, str]) -> Cor
     files = {split: find_file(path, pattern.format(split=split)) for split in SPLITS}
     for split, file in files.items():
         check_sha256(read_bytes(file), sha256[split], str(file))
-    return Corpus(name, **{split: Texts(read_documents(file)) for split, file in files.items()})
+    return from_files(*files.values(), name=name)
 
 
 def json_lines(
@@ -57,9 +57,8 @@ def published(path: Path, name: str) -> Corpus[Texts]:
     files = {split: find_file(path, f"{name}.{split}.txt") for split in SPLITS}
     label = "class" if any("\t" in line for line, _ in _raw_lines(files["train"])) else None
     rows = _classes_and_documents if label else _raw_lines
-    return to_corpus(
-        name, {split: clean_rows(rows(file), str(file), label) for split, file in files.items()}
-    )
+    splits = {split: clean_rows(rows(file), str(file), label) for split, file in files.items()}
+    return Corpus(name, **to_texts(splits))
 
 
 def published_documents(file: Path) -> list[str]:
