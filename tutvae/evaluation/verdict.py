@@ -61,12 +61,7 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, ready for JSON."""
-        return {
-            "healthy": self.healthy,
-            "report": self.report.to_dict(),
-            "own_code_gain": self.own_code_gain,
-            "findings": [asdict(finding) for finding in self.findings],
-        }
+        return {"healthy": self.healthy, **asdict(self), "report": self.report.to_dict()}
 
     def __str__(self) -> str:
         letter = [self._verdict()]
