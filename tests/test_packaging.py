@@ -123,7 +123,10 @@ def test_the_wheel_holds_the_typed_package_and_nothing_else(wheel: Path) -> None
         names = set(archive.namelist())
     modules = {path.relative_to(ROOT).as_posix() for path in SOURCES}
     tables = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("tutvae/**/*.toml")}
-    assert modules | tables | {"tutvae/py.typed", "tutvae/model_card.md"} <= names
+    assert (
+        modules | tables | {"tutvae/py.typed", "tutvae/model_card.md", "tutvae/book.mplstyle"}
+        <= names
+    )
     assert {"tutvae/recorded/mnist_vae.json", "tutvae/pretrained/ptb/tokenizer.json"} <= names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"tutvae"}
 
