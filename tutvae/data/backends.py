@@ -19,9 +19,11 @@ def train_words(
     """Count the words between white space; ValueError if none is left or has room."""
     _check_sizes(max_vocabulary, min_frequency, len(MARKS) + 1, MOST_WORDS)
     backend = word_backend([], unk=UNK, marks=())
-    options = {"special_tokens": list(MARKS), "show_progress": False}
     trainer = trainers.WordLevelTrainer(
-        vocab_size=max_vocabulary, min_frequency=min_frequency, **options
+        vocab_size=max_vocabulary,
+        min_frequency=min_frequency,
+        special_tokens=list(MARKS),
+        show_progress=False,
     )
     backend.train_from_iterator(_without_marks(texts), trainer)
     if backend.get_vocab_size() == len(MARKS):

@@ -273,14 +273,12 @@ class ReviewGrammar:
     def _joint_entropy(self) -> float:
         """H(x, factors) in nats: a plain sum, for the slots are independent given the factors."""
         least, most = self.sentences
-        lengths = np.arange(least, most + 1)
         entropies = [template.entropy for template in self._templates]
-        openings, follow_ups = entropies[: self.openings], entropies[self.openings :]
-        words = float(np.mean(openings))
-        if follow_ups:
-            words += float((lengths - 1).mean() * np.mean(follow_ups))
-        arrangements = -float(self._log_arrangements()[lengths].mean())
-        return self.factor_entropy(*FACTORS, "sentences") + arrangements + words
+        words = np.mean(entropies[: self.openings])
+        if most > 1:
+            words += ((least + most) / 2 - 1) * np.mean(entropies[self.openings :])
+        arrangements = -self._log_arrangements()[least:].mean()
+        return float(self.factor_entropy(*FACTORS, "sentences") + arrangements + words)
 
     def _log_arrangements(self) -> Floats:
         """Log probability of a given sequence of templates by its length, `[most + 1]`."""

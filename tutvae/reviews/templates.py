@@ -60,31 +60,29 @@ class Table:
 
 @dataclass(frozen=True, eq=False)
 class Template:
-    """A sentence: fixed `tokens`, but for the positions in `slots`."""
+    """A sentence, word by word: fixed ones, and slots."""
 
-    tokens: tuple[str, ...]
-    slots: Mapping[int, Table]
-
-    @property
-    def entropy(self) -> float:
-        """H(sentence | template, factors) in nats: the slots are independent."""
-        return sum(table.entropy for table in self.slots.values())
+    parts: tuple[str | Table, ...]
 
     @property
     def words(self) -> set[str]:
         """All that it can hold."""
-        literals = {word for i, word in enumerate(self.tokens) if i not in self.slots}
-        return literals.union(*(table.words for table in self.slots.values()))
+        return set().union(*(x.words if isinstance(x, Table) else [x] for x in self.parts))
+
+    @property
+    def entropy(self) -> float:
+        """H(sentence | template, factors) in nats: the slots are independent."""
+        return sum(part.entropy for part in self.parts if isinstance(part, Table))
 
     def likelihood(self, words: Sequence[str]) -> Floats | None:
         """Return p(sentence | template, factors), `[F]`; None if it is not of the template."""
-        if len(words) != len(self.tokens):
+        if len(words) != len(self.parts):
             return None
         factors = []
-        for i, (word, token) in enumerate(zip(words, self.tokens, strict=True)):
-            if i in self.slots and word in self.slots[i].by_word:
-                factors.append(self.slots[i].by_word[word])
-            elif i in self.slots or word != token:
+        for part, word in zip(self.parts, words, strict=True):
+            if isinstance(part, Table) and word in part.by_word:
+                factors.append(part.by_word[word])
+            elif word != part:
                 return None
         product = np.prod(factors, axis=0)
         return product if product.any() else None
@@ -92,8 +90,8 @@ class Template:
     def write(self, states: Integers, rng: np.random.Generator) -> list[str]:
         """Draw a sentence for each of N `states [N]`."""
         columns = [
-            self.slots[i].draw(states, rng) if i in self.slots else [word] * len(states)
-            for i, word in enumerate(self.tokens)
+            part.draw(states, rng) if isinstance(part, Table) else [part] * len(states)
+            for part in self.parts
         ]
         return [" ".join(words) for words in zip(*columns, strict=True)]
 
@@ -110,8 +108,7 @@ def compile_templates(
     for name, slot in SLOTS.items():
         weights = _list_weights(slot, shape, vagueness, star_noise)
         tables[f"{{{name}}}"] = _table(slot, sizes[slot.size], shape, weights)
-    rows = [tuple(text.split()) for text in texts]
-    return [Template(row, {i: tables[t] for i, t in enumerate(row) if t in tables}) for row in rows]
+    return [Template(tuple(tables.get(word, word) for word in text.split())) for text in texts]
 
 
 def _list_weights(slot: Slot, shape: Shape, vagueness: float, star_noise: float) -> Floats:
