@@ -122,7 +122,11 @@ def test_the_wheel_holds_the_typed_package_and_nothing_else(wheel: Path) -> None
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     modules = {path.relative_to(ROOT).as_posix() for path in SOURCES}
-    assert modules | {"tutvae/py.typed", "tutvae/experiments/published.toml"} <= names
+    tables = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("tutvae/**/*.toml")}
+    assert (
+        modules | tables | {"tutvae/py.typed", "tutvae/model_card.md", "tutvae/book.mplstyle"}
+        <= names
+    )
     assert {"tutvae/recorded/mnist_vae.json", "tutvae/pretrained/ptb/tokenizer.json"} <= names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"tutvae"}
 

@@ -17,43 +17,15 @@ from tutvae.evaluation.report import Report
 from tutvae.generation.text_model import TextModel
 from tutvae.models.description import build, describe
 from tutvae.models.text_vae import check_tokenizer
-from tutvae.training.checkpoints import (
-    best_weights,
-    difference,
-    load_tensors,
-    load_weights,
-    said_of,
-    save_weights,
-    write_or_explain,
-)
+from tutvae.training import checkpoints
+from tutvae.training.checkpoints import said_of, write_or_explain
 from tutvae.training.run_folder import RunFolder
 
 A_MODEL = (
     "a trained model is in a folder that tutvae.save, fit(run_folder=...) or `tutvae train` "
     "wrote: runs/NAME, or runs/NAME/VARIANT-SEED"
 )
-CARD = """---
-library_name: tutvae
-tags:
-- {kind}
----
-
-# {name}
-
-A `{kind}` of the Python package tutvae, version {version}, with {weights:,} weights{precision}:
-
-```json
-{description}
-```
-
-## Use it
-
-```python
-import tutvae
-
-trained = tutvae.load("{name}")  # the path of this folder, or "hub:OWNER/NAME"
-```
-"""
+CARD = Path(__file__).with_name("model_card.md")
 
 
 @dataclass(eq=False)
@@ -142,8 +114,8 @@ def save(
         tokenizer.save(target.tokenizer)
     about = {"configuration": configuration, "label_names": names}
     measured = None if report is None else report.to_dict()
-    save_weights(model, target.weights, half=half, report=measured, **about)
-    card = CARD.format(
+    checkpoints.save_weights(model, target.weights, half=half, report=measured, **about)
+    card = CARD.read_text("utf-8").format(
         kind=described_as["class"],
         name=target.path.name,
         version=version("tutvae"),
@@ -196,7 +168,7 @@ def _configuration(kept: RunFolder) -> dict[str, Any]:
 
 def _weights(kept: RunFolder, configuration: dict[str, Any]) -> Path:
     """The file of a folder's weights; those of `tutvae train` must be finished."""
-    weights = best_weights(kept.path)
+    weights = checkpoints.best_weights(kept.path)
     if kept.weights.exists() or ("kind" not in configuration and weights.exists()):
         return weights
     if kept.record.exists():
@@ -219,19 +191,19 @@ def _model(weights: Path, configuration: dict[str, Any]) -> Any:
     """Build the model that a file of weights describes, on the CPU, in eval mode."""
     description = said_of(weights, "model")
     if description is None:
-        load_tensors(weights)  # which says what is wrong with a damaged file
+        checkpoints.load_tensors(weights)  # which says what is wrong with a damaged file
         raise ValueError(
             f"{weights} does not say which model its weights are of: build it as it was, and give "
             "them to it by tutvae.training.checkpoints.load_weights"
         )
     owner = said_of(weights, "configuration")
-    if owner is not None and (different := difference(owner, configuration)):
+    if owner is not None and (different := checkpoints.difference(owner, configuration)):
         raise ValueError(
             f"{weights} holds the weights of another run than {weights.parent} says: {different}"
         )
     with torch.random.fork_rng(devices=()):  # what it draws is overwritten
         model = build(description)
-    load_weights(model, weights)
+    checkpoints.load_weights(model, weights)
     for name, values in model.state_dict().items():
         if not torch.isfinite(values).all():
             raise ValueError(

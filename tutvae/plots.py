@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,22 +28,11 @@ BLUE, ORANGE, GREEN, RED, GREY = "#2f5d8c", "#d9822b", "#4c8c5c", "#b5403a", "#7
 
 def use_style() -> None:
     """Set the book's look: sizes, colours, and an opaque background for dark pages."""
+    import matplotlib.pyplot as plt
     import seaborn as sns
 
-    sns.set_theme(
-        style="ticks",
-        palette=[BLUE, ORANGE, GREEN, RED, GREY],
-        rc={
-            "figure.figsize": (7.2, 3.4),
-            "figure.dpi": 110,
-            "figure.facecolor": "white",
-            "figure.constrained_layout.use": True,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.titlesize": "medium",
-            "legend.frameon": False,
-        },
-    )
+    sns.set_theme(style="ticks", palette=[BLUE, ORANGE, GREEN, RED, GREY])
+    plt.style.use(Path(__file__).with_name("book.mplstyle"))
 
 
 def loss_curves(history: History, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
@@ -54,7 +44,7 @@ def loss_curves(history: History, axes: Sequence[Axes] | None = None) -> Sequenc
 
     Chapter 1.
     """
-    axes = _two_axes(axes)
+    axes = _axes(axes, columns=2)
     for ax, term in zip(axes, ("reconstruction", "kl"), strict=True):
         ax.plot(history["epoch"], history[f"train_{term}"], label="training")
         if f"valid_{term}" in history.records[0]:
@@ -191,7 +181,7 @@ def dimension_bars(
 
     Chapter 2.
     """
-    axes = _two_axes(axes)
+    axes = _axes(axes, columns=2)
     ranks = range(1, len(kl) + 1)
     axes[0].bar(ranks, sorted(kl, reverse=True), color=BLUE)
     axes[0].set(title="KL", xlabel="dimension, by rank", ylabel="nats an example")
@@ -231,10 +221,7 @@ def rate_distortion(
 
 
 def confusion(
-    table: np.ndarray,
-    row_names: Sequence[str],
-    column_names: Sequence[str],
-    ax: Axes | None = None,
+    table: np.ndarray, row_names: Sequence[str], column_names: Sequence[str], ax: Axes | None = None
 ) -> Axes:
     """Draw a table of counts: what became of the documents of each class.
 
@@ -260,17 +247,9 @@ def confusion(
         )
     ax = _axes(ax)
     shares = table / np.maximum(table.sum(1, keepdims=True), 1)  # a class may have no documents
+    names = {"xticklabels": list(column_names), "yticklabels": list(row_names)}
     sns.heatmap(
-        shares,
-        annot=table,
-        fmt="d",
-        cmap="Blues",
-        vmin=0,
-        vmax=1,
-        cbar=False,
-        xticklabels=list(column_names),
-        yticklabels=list(row_names),
-        ax=ax,
+        shares, vmin=0, vmax=1, annot=table, fmt="d", cmap="Blues", cbar=False, ax=ax, **names
     )
     ax.tick_params(length=0)
     ax.tick_params(axis="y", rotation=0)
@@ -309,15 +288,8 @@ def accuracy_by_labels(
     return ax
 
 
-def _axes(ax: Axes | None) -> Axes:
-    """The Axes to draw on."""
+def _axes(given: Any, columns: int = 1) -> Any:
+    """The Axes to draw on: those that are given, or so many new ones side by side."""
     import matplotlib.pyplot as plt
 
-    return plt.subplots()[1] if ax is None else ax
-
-
-def _two_axes(axes: Sequence[Axes] | None) -> Sequence[Axes]:
-    """The two Axes to draw on, side by side."""
-    import matplotlib.pyplot as plt
-
-    return plt.subplots(1, 2)[1] if axes is None else axes
+    return plt.subplots(1, columns)[1] if given is None else given

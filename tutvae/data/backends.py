@@ -18,17 +18,17 @@ def train_words(
 ) -> tokenizers.Tokenizer:
     """Count the words between white space; ValueError if none is left or has room."""
     _check_sizes(max_vocabulary, min_frequency, len(MARKS) + 1, MOST_WORDS)
-    counter = tokenizers.Tokenizer(models.WordLevel(unk_token=UNK))
-    counter.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend = word_backend([], unk=UNK, marks=())
     trainer = trainers.WordLevelTrainer(
-        vocab_size=max_vocabulary - len(MARKS), min_frequency=min_frequency, show_progress=False
+        vocab_size=max_vocabulary,
+        min_frequency=min_frequency,
+        special_tokens=list(MARKS),
+        show_progress=False,
     )
-    counter.train_from_iterator(_without_marks(texts), trainer)
-    ids = counter.get_vocab()
-    if not ids:
+    backend.train_from_iterator(_without_marks(texts), trainer)
+    if backend.get_vocab_size() == len(MARKS):
         raise ValueError("there is nothing to train a tokenizer on: no word came often enough")
-    words = sorted(ids, key=ids.__getitem__)
-    return word_backend([*MARKS, *words], unk=UNK, marks=MARKS)
+    return backend
 
 
 def word_backend(words: list[str], unk: str | None, marks: Iterable[str]) -> tokenizers.Tokenizer:

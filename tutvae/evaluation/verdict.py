@@ -13,17 +13,7 @@ from torch import Tensor
 
 from tutvae.data.batches.text import TextBatch
 from tutvae.evaluation.diagnostics import own_code_gain
-from tutvae.evaluation.illnesses import (
-    BUGS,
-    EMPTY_NATS,
-    MILD,
-    OF_A_CODE,
-    OF_TRAINING,
-    TERMS,
-    Examination,
-    Finding,
-    nats,
-)
+from tutvae.evaluation.illnesses import EMPTY_NATS, MILD, TERMS, Examination, Finding, examine, nats
 from tutvae.evaluation.importance import in_single
 from tutvae.evaluation.report import Report, encode, evaluate, mean_terms
 from tutvae.models.protocols import LatentVariableModel, evaluating
@@ -71,12 +61,7 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, ready for JSON."""
-        return {
-            "healthy": self.healthy,
-            "report": self.report.to_dict(),
-            "own_code_gain": self.own_code_gain,
-            "findings": [asdict(finding) for finding in self.findings],
-        }
+        return {"healthy": self.healthy, **asdict(self), "report": self.report.to_dict()}
 
     def __str__(self) -> str:
         letter = [self._verdict()]
@@ -151,9 +136,7 @@ def diagnose(
         independent=independent,
         curves={} if history is None else _columns(history),
     )
-    of_a_code = OF_A_CODE if report.kl_per_dimension else ()
-    findings = (illness(examination) for illness in (*BUGS, *of_a_code, *OF_TRAINING))
-    return Diagnosis(report, examination.own_code_gain, tuple(f for f in findings if f))
+    return Diagnosis(report, examination.own_code_gain, examine(examination))
 
 
 def empty_code_line(report: Report) -> str | None:

@@ -20,9 +20,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from tutvae.data.corpus import Corpus, Texts
-from tutvae.reviews.parser import Parser
+from tutvae.reviews.parser import parse
 from tutvae.reviews.templates import (
-    FACTORS,
     Floats,
     Integers,
     Shape,
@@ -30,7 +29,7 @@ from tutvae.reviews.templates import (
     compile_templates,
     entropy_of,
 )
-from tutvae.reviews.words import CATEGORIES, FOLLOW_UPS, OPENINGS, SLOTS, STARS
+from tutvae.reviews.words import CATEGORIES, FACTORS, FOLLOW_UPS, OPENINGS, STARS
 
 # How many documents the Monte Carlo estimates of a grammar share.
 MONTE_CARLO_DOCUMENTS = 20_000
@@ -42,18 +41,10 @@ _LABEL_NAMES: dict[str, tuple[str, ...]] = {
     "stars": STARS,
     "joint": tuple(f"{category} {stars}" for category, stars in product(CATEGORIES, STARS)),
 }
-_SIZES = ("nouns", "verbs", "adjectives", "fillers")
-_LIMITS = {
-    size: max(
-        len(entries) for slot in SLOTS.values() if slot.size == size for entries in slot.lists
-    )
-    for size in _SIZES
-} | {
-    "openings": len(OPENINGS),
-    "follow_ups": len(FOLLOW_UPS),
-    "persons": len(FACTORS["person"]),
-    "tenses": len(FACTORS["tense"]),
-}
+# How much of the words and templates there is to use; the first four are sizes of lists.
+_LIMITS = {"nouns": 40, "verbs": 4, "adjectives": 12, "fillers": 8}
+_SIZES = tuple(_LIMITS)
+_LIMITS |= {"openings": len(OPENINGS), "follow_ups": len(FOLLOW_UPS), "persons": 4, "tenses": 2}
 
 
 class Estimate(NamedTuple):
@@ -134,7 +125,7 @@ class ReviewGrammar:
     @property
     def vocabulary(self) -> tuple[str, ...]:
         """Every word that a document can hold, sorted; V strings."""
-        return self._parser.vocabulary
+        return tuple(sorted(set().union(*(template.words for template in self._templates))))
 
     def sample(self, count: int, seed: int | Sequence[int], label: Label = "category") -> Reviews:
         """Draw documents.
@@ -183,7 +174,7 @@ class ReviewGrammar:
     def log_probs(self, documents: Sequence[str]) -> Floats:
         """Return log p(x) of each document in nats, `[N]`; -inf outside the grammar. Chapter 3."""
         with np.errstate(divide="ignore"):
-            return np.log(self._parser.likelihoods(documents).mean(1))
+            return np.log(self._likelihoods(documents).mean(1))
 
     def posterior(self, document: str) -> Floats:
         """Return p(category, stars | x), `[5, 5]`; ValueError outside the grammar."""
@@ -202,8 +193,7 @@ class ReviewGrammar:
         H(x) = H(x, factors) - H(factors | x). The first term is exact; the second, a small one,
         is the mean entropy of the exact posterior over a sample. Chapter 3.
         """
-        posterior = self._sampled_posteriors
-        return _difference(self._joint_entropy(), entropy_of(posterior.reshape(len(posterior), -1)))
+        return _difference(self._joint_entropy(), entropy_of(self._sampled_posteriors(*FACTORS)))
 
     def factor_entropy(self, *names: str) -> float:
         """Return the entropy in nats of the factors with these names, together.
@@ -227,9 +217,7 @@ class ReviewGrammar:
             ValueError: a name is no key of `Reviews.factors`, or none is given.
         """
         ceiling = self.factor_entropy(*names)
-        others = tuple(axis for axis, name in enumerate(FACTORS, start=1) if name not in names)
-        posterior = self._sampled_posteriors.sum(others)
-        return _difference(ceiling, entropy_of(posterior.reshape(len(posterior), -1)))
+        return _difference(ceiling, entropy_of(self._sampled_posteriors(*names)))
 
     def bayes_accuracy(self, label: Label = "category") -> Estimate:
         """Estimate the accuracy of the best classifier, counted against the observed labels.
@@ -238,10 +226,7 @@ class ReviewGrammar:
             ValueError: `label` is none of those of `sample`.
         """
         classes = len(_label_names(label))
-        posterior = self._sampled_posteriors.sum((3, 4))
-        if label != "joint":
-            posterior = posterior.sum(2 if label == "category" else 1)
-        true = posterior.reshape(-1, classes)
+        true = self._sampled_posteriors(*(("category", "stars") if label == "joint" else (label,)))
         observed = (1 - self.label_noise) * true + self.label_noise * (1 - true) / (classes - 1)
         return _difference(0.0, -observed.max(1))
 
@@ -253,22 +238,20 @@ class ReviewGrammar:
     @cached_property
     def _templates(self) -> list[Template]:
         """The openings in use, then the follow-ups in use."""
-        texts = [(text, True) for text in OPENINGS[: self.openings]]
-        if self.sentences[1] > 1:
-            texts += [(text, False) for text in FOLLOW_UPS[: self.follow_ups]]
+        follow_ups = FOLLOW_UPS[: self.follow_ups] if self.sentences[1] > 1 else ()
+        texts = OPENINGS[: self.openings] + follow_ups
         sizes = {size: getattr(self, size) for size in _SIZES}
         return compile_templates(texts, sizes, self._shape, self.vagueness, self.star_noise)
 
     @cached_property
-    def _parser(self) -> Parser:
-        least, most = self.sentences
-        prior = np.exp(self._log_arrangements() - self.factor_entropy("sentences"))
-        return Parser(self._templates, np.where(np.arange(most + 1) < least, 0, prior))
-
-    @cached_property
-    def _sampled_posteriors(self) -> Floats:
+    def _sample_posteriors(self) -> Floats:
         """p(factors | x) of `MONTE_CARLO_DOCUMENTS` documents, `[N, 5, 5, persons, tenses]`."""
         return self._factor_posteriors(self.sample(MONTE_CARLO_DOCUMENTS, seed=0).texts)
+
+    def _sampled_posteriors(self, *names: str) -> Floats:
+        """The same of the factors with these names alone, raveled, `[N, states]`."""
+        others = tuple(axis for axis, name in enumerate(FACTORS, start=1) if name not in names)
+        return self._sample_posteriors.sum(others).reshape(MONTE_CARLO_DOCUMENTS, -1)
 
     def _draw_templates(self, lengths: Integers, rng: np.random.Generator) -> Integers:
         """Indices of each document's templates, `[N, most]`; -1 past its end."""
@@ -290,14 +273,12 @@ class ReviewGrammar:
     def _joint_entropy(self) -> float:
         """H(x, factors) in nats: a plain sum, for the slots are independent given the factors."""
         least, most = self.sentences
-        lengths = np.arange(least, most + 1)
         entropies = [template.entropy for template in self._templates]
-        openings, follow_ups = entropies[: self.openings], entropies[self.openings :]
-        words = float(np.mean(openings))
-        if follow_ups:
-            words += float((lengths - 1).mean() * np.mean(follow_ups))
-        arrangements = -float(self._log_arrangements()[lengths].mean())
-        return self.factor_entropy(*FACTORS, "sentences") + arrangements + words
+        words = np.mean(entropies[: self.openings])
+        if most > 1:
+            words += ((least + most) / 2 - 1) * np.mean(entropies[self.openings :])
+        arrangements = -self._log_arrangements()[least:].mean()
+        return float(self.factor_entropy(*FACTORS, "sentences") + arrangements + words)
 
     def _log_arrangements(self) -> Floats:
         """Log probability of a given sequence of templates by its length, `[most + 1]`."""
@@ -306,10 +287,22 @@ class ReviewGrammar:
 
     def _factor_posteriors(self, documents: Sequence[str]) -> Floats:
         """p(factors | x), `[N, 5, 5, persons, tenses]`; NaN outside the grammar."""
-        likelihoods = self._parser.likelihoods(documents)
+        likelihoods = self._likelihoods(documents)
         with np.errstate(invalid="ignore"):
             likelihoods /= likelihoods.sum(1, keepdims=True)
         return likelihoods.reshape(-1, *self._shape)
+
+    def _likelihoods(self, documents: Sequence[str]) -> Floats:
+        """p(x | factors), `[N, F]`, far above the smallest float even of the longest documents."""
+        openings, follow_ups = self._templates[: self.openings], self._templates[self.openings :]
+        prior = np.exp(self._log_arrangements() - self.factor_entropy("sentences"))
+        least, most = self.sentences
+        result = np.zeros((len(documents), np.prod(self._shape)))
+        for row, document in zip(result, documents, strict=True):
+            found = parse(document, openings, follow_ups)
+            if least <= len(found) <= most:
+                row[:] = prior[len(found)] * np.prod(found, axis=0)
+        return result
 
 
 def _label_names(label: str) -> tuple[str, ...]:

@@ -6,25 +6,18 @@ in this order; F = 5 x 5 x 4 x 2 = 200 where all of them are in use.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tutvae.reviews.words import CATEGORIES, PERSONS, SLOTS, STARS, TENSES, Slot, inflect
+from tutvae.reviews.words import SLOTS, STARS, Slot, inflect
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-# The hidden factors of a review and the names of their values.
-FACTORS: Mapping[str, tuple[str, ...]] = {
-    "category": CATEGORIES,
-    "stars": STARS,
-    "person": PERSONS,
-    "tense": TENSES,
-}
 # How many categories, stars, persons and tenses are in use.
 Shape = tuple[int, int, int, int]
 
@@ -48,6 +41,11 @@ class Table:
         return float(entropy_of(self.probabilities).mean())
 
     @cached_property
+    def by_word(self) -> dict[str, Floats]:
+        """p(word | factors), `[F]`, of each word."""
+        return dict(zip(self.words, np.ascontiguousarray(self.probabilities.T), strict=True))
+
+    @cached_property
     def _cumulative(self) -> Floats:
         """`[F, W]`; ends in exactly 1, so that a uniform number in [0, 1) finds a word."""
         cumulative = self.probabilities.cumsum(1)
@@ -62,52 +60,55 @@ class Table:
 
 @dataclass(frozen=True, eq=False)
 class Template:
-    """A sentence: fixed `tokens`, but for the positions in `slots`."""
+    """A sentence, word by word: fixed ones, and slots."""
 
-    opening: bool
-    tokens: tuple[str, ...]
-    slots: Mapping[int, Table]
+    parts: tuple[str | Table, ...]
+
+    @property
+    def words(self) -> set[str]:
+        """All that it can hold."""
+        return set().union(*(x.words if isinstance(x, Table) else [x] for x in self.parts))
 
     @property
     def entropy(self) -> float:
         """H(sentence | template, factors) in nats: the slots are independent."""
-        return sum(table.entropy for table in self.slots.values())
+        return sum(part.entropy for part in self.parts if isinstance(part, Table))
 
-    @property
-    def literals(self) -> dict[int, str]:
-        """The fixed words by position."""
-        return {i: word for i, word in enumerate(self.tokens) if i not in self.slots}
+    def likelihood(self, words: Sequence[str]) -> Floats | None:
+        """Return p(sentence | template, factors), `[F]`; None if it is not of the template."""
+        if len(words) != len(self.parts):
+            return None
+        factors = []
+        for part, word in zip(self.parts, words, strict=True):
+            if isinstance(part, Table) and word in part.by_word:
+                factors.append(part.by_word[word])
+            elif word != part:
+                return None
+        product = np.prod(factors, axis=0)
+        return product if product.any() else None
 
     def write(self, states: Integers, rng: np.random.Generator) -> list[str]:
         """Draw a sentence for each of N `states [N]`."""
         columns = [
-            self.slots[i].draw(states, rng) if i in self.slots else [word] * len(states)
-            for i, word in enumerate(self.tokens)
+            part.draw(states, rng) if isinstance(part, Table) else [part] * len(states)
+            for part in self.parts
         ]
         return [" ".join(words) for words in zip(*columns, strict=True)]
 
 
 def compile_templates(
-    texts: Iterable[tuple[str, bool]],
+    texts: Iterable[str],
     sizes: Mapping[str, int],
     shape: Shape,
     vagueness: float,
     star_noise: float,
 ) -> list[Template]:
-    """Turn template strings, each with whether it opens a document, into templates.
-
-    `sizes` says how many entries of each list are used, by `Slot.size`.
-    """
+    """Turn strings into templates, with so many entries of each list by `Slot.size`."""
     tables = {}
     for name, slot in SLOTS.items():
         weights = _list_weights(slot, shape, vagueness, star_noise)
         tables[f"{{{name}}}"] = _table(slot, sizes[slot.size], shape, weights)
-    templates = []
-    for text, opening in texts:
-        tokens = tuple(text.split())
-        slots = {i: tables[token] for i, token in enumerate(tokens) if token in tables}
-        templates.append(Template(opening, tokens, slots))
-    return templates
+    return [Template(tuple(tables.get(word, word) for word in text.split())) for text in texts]
 
 
 def _list_weights(slot: Slot, shape: Shape, vagueness: float, star_noise: float) -> Floats:

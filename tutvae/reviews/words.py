@@ -8,19 +8,15 @@ words ("her" is also "my", "our" or "their"), with a star where the subject is p
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from tutvae.data.readers.files import read_toml
 
-CATEGORIES = ("restaurant", "hotel", "film", "phone", "book")
-STARS = ("1", "2", "3", "4", "5")
-PERSONS = ("i", "we", "mum", "friends")
-TENSES = ("past", "present")
+CONTENT = read_toml(Path(__file__).with_suffix(".toml"))
+# The hidden factors of a review and the names of their values.
+FACTORS: dict[str, tuple[str, ...]] = {k: tuple(names) for k, names in CONTENT["factors"].items()}
+CATEGORIES, STARS, PERSONS, TENSES = FACTORS.values()
 
 Chooser = Literal["category", "stars", "neither"]
 Inflection = Literal["none", "person", "tense", "verb", "plural"]
@@ -66,7 +62,6 @@ def _slot(table: dict[str, Any]) -> Slot:
     return Slot(**table | {"lists": tuple(tuple(row.split()) for row in rows)})
 
 
-CONTENT = tomllib.loads(Path(__file__).with_name("words.toml").read_text(encoding="utf-8"))
 SLOTS: dict[str, Slot] = {name: _slot(table) for name, table in CONTENT["slots"].items()}
 OPENINGS: tuple[str, ...] = tuple(CONTENT["openings"])
 FOLLOW_UPS: tuple[str, ...] = tuple(CONTENT["follow_ups"])

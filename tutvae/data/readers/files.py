@@ -9,6 +9,7 @@ import http.client
 import os
 import secrets
 import stat
+import sys
 import urllib.error
 import urllib.request
 import zlib
@@ -17,7 +18,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 DATA_VARIABLE = "TUTVAE_DATA"
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a table that comes with the package."""
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+SHA256 = read_toml(Path(__file__).with_name("sha256.toml"))
 
 
 def local_folder(name: str, folder: str | Path | None = None) -> Path | None:

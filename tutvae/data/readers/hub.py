@@ -14,11 +14,10 @@ def fetch(hub_name: str, name: str, folder: str, advice: str = "", **options: An
         from datasets import load_dataset
 
         return load_dataset(hub_name, **options)
-    except ImportError as error:
-        reason = f"install tutvae[data] to fetch {hub_name} from the Hugging Face Hub"
-        raise missing(name, folder, reason + advice) from error
     except Exception as error:  # each version of the library raises its own when offline
         reason = f"{hub_name} could not be fetched from the Hugging Face Hub ({error})"
+        if isinstance(error, ImportError):
+            reason = f"install tutvae[data] to fetch {hub_name} from the Hugging Face Hub"
         raise missing(name, folder, reason + advice) from error
 
 

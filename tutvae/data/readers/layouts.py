@@ -11,7 +11,7 @@ from tutvae.data.corpus import Corpus, Texts
 from tutvae.data.readers import hub
 from tutvae.data.readers.files import check_sha256, find_file, local_folder, read_bytes
 from tutvae.data.readers.rows import Row, file_rows
-from tutvae.data.readers.texts import SPLITS, clean_rows, from_files, read_documents, to_corpus
+from tutvae.data.readers.texts import SPLITS, clean_rows, from_files, to_texts
 
 
 def lines(path: Path, name: str, pattern: str, sha256: Mapping[str, str]) -> Corpus[Texts]:
@@ -19,7 +19,7 @@ def lines(path: Path, name: str, pattern: str, sha256: Mapping[str, str]) -> Cor
     files = {split: find_file(path, pattern.format(split=split)) for split in SPLITS}
     for split, file in files.items():
         check_sha256(read_bytes(file), sha256[split], str(file))
-    return Corpus(name, **{split: Texts(read_documents(file)) for split, file in files.items()})
+    return from_files(*files.values(), name=name)
 
 
 def json_lines(
@@ -55,30 +55,29 @@ def published(path: Path, name: str) -> Corpus[Texts]:
     ValueError where some lines have a tab and others do not.
     """
     files = {split: find_file(path, f"{name}.{split}.txt") for split in SPLITS}
-    label = "class" if any("\t" in line for line, _ in _raw_lines(files["train"])) else None
-    rows = _classes_and_documents if label else _raw_lines
-    return to_corpus(
-        name, {split: clean_rows(rows(file), str(file), label) for split, file in files.items()}
-    )
+    label = "class" if any("\t" in document for document, _ in _rows(files["train"])) else None
+    splits = {
+        split: clean_rows(_rows(file, label), str(file), label) for split, file in files.items()
+    }
+    return Corpus(name, **to_texts(splits))
 
 
 def published_documents(file: Path) -> list[str]:
     """Read one file of Yang et al. without classes."""
-    return clean_rows(_raw_lines(file), str(file), None).texts
+    return clean_rows(_rows(file), str(file), None).texts
 
 
-def _raw_lines(file: Path) -> Iterator[Row]:
-    """Yield the lines; none of the words that the corpora really hold contains `_UNK`."""
-    return ((line.replace("_UNK", UNK), None) for line, _ in file_rows(file, "text", None))
+def _rows(file: Path, label: str | None = None) -> Iterator[Row]:
+    """Yield the lines, or documents and classes where there is a `label`; documents may be empty.
 
-
-def _classes_and_documents(file: Path) -> Iterator[Row]:
-    """Yield documents and classes; a document may be empty."""
-    for number, (line, _) in enumerate(_raw_lines(file), 1):
-        label, tab, document = line.partition("\t")
-        if line.strip() and not tab:
+    None of the words that the corpora really hold contains `_UNK`.
+    """
+    for number, (line, _) in enumerate(file_rows(file, "text", None), 1):
+        category, tab, document = line.partition("\t")
+        if label and line.strip() and not tab:
             raise ValueError(
                 f"{file}, line {number} has no tab, as other lines do: write a class and a tab "
                 "before every document, or before none"
             )
-        yield document, label
+        text = document if label else line
+        yield text.replace("_UNK", UNK), category

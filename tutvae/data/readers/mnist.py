@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tutvae.data.readers import hub
-from tutvae.data.readers.files import check_sha256, find_file
+from tutvae.data.readers.files import SHA256, check_sha256, find_file
 from tutvae.data.readers.idx import read_idx
 
 MNIST_HUB_NAME = "ylecun/mnist"
@@ -15,17 +15,7 @@ MNIST_FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
-# SHA-256 of the bytes after the IDX headers, so that files and Hub are held to the same sums.
-MNIST_SHA256 = {
-    "train": (
-        "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757",
-        "1feba77c54802fa5339a11837ea4b2866434b83314ec45192930f1df69120c13",
-    ),
-    "test": (
-        "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161",
-        "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5",
-    ),
-}
+MNIST_SHA256 = SHA256["mnist"]
 
 
 def read_mnist(folder: Path | None, split: str) -> tuple[np.ndarray, np.ndarray]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,18 +20,12 @@ VALID_NAMES = ("valid", "validation", "val", "dev")
 SURROGATES = re.compile("[\ud800-\udfff]")
 
 
-@dataclass(frozen=True)
-class Documents:
+class Documents(NamedTuple):
     """A split before its labels are numbers."""
 
     texts: list[str]
     labels: list[str] | None
     label_names: Sequence[str] | None = None
-
-    def take(self, positions: np.ndarray) -> Documents:
-        """The documents at `positions`."""
-        labels = None if self.labels is None else [self.labels[i] for i in positions]
-        return Documents([self.texts[i] for i in positions], labels, self.label_names)
 
 
 def from_files(
@@ -84,17 +77,12 @@ def from_files(
     Chapter 3.
     """
     sources = _sources(train, valid, test)
-    splits = {
+    documents = {
         split: _read(source, text, label, missing_labels) for split, source in sources.items()
     }
-    splits = _hold_out(splits, held_out, seed)
+    splits = _hold_out(to_texts(documents, label_names), held_out, seed)
     default = Path(train).name.split(".")[0] if isinstance(train, (str, Path)) else "dataset"
-    return to_corpus(name or default, splits, label_names)
-
-
-def read_documents(path: Path) -> list[str]:
-    """Read a text file of a document a line; see `from_files` for what is skipped."""
-    return _read(path, "text", None).texts
+    return Corpus(name or default, **splits)
 
 
 def clean_rows(
@@ -128,12 +116,12 @@ def clean_rows(
     return Documents(texts, labels if label is not None else None)
 
 
-def to_corpus(
-    name: str, splits: Mapping[str, Documents], label_names: Sequence[str] | None = None
-) -> Corpus[Texts]:
-    """Make a corpus of its splits, their labels numbered by `label_names` or in sorted order."""
+def to_texts(
+    splits: Mapping[str, Documents], label_names: Sequence[str] | None = None
+) -> dict[str, Texts]:
+    """Finish splits: their labels are numbered by `label_names`, or in sorted order."""
     names = _label_names(list(splits.values()), label_names)
-    return Corpus(name, **{split: _texts(splits[split], names) for split in SPLITS})
+    return {split: _texts(documents, names) for split, documents in splits.items()}
 
 
 def _sources(train: Any, valid: Any, test: Any) -> dict[str, Any]:
@@ -158,7 +146,7 @@ def _read(source: Any, text: str, label: str | None, missing_labels: bool = Fals
     names = getattr(features.get(label), "names", None)
     rows = dataset_rows(source, text, label, names)
     documents = clean_rows(rows, "the dataset", label, missing_labels)
-    return replace(documents, label_names=names)
+    return documents._replace(label_names=names)
 
 
 def _label(category: Any, label: str, what: str, number: int, may_miss: bool) -> str:
@@ -171,15 +159,14 @@ def _label(category: Any, label: str, what: str, number: int, may_miss: bool) ->
     return name
 
 
-def _hold_out(splits: dict[str, Documents], held_out: float, seed: int) -> dict[str, Documents]:
+def _hold_out(splits: dict[str, Texts], held_out: float, seed: int) -> dict[str, Texts]:
     """Fill each missing split with documents of the training split, which loses them."""
     missing = [split for split in SPLITS if split not in splits]
     if not missing:
         return splits
     if not 0 < held_out < 1:
         raise ValueError(f"held_out must be between 0 and 1, not {held_out}")
-    train = splits["train"]
-    order = np.random.default_rng(seed).permutation(len(train.texts))
+    order = np.random.default_rng(seed).permutation(len(splits["train"]))
     size = max(1, round(held_out * len(order)))
     if size * len(missing) >= len(order):
         raise ValueError(
@@ -188,7 +175,7 @@ def _hold_out(splits: dict[str, Documents], held_out: float, seed: int) -> dict[
         )
     parts = {split: order[i * size : (i + 1) * size] for i, split in enumerate(missing)}
     parts["train"] = np.sort(order[len(missing) * size :])
-    return splits | {split: train.take(positions) for split, positions in parts.items()}
+    return splits | {split: splits["train"].part(positions) for split, positions in parts.items()}
 
 
 def _label_names(splits: list[Documents], given: Sequence[str] | None) -> Sequence[str]:
