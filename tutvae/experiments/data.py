@@ -16,7 +16,8 @@ from tutvae.data.batches.text import EncodedTexts
 from tutvae.data.corpora import CORPORA, YAHOO_HELD_OUT
 from tutvae.data.corpus import Corpus, Texts
 from tutvae.data.tokenization import Tokenizer
-from tutvae.experiments.experiment import Count, CountOrZero, Listed, Section, Seed, section_like
+from tutvae.experiments.experiment import Section, section_like
+from tutvae.experiments.keys import Count, CountOrZero, Listed, Seed
 from tutvae.experiments.records import data_sha256
 from tutvae.reviews.grammar import Label, ReviewGrammar
 

@@ -24,7 +24,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from tutvae.data.corpus import Corpus, Images, Texts
 from tutvae.data.readers.files import write_beside
-from tutvae.experiments.experiment import Name, faults
+from tutvae.experiments.experiment import faults
+from tutvae.experiments.keys import Name
 from tutvae.training.checkpoints import difference
 
 PACKAGE = Path(__file__).parents[1]

@@ -16,25 +16,10 @@ from tutvae.bounds import FreeBitsPer
 from tutvae.data.batches.labelled import MixedBatches
 from tutvae.data.batches.text import Batches, EncodedTexts
 from tutvae.data.tokenization import Tokenizer
-from tutvae.experiments.experiment import (
-    Count,
-    CountOrZero,
-    NotNegative,
-    NumberOrSchedule,
-    Positive,
-    Rate,
-    Section,
-    Share,
-    section_like,
-)
-from tutvae.models import (
-    DECODERS,
-    Decoder,
-    LSTMEncoder,
-    Marginal,
-    SemiSupervisedTextVAE,
-    tie_weights,
-)
+from tutvae.experiments.experiment import NumberOrSchedule, Section, section_like
+from tutvae.experiments.keys import Count, CountOrZero, NotNegative, Positive, Rate, Share
+from tutvae.models import DECODERS, Decoder, LSTMEncoder, tie_weights
+from tutvae.models.semi_supervised import Marginal, SemiSupervisedTextVAE
 from tutvae.schedules import Schedule, temperature_decay
 from tutvae.training.engine import Precision, rank_and_world_size
 

@@ -18,7 +18,8 @@ from tutvae.data.tokenization import Tokenizer
 from tutvae.evaluation.diagnostics import probe, sample_codes
 from tutvae.evaluation.report import Report, encode, evaluate
 from tutvae.experiments.data import AnyCorpus, EncodedCorpus, ReviewsSection, labels_of
-from tutvae.experiments.experiment import Context, Count, Run, Section, Seed, Seeds, Sweep, Variants
+from tutvae.experiments.experiment import Context, Experiment, Run, Section
+from tutvae.experiments.keys import Count, Seed, Seeds, Variants
 from tutvae.experiments.methods import most_probable
 from tutvae.experiments.records import significant
 from tutvae.experiments.sections import (
@@ -67,7 +68,7 @@ class EvaluationSection(Section):
         return on_valid or self.importance_samples
 
 
-class TextExperiment(Sweep):
+class TextExperiment(Experiment):
     """An experiment file with `kind = "text"`. Chapter 7.
 
     With `seeds` or `[variants.NAME]` it is a sweep: every variant is run with every seed. A
@@ -76,7 +77,7 @@ class TextExperiment(Sweep):
     labels, which some of the documents have, and its accuracy is measured, too.
     """
 
-    common: ClassVar[set[str]] = Sweep.common | {"seed", "seeds"}
+    common: ClassVar[set[str]] = Experiment.common | {"seed", "seeds"}
     kind: Literal["text"]
     seed: Seed | None = None
     seeds: Seeds | None = None
@@ -112,15 +113,11 @@ class TextExperiment(Sweep):
             raise ValueError("evaluation.factors goes with the corpus 'reviews' alone")
         return self
 
-    @property
-    def is_sweep(self) -> bool:
-        """Whether the file describes several runs."""
-        return self.seeds is not None or self.variants is not None
-
     def alone(self, variant: str) -> list[Run]:
         """The runs of a variant, one a seed."""
         seeds = self.seeds or (self.seed or 0,)
-        return [Run(variant, seed, self.only(seeds=None, seed=seed), {}, {}) for seed in seeds]
+        alone = {seed: self.model_copy(update={"seeds": None, "seed": seed}) for seed in seeds}
+        return [Run(variant, seed, experiment, {}, {}) for seed, experiment in alone.items()]
 
     def load(self, tokenizer: Tokenizer | None = None) -> EncodedCorpus:
         """Load the corpus; see `CorpusSection.build`."""
