@@ -119,8 +119,8 @@ def section_named(table: Any, split: type, base: type[Section], *others: str) ->
     return section_like(known[name], base, CountOrZero)
 
 
-class ReviewsSection(CorpusSection):
-    """`[corpus]` with `name = "reviews"`: numbers of documents, and a `ReviewGrammar`.
+class ReviewsSection(section_like(ReviewGrammar, CorpusSection, int)):  # type: ignore[misc]
+    """`[corpus]` with `name = "reviews"`: numbers of documents, and what a `ReviewGrammar` is told.
 
     Attributes:
         documents: how many to fit on, to choose on and to report on.
@@ -133,17 +133,6 @@ class ReviewsSection(CorpusSection):
     label: Label = "category"
     seed: Seed = 0
     sentences: Annotated[tuple[int, int], Listed] = ReviewGrammar.sentences
-    openings: int = ReviewGrammar.openings
-    follow_ups: int = ReviewGrammar.follow_ups
-    nouns: int = ReviewGrammar.nouns
-    verbs: int = ReviewGrammar.verbs
-    adjectives: int = ReviewGrammar.adjectives
-    fillers: int = ReviewGrammar.fillers
-    persons: int = ReviewGrammar.persons
-    tenses: int = ReviewGrammar.tenses
-    vagueness: float = ReviewGrammar.vagueness
-    star_noise: float = ReviewGrammar.star_noise
-    label_noise: float = ReviewGrammar.label_noise
 
     @model_validator(mode="after")
     def _grammar_is_possible(self) -> ReviewsSection:
