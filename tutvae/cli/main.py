@@ -20,15 +20,8 @@ from tutvae.cli.runs import evaluate, export, interpolate, reconstruct, sample
 from tutvae.cli.texts import classify, cluster, diagnose, encode, impute
 from tutvae.data.corpora import whereabouts
 from tutvae.data.readers.files import DATA_VARIABLE
-from tutvae.experiments import load_experiment, run_experiment
+from tutvae.experiments import load_experiment, records, run_experiment
 from tutvae.experiments.published import compare, published_rows, recorded_rows, table
-from tutvae.experiments.records import (
-    check_writable,
-    hardware,
-    read_results,
-    recorded_folder,
-    summary_table,
-)
 from tutvae.training.engine import rank_and_world_size
 from tutvae.training.loop import pick_device
 from tutvae.training.run_folder import RunFolder
@@ -92,7 +85,7 @@ def train(
     was_finished, is_first = kept.record.exists(), rank_and_world_size()[0] == 0
     # Before hours of training, not after.
     kept.path.mkdir(parents=True, exist_ok=True)
-    check_writable({"name": described.name}, results)
+    records.check_writable({"name": described.name}, results)
     if kept.last.exists() and not was_finished and is_first:
         note(f"found an interrupted run in {kept.path}")
     try:
@@ -112,7 +105,7 @@ def train(
 def _tell_outcome(record: dict[str, Any], written: str) -> None:
     """Print what a run or a sweep achieved."""
     if "runs" in record:
-        typer.echo(summary_table(record))
+        typer.echo(records.summary_table(record))
     for split, report in record.get("reports", {}).items():
         nll, samples = report["importance_weighted_nll"], report["importance_samples"]
         how = f"{samples} samples" if report["kl_per_dimension"] else "exact"
@@ -132,20 +125,20 @@ def results(
     if folder is None:
         folder = Path("results")
         if not folder.is_dir():
-            folder = recorded_folder()
+            folder = records.recorded_folder()
             note(f"no folder results/ here: these records come with the package, in {folder}")
-    records = read_results(folder)
+    found = records.read_results(folder)
     content = {
-        "recorded": [row.to_dict() for x in records for row in recorded_rows(x)],
-        "comparisons": [comparison.to_dict() for comparison in compare(records)],
+        "recorded": [row.to_dict() for record in found for row in recorded_rows(record)],
+        "comparisons": [comparison.to_dict() for comparison in compare(found)],
     }
-    return _tables(records), content
+    return _tables(found), content
 
 
-def _tables(records: list[dict[str, Any]]) -> str:
+def _tables(found: list[dict[str, Any]]) -> str:
     """A table for each corpus, then one for each record of classifiers."""
     width = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None
-    rows = [row for record in records for row in recorded_rows(record)]
+    rows = [row for record in found for row in recorded_rows(record)]
     parts = []
     for corpus in dict.fromkeys(row.corpus for row in rows):
         ours = [row for row in rows if row.corpus == corpus]
@@ -153,9 +146,11 @@ def _tables(records: list[dict[str, Any]]) -> str:
         if ours[0].perplexity:
             parts.append("PPL = exp(NLL / L), of the bound without an NLL; L tokens a document")
         parts.append(table([*ours, *published_rows(corpus)], width) + "\n")
-    for record in records:
+    for record in found:
         if not recorded_rows(record):
-            parts.append(f"{record['name']}, accuracy on the test set\n{summary_table(record)}\n")
+            parts.append(
+                f"{record['name']}, accuracy on the test set\n{records.summary_table(record)}\n"
+            )
     return "\n".join(parts).rstrip()
 
 
@@ -167,7 +162,7 @@ def info() -> Answer:
         "python": platform.python_version(),
         **{name: version(name) for name in SHOWN_VERSIONS},
         "device": str(pick_device()),
-        **hardware(),
+        **records.hardware(),
         DATA_VARIABLE: os.environ.get(DATA_VARIABLE),
     }
     rows = facts | {DATA_VARIABLE: facts[DATA_VARIABLE] or "not set"}

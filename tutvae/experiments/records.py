@@ -493,14 +493,13 @@ def _mean_and_spread(values: list[float]) -> str:
 def _commit() -> str | None:
     """The commit of the package's checkout, marked where the sources differ from it."""
 
-    def git(*command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["git", "-C", PACKAGE, *command], capture_output=True, text=True)
+    def git(*command: str) -> str:
+        found = subprocess.run(["git", "-C", PACKAGE, *command], capture_output=True, check=True)
+        return found.stdout.decode()
 
     try:
         # `HEAD:./` fails in a checkout around that is not the package's, such as with a .venv.
-        head, status = git("rev-parse", "HEAD", "HEAD:./"), git("status", "--porcelain", "--", ".")
-    except OSError:
+        head = git("rev-parse", "HEAD", "HEAD:./").split()[0]
+        return head + ("+changes" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.CalledProcessError):
         return None
-    if head.returncode != 0:
-        return None
-    return head.stdout.split()[0] + ("+changes" if status.stdout.strip() else "")
