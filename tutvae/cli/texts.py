@@ -51,16 +51,15 @@ def classify(run: Run, texts: TextArguments = None) -> Answer:
     if not isinstance(trained.model_, SemiSupervisedTextVAE):
         raise ValueError(f"{run} knows no classes: train with --label-column")
     assert trained.tokenizer_ is not None
-    model, tokenizer = trained.model_, trained.tokenizer_
-    predictor = TextPredictor(model, tokenizer, max_length=trained.max_length)
+    predictor = TextPredictor(trained.model_, trained.tokenizer_, max_length=trained.max_length)
     q = predictor.predict_proba(documents)
     names = trained.label_names or list(map(str, range(q.shape[1])))
     chosen = [names[i] for i in q.argmax(1)]
     lines = [f"{name}\t{p:.2f}" for name, p in zip(chosen, q.max(1), strict=True)]
-    probabilities = [dict(zip(names, row, strict=True)) for row in q.tolist()]
-    rows = zip(documents, chosen, probabilities, strict=True)
-    keys = ("text", "label", "probabilities")
-    return lines, [dict(zip(keys, row, strict=True)) for row in rows]
+    return lines, [
+        {"text": text, "label": name, "probabilities": dict(zip(names, row, strict=True))}
+        for text, name, row in zip(documents, chosen, q.tolist(), strict=True)
+    ]
 
 
 def impute(
