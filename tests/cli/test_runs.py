@@ -98,7 +98,7 @@ class TestSample:
         def closed(*_: object) -> None:
             raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
-        monkeypatch.setattr("tutvae.cli.runs.show", closed)
+        monkeypatch.setattr("tutvae.cli.console.show", closed)
         result = tutvae("sample", vae)
         assert result.exit_code == 1
         assert result.output == ""

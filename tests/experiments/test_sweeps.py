@@ -685,8 +685,7 @@ def test_at_most_four_frames_from_the_command_to_fit(
     monkeypatch.setattr(text, "fit", stop)
     folders = ["--results", str(tmp_path), "--runs", str(tmp_path)]
     CliRunner().invoke(app, ["train", str(reviews_toml), *folders])
-    assert frames[0] == "train"
-    assert len(frames) <= 5, frames
+    assert len(frames[frames.index("train") :]) <= 5, frames
 
 
 class TestSeveralProcesses:

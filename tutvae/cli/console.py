@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import os
@@ -9,8 +10,9 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import Annotated, Any, TextIO
 
 import typer
@@ -19,6 +21,8 @@ from tutvae.data.readers.utf8 import decode, split_lines
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+# What a command answers: lines for a person, and the same as JSON for a script.
+Answer = tuple[list[str] | str, Any]
 
 # What PyTorch says of a number or a size that is too large for it, in errors of several kinds.
 TOO_LARGE = re.compile(
@@ -27,6 +31,26 @@ TOO_LARGE = re.compile(
     re.IGNORECASE,
 )
 PARSERS = {"json", "tomllib", "tomli"}
+
+
+def command(function: Callable[..., Answer | None]) -> Callable[..., None]:
+    """Give a command readable errors and `--debug`; one that answers is shown and has `--json`."""
+
+    @wraps(function)
+    def run(*, debug: bool, as_json: bool = False, **arguments: Any) -> None:
+        with readable_errors(debug):
+            if (answer := function(**arguments)) is not None:
+                show(*answer, as_json)
+
+    # Typer makes the options of what the signature says.
+    signature = inspect.signature(function, eval_str=True)
+    parameters = list(signature.parameters.values())
+    for name, hint in {"as_json": AsJson, "debug": Debug}.items():
+        if name == "debug" or signature.return_annotation is not None:
+            flag = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=hint)
+            parameters.append(flag.replace(default=False))
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return run
 
 
 @contextmanager

@@ -14,21 +14,14 @@ from typing import Annotated, Any
 import typer
 
 import tutvae
-from tutvae.cli.console import AsJson, Debug, is_terminal, note, readable_errors, show
+from tutvae.cli.console import Answer, command, is_terminal, note
 from tutvae.cli.own import new, own_experiment
 from tutvae.cli.runs import evaluate, export, interpolate, reconstruct, sample
 from tutvae.cli.texts import classify, cluster, diagnose, encode, impute
 from tutvae.data.corpora import whereabouts
 from tutvae.data.readers.files import DATA_VARIABLE
-from tutvae.experiments import load_experiment, run_experiment
+from tutvae.experiments import load_experiment, records, run_experiment
 from tutvae.experiments.published import compare, published_rows, recorded_rows, table
-from tutvae.experiments.records import (
-    check_writable,
-    hardware,
-    read_results,
-    recorded_folder,
-    summary_table,
-)
 from tutvae.training.engine import rank_and_world_size
 from tutvae.training.loop import pick_device
 from tutvae.training.run_folder import RunFolder
@@ -58,7 +51,6 @@ def main(
     """What stands before the commands."""
 
 
-@app.command()
 def train(
     experiment: Annotated[
         Path,
@@ -74,7 +66,6 @@ def train(
     results: Annotated[Path, typer.Option(help="Where to write NAME.json.")] = Path("results"),
     runs: Annotated[Path, typer.Option(help="Where to keep the run, in NAME/.")] = Path("runs"),
     jobs: Annotated[int, typer.Option(min=1, help="Runs of a sweep at a time, a thread each.")] = 1,
-    debug: Debug = False,
 ) -> None:
     """Fit and evaluate an experiment; write its results file and its model.
 
@@ -84,40 +75,37 @@ def train(
     If it is interrupted, the same command goes on where it stopped. What is finished is not done
     again. Under torchrun, its processes share the batches.
     """
-    with readable_errors(debug):
-        if experiment.suffix == ".toml":
-            described = load_experiment(experiment, settings or [])
-        else:
-            columns = text_column, label_column
-            described = own_experiment(experiment, *columns, settings or [], runs)
-        command = shlex.join(["tutvae", *sys.argv[1:]])
-        kept = RunFolder(runs / described.name)
-        was_finished, is_first = kept.record.exists(), rank_and_world_size()[0] == 0
-        # Before hours of training, not after.
-        kept.path.mkdir(parents=True, exist_ok=True)
-        check_writable({"name": described.name}, results)
-        if kept.last.exists() and not was_finished and is_first:
-            note(f"found an interrupted run in {kept.path}")
-        try:
-            _, record = run_experiment(
-                described, command, folder=kept.path, results=results, jobs=jobs
+    if experiment.suffix == ".toml":
+        described = load_experiment(experiment, settings or [])
+    else:
+        columns = text_column, label_column
+        described = own_experiment(experiment, *columns, settings or [], runs)
+    typed = shlex.join(["tutvae", *sys.argv[1:]])
+    kept = RunFolder(runs / described.name)
+    was_finished, is_first = kept.record.exists(), rank_and_world_size()[0] == 0
+    # Before hours of training, not after.
+    kept.path.mkdir(parents=True, exist_ok=True)
+    records.check_writable({"name": described.name}, results)
+    if kept.last.exists() and not was_finished and is_first:
+        note(f"found an interrupted run in {kept.path}")
+    try:
+        _, record = run_experiment(described, typed, folder=kept.path, results=results, jobs=jobs)
+    except KeyboardInterrupt:
+        note("\nstopped: the same command goes on from the last checkpoint")
+        raise
+    if is_first:
+        _tell_outcome(record, f"wrote {results / described.name}.json and {kept.path}")
+        if was_finished:
+            note(
+                f"{kept.path} was finished before, so nothing was trained. To train it anew, "
+                "remove that folder; to train beside it, give another name: --set name=..."
             )
-        except KeyboardInterrupt:
-            note("\nstopped: the same command goes on from the last checkpoint")
-            raise
-        if is_first:
-            _tell_outcome(record, f"wrote {results / described.name}.json and {kept.path}")
-            if was_finished:
-                note(
-                    f"{kept.path} was finished before, so nothing was trained. To train it anew, "
-                    "remove that folder; to train beside it, give another name: --set name=..."
-                )
 
 
 def _tell_outcome(record: dict[str, Any], written: str) -> None:
     """Print what a run or a sweep achieved."""
     if "runs" in record:
-        typer.echo(summary_table(record))
+        typer.echo(records.summary_table(record))
     for split, report in record.get("reports", {}).items():
         nll, samples = report["importance_weighted_nll"], report["importance_samples"]
         how = f"{samples} samples" if report["kl_per_dimension"] else "exact"
@@ -127,39 +115,30 @@ def _tell_outcome(record: dict[str, Any], written: str) -> None:
     typer.echo(written)
 
 
-OTHERS: list[Any] = [new, evaluate, sample, reconstruct, interpolate, export]
-for command in [*OTHERS, encode, classify, impute, cluster, diagnose]:
-    app.command()(command)
-
-
-@app.command()
 def results(
     folder: Annotated[
         Path | None,
         typer.Argument(help="The folder: results, or without that the records in the package."),
     ] = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+) -> Answer:
     """Show recorded runs on their test sets, ours beside published ones."""
-    with readable_errors(debug):
-        if folder is None:
-            folder = Path("results")
-            if not folder.is_dir():
-                folder = recorded_folder()
-                note(f"no folder results/ here: these records come with the package, in {folder}")
-        records = read_results(folder)
-        content = {
-            "recorded": [row.to_dict() for x in records for row in recorded_rows(x)],
-            "comparisons": [comparison.to_dict() for comparison in compare(records)],
-        }
-        show(_tables(records), content, as_json)
+    if folder is None:
+        folder = Path("results")
+        if not folder.is_dir():
+            folder = records.recorded_folder()
+            note(f"no folder results/ here: these records come with the package, in {folder}")
+    found = records.read_results(folder)
+    content = {
+        "recorded": [row.to_dict() for record in found for row in recorded_rows(record)],
+        "comparisons": [comparison.to_dict() for comparison in compare(found)],
+    }
+    return _tables(found), content
 
 
-def _tables(records: list[dict[str, Any]]) -> str:
+def _tables(found: list[dict[str, Any]]) -> str:
     """A table for each corpus, then one for each record of classifiers."""
     width = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None
-    rows = [row for record in records for row in recorded_rows(record)]
+    rows = [row for record in found for row in recorded_rows(record)]
     parts = []
     for corpus in dict.fromkeys(row.corpus for row in rows):
         ours = [row for row in rows if row.corpus == corpus]
@@ -167,34 +146,40 @@ def _tables(records: list[dict[str, Any]]) -> str:
         if ours[0].perplexity:
             parts.append("PPL = exp(NLL / L), of the bound without an NLL; L tokens a document")
         parts.append(table([*ours, *published_rows(corpus)], width) + "\n")
-    for record in records:
+    for record in found:
         if not recorded_rows(record):
-            parts.append(f"{record['name']}, accuracy on the test set\n{summary_table(record)}\n")
+            parts.append(
+                f"{record['name']}, accuracy on the test set\n{records.summary_table(record)}\n"
+            )
     return "\n".join(parts).rstrip()
 
 
-@app.command()
-def info(as_json: AsJson = False, debug: Debug = False) -> None:
+def info() -> Answer:
     """Show versions, the device, its threads, and which corpora are at hand."""
-    with readable_errors(debug):
-        places = whereabouts()
-        facts: dict[str, Any] = {
-            "tutvae": tutvae.__version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in SHOWN_VERSIONS},
-            "device": str(pick_device()),
-            **hardware(),
-            DATA_VARIABLE: os.environ.get(DATA_VARIABLE),
-        }
-        rows = facts | {DATA_VARIABLE: facts[DATA_VARIABLE] or "not set"}
-        data = {}
-        for name, (folder, found) in places.items():
-            data[name] = {"found": found, "folder": folder and str(folder)}
-            where = f", set {DATA_VARIABLE}" if folder is None else f" in {folder}"
-            rows[name] = f"{'found' if found else 'not found'}{where}"
-        width = max(map(len, rows))
-        lines = [f"{name:<{width}}  {value}" for name, value in rows.items() if value is not None]
-        show(lines, facts | {"data": data}, as_json)
+    places = whereabouts()
+    facts: dict[str, Any] = {
+        "tutvae": tutvae.__version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in SHOWN_VERSIONS},
+        "device": str(pick_device()),
+        **records.hardware(),
+        DATA_VARIABLE: os.environ.get(DATA_VARIABLE),
+    }
+    rows = facts | {DATA_VARIABLE: facts[DATA_VARIABLE] or "not set"}
+    data = {}
+    for name, (folder, found) in places.items():
+        data[name] = {"found": found, "folder": folder and str(folder)}
+        where = f", set {DATA_VARIABLE}" if folder is None else f" in {folder}"
+        rows[name] = f"{'found' if found else 'not found'}{where}"
+    width = max(map(len, rows))
+    lines = [f"{name:<{width}}  {value}" for name, value in rows.items() if value is not None]
+    return lines, facts | {"data": data}
+
+
+COMMANDS: list[Any] = [train, new, evaluate, sample, reconstruct, interpolate, export]
+COMMANDS += [encode, classify, impute, cluster, diagnose, results, info]
+for function in COMMANDS:
+    app.command()(command(function))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import typer
 
-from tutvae.cli.console import Debug, readable_errors
 from tutvae.data.readers.files import write_beside
 from tutvae.data.readers.texts import from_files
 from tutvae.estimators import SemiSupervisedClassifier, SentenceVAE
@@ -36,17 +35,15 @@ COMMENTS = {
 def new(
     file: Annotated[Path, typer.Argument(help="The experiment file to write, such as my.toml.")],
     label_column: Annotated[str | None, typer.Option(help="With classes, of this column.")] = None,
-    debug: Debug = False,
 ) -> None:
     """Write an experiment file for documents of your own, with comments, to be changed."""
-    with readable_errors(debug):
-        if file.suffix != ".toml":
-            raise ValueError(f"{file} must end in .toml")
-        if file.exists():
-            raise FileExistsError(f"{file} is there already: choose another name")
-        documents = Path(f"{file.stem}.csv")
-        write_beside(file, to_toml(_described(documents, "text", label_column)).encode())
-        typer.echo(f"wrote {file}: change it, then run tutvae train {file}")
+    if file.suffix != ".toml":
+        raise ValueError(f"{file} must end in .toml")
+    if file.exists():
+        raise FileExistsError(f"{file} is there already: choose another name")
+    documents = Path(f"{file.stem}.csv")
+    write_beside(file, to_toml(_described(documents, "text", label_column)).encode())
+    typer.echo(f"wrote {file}: change it, then run tutvae train {file}")
 
 
 def own_experiment(

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tutvae.cli.console import AsJson, Debug, finite, given_texts, note, readable_errors, show
+from tutvae.cli.console import Answer, finite, given_texts, note
 from tutvae.data.backends import UNK
 from tutvae.experiments.runs import evaluate_run
 from tutvae.model_folder import TrainedModel
@@ -20,6 +20,10 @@ from tutvae.training.loop import pick_device
 Run = Annotated[
     str,
     typer.Argument(metavar="RUN", help="The folder of a model, ptb, or hub:OWNER/NAME."),
+]
+TextArguments = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[TEXT]...", help="Without any, the lines of standard input."),
 ]
 
 
@@ -37,16 +41,13 @@ def evaluate(
         int | None,
         typer.Option("--importance-samples", "-S", min=1, help="As in the run by default."),
     ] = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+) -> Answer:
     """Measure the model of a run on its corpus, as the run itself did."""
-    with readable_errors(debug):
-        trained = load_trained(run)
-        trained.model_.to(pick_device())
-        report = evaluate_run(trained, split.value, importance_samples=importance_samples)
-        facts = {"run": run, "split": split.value, **report.to_dict()}
-        show(f"{run}, {split.value}: {report}", facts, as_json)
+    trained = load_trained(run)
+    trained.model_.to(pick_device())
+    report = evaluate_run(trained, split.value, importance_samples=importance_samples)
+    facts = {"run": run, "split": split.value, **report.to_dict()}
+    return f"{run}, {split.value}: {report}", facts
 
 
 def sample(
@@ -63,35 +64,23 @@ def sample(
         float, typer.Option(min=0, max=1, help="Draw from the nucleus of this probability.")
     ] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="Another seed, other texts.")] = 0,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+) -> Answer:
     """Write new texts with the model of a run, a line each."""
-    with readable_errors(debug):
-        options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-        texts = of_texts(run).sample(count, **options)
-        show(texts, texts, as_json)
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+    texts = of_texts(run).sample(count, **options)
+    return texts, texts
 
 
-def reconstruct(
-    run: Run,
-    texts: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[TEXT]...", help="Without any, the lines of standard input."),
-    ] = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+def reconstruct(run: Run, texts: TextArguments = None) -> Answer:
     """Encode texts and decode their codes: a line for each text.
 
     Write as the model's corpus does: ptb is in lower case, with spaces around punctuation. A word
     that a model of words does not know is read as its unknown mark.
     """
-    with readable_errors(debug):
-        texts = given_texts(texts or [])
-        found = _with_code(run, texts).reconstruct(texts)
-        pairs = zip(texts, found, strict=True)
-        show(found, [{"text": text, "reconstruction": own} for text, own in pairs], as_json)
+    texts = given_texts(texts or [])
+    found = _with_code(run, texts).reconstruct(texts)
+    pairs = zip(texts, found, strict=True)
+    return found, [{"text": text, "reconstruction": own} for text, own in pairs]
 
 
 def interpolate(
@@ -99,35 +88,27 @@ def interpolate(
     left: Annotated[str, typer.Argument(metavar="FROM", help="Where the walk starts.")],
     right: Annotated[str, typer.Argument(metavar="TO", help="Where it ends.")],
     steps: Annotated[int, typer.Option(min=2, help="Texts on the way, both ends included.")] = 7,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+) -> Answer:
     """Walk from one text to another: decode codes on the line between theirs."""
-    with readable_errors(debug):
-        left, right = given_texts([left, right])
-        walk = _with_code(run, [left, right]).interpolate(left, right, steps)
-        show(walk, walk, as_json)
+    left, right = given_texts([left, right])
+    walk = _with_code(run, [left, right]).interpolate(left, right, steps)
+    return walk, walk
 
 
-def export(
-    run: Run,
-    folder: Annotated[Path, typer.Argument(help="A new folder.")],
-    debug: Debug = False,
-) -> None:
+def export(run: Run, folder: Annotated[Path, typer.Argument(help="A new folder.")]) -> None:
     """Write what is needed to use the model of a run, in 16 bits: a folder to hand on."""
-    with readable_errors(debug):
-        trained = load_trained(run)
-        exported = save(
-            trained.model_,
-            folder,
-            tokenizer=trained.tokenizer_,
-            configuration=trained.configuration,
-            label_names=trained.label_names,
-            report=trained.report,
-            half=True,
-        )
-        size = sum(path.stat().st_size for path in exported.iterdir())
-        typer.echo(f"wrote {exported}, {size / 1e6:.1f} MB")
+    trained = load_trained(run)
+    exported = save(
+        trained.model_,
+        folder,
+        tokenizer=trained.tokenizer_,
+        configuration=trained.configuration,
+        label_names=trained.label_names,
+        report=trained.report,
+        half=True,
+    )
+    size = sum(path.stat().st_size for path in exported.iterdir())
+    typer.echo(f"wrote {exported}, {size / 1e6:.1f} MB")
 
 
 def of_texts(run: str) -> TrainedModel:

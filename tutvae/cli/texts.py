@@ -11,19 +11,14 @@ import numpy as np
 import torch
 import typer
 
-from tutvae.cli.console import AsJson, Debug, given_texts, note, readable_errors, show
-from tutvae.cli.runs import Run, of_texts
+from tutvae.cli.console import Answer, given_texts, note
+from tutvae.cli.runs import Run, TextArguments, of_texts
 from tutvae.data.readers.files import write_beside
 from tutvae.evaluation.classification import TextPredictor
 from tutvae.evaluation.clustering import mixture_clusters
 from tutvae.generation.text_model import as_documents
 from tutvae.model_folder import TrainedModel
 from tutvae.models import SemiSupervisedTextVAE
-
-TextArguments = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[TEXT]...", help="Without any, the lines of standard input."),
-]
 
 
 def encode(
@@ -32,86 +27,71 @@ def encode(
     out: Annotated[
         Path | None, typer.Option(help="A new file, .csv or .npy; by default CSV is printed.")
     ] = None,
-    debug: Debug = False,
 ) -> None:
     """Give the codes of texts, posterior means of Z numbers each: a row a text."""
-    with readable_errors(debug):
-        trained, documents = _asked(run, texts)
-        codes = trained.transform(documents)
-        content = io.BytesIO()
-        if out is not None and out.suffix == ".npy":
-            np.save(content, codes)
-        elif out is None or out.suffix == ".csv":
-            content.write(_csv(documents, codes).encode())
-        else:
-            raise ValueError(f"{out} must end in .csv or .npy")
-        if out is None:
-            typer.echo(content.getvalue().decode(), nl=False)
-        else:
-            write_beside(out, content.getvalue())
-            note(f"wrote {out}: {codes.shape[0]} codes of {codes.shape[1]} numbers")
+    trained, documents = _asked(run, texts)
+    codes = trained.transform(documents)
+    content = io.BytesIO()
+    if out is not None and out.suffix == ".npy":
+        np.save(content, codes)
+    elif out is None or out.suffix == ".csv":
+        content.write(_csv(documents, codes).encode())
+    else:
+        raise ValueError(f"{out} must end in .csv or .npy")
+    if out is None:
+        typer.echo(content.getvalue().decode(), nl=False)
+    else:
+        write_beside(out, content.getvalue())
+        note(f"wrote {out}: {codes.shape[0]} codes of {codes.shape[1]} numbers")
 
 
-def classify(
-    run: Run, texts: TextArguments = None, as_json: AsJson = False, debug: Debug = False
-) -> None:
+def classify(run: Run, texts: TextArguments = None) -> Answer:
     """Tell the most probable class of texts, a line each, with its probability."""
-    with readable_errors(debug):
-        trained, documents = _asked(run, texts)
-        if not isinstance(trained.model_, SemiSupervisedTextVAE):
-            raise ValueError(f"{run} knows no classes: train with --label-column")
-        assert trained.tokenizer_ is not None
-        model, tokenizer = trained.model_, trained.tokenizer_
-        predictor = TextPredictor(model, tokenizer, max_length=trained.max_length)
-        q = predictor.predict_proba(documents)
-        names = trained.label_names or list(map(str, range(q.shape[1])))
-        chosen = [names[i] for i in q.argmax(1)]
-        lines = [f"{name}\t{p:.2f}" for name, p in zip(chosen, q.max(1), strict=True)]
-        probabilities = [dict(zip(names, row, strict=True)) for row in q.tolist()]
-        rows = zip(documents, chosen, probabilities, strict=True)
-        keys = ("text", "label", "probabilities")
-        show(lines, [dict(zip(keys, row, strict=True)) for row in rows], as_json)
+    trained, documents = _asked(run, texts)
+    if not isinstance(trained.model_, SemiSupervisedTextVAE):
+        raise ValueError(f"{run} knows no classes: train with --label-column")
+    assert trained.tokenizer_ is not None
+    predictor = TextPredictor(trained.model_, trained.tokenizer_, max_length=trained.max_length)
+    q = predictor.predict_proba(documents)
+    names = trained.label_names or list(map(str, range(q.shape[1])))
+    chosen = [names[i] for i in q.argmax(1)]
+    lines = [f"{name}\t{p:.2f}" for name, p in zip(chosen, q.max(1), strict=True)]
+    return lines, [
+        {"text": text, "label": name, "probabilities": dict(zip(names, row, strict=True))}
+        for text, name, row in zip(documents, chosen, q.tolist(), strict=True)
+    ]
 
 
 def impute(
     run: Run,
     texts: TextArguments = None,
     blank: Annotated[str, typer.Option(help="What marks a missing word.")] = "_",
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+) -> Answer:
     """Fill the blanks of texts, each with one token."""
-    with readable_errors(debug):
-        trained, documents = _asked(run, texts)
-        filled = trained.impute(documents, blank)
-        pairs = zip(documents, filled, strict=True)
-        show(filled, [{"text": text, "filled": own} for text, own in pairs], as_json)
+    trained, documents = _asked(run, texts)
+    filled = trained.impute(documents, blank)
+    pairs = zip(documents, filled, strict=True)
+    return filled, [{"text": text, "filled": own} for text, own in pairs]
 
 
 def cluster(
     run: Run,
     texts: TextArguments = None,
     clusters: Annotated[int, typer.Option("--clusters", "-k", min=1, help="How many.")] = 5,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
+) -> Answer:
     """Group texts by their codes, with a mixture of Gaussians: number and text, a line each."""
-    with readable_errors(debug):
-        trained, documents = _asked(run, texts)
-        found = mixture_clusters(torch.from_numpy(trained.transform(documents)), clusters)
-        pairs = sorted(zip(found.tolist(), documents, strict=True), key=lambda pair: pair[0])
-        rows = [{"cluster": number, "text": text} for number, text in pairs]
-        show([f"{number}\t{text}" for number, text in pairs], rows, as_json)
+    trained, documents = _asked(run, texts)
+    found = mixture_clusters(torch.from_numpy(trained.transform(documents)), clusters)
+    pairs = sorted(zip(found.tolist(), documents, strict=True), key=lambda pair: pair[0])
+    rows = [{"cluster": number, "text": text} for number, text in pairs]
+    return [f"{number}\t{text}" for number, text in pairs], rows
 
 
-def diagnose(
-    run: Run, texts: TextArguments = None, as_json: AsJson = False, debug: Debug = False
-) -> None:
+def diagnose(run: Run, texts: TextArguments = None) -> Answer:
     """Say how well a model is on texts that it has not seen: what is wrong, why, what to do."""
-    with readable_errors(debug):
-        trained, documents = _asked(run, texts)
-        diagnosis = trained.diagnose(documents)
-        show(str(diagnosis), diagnosis.to_dict(), as_json)
+    trained, documents = _asked(run, texts)
+    diagnosis = trained.diagnose(documents)
+    return str(diagnosis), diagnosis.to_dict()
 
 
 def _asked(run: str, texts: list[str] | None) -> tuple[TrainedModel, list[str]]:

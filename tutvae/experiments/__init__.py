@@ -1,7 +1,7 @@
 """Recorded runs: a TOML file is built, fitted and evaluated into a results file.
 
 The key `kind` of the file chooses the module: "image" `images`, "text" `text`, "classification"
-`classification`. What they share is in `runner`: reading the file, its runs and the record.
+`classification`. What they share is in `experiment`; `sweeps` reads files and does their runs.
 """
 
 from tutvae.experiments.classification import ClassificationExperiment

@@ -12,19 +12,8 @@ from pydantic import model_validator
 from tutvae.data.batches.labelled import label_subset
 from tutvae.experiments import methods
 from tutvae.experiments.data import AnyCorpus, EncodedCorpus, ReviewsSection, labels_of
-from tutvae.experiments.experiment import (
-    Context,
-    Count,
-    Listed,
-    NotEmpty,
-    Positive,
-    Rate,
-    Run,
-    Section,
-    Seeds,
-    Sweep,
-    Variants,
-)
+from tutvae.experiments.experiment import Context, Experiment, Run, Section
+from tutvae.experiments.keys import Count, Listed, NotEmpty, Positive, Rate, Seeds, Variants
 from tutvae.experiments.records import significant
 from tutvae.experiments.sections import (
     AnyDecoder,
@@ -75,7 +64,7 @@ class StartSection(Section):
     vaes: bool = False
 
 
-class ClassificationExperiment(Sweep):
+class ClassificationExperiment(Experiment):
     """An experiment file with `kind = "classification"`. Chapter 8.
 
     Every variant is run with every method, number of labels and seed, of its own or the file's.
@@ -102,11 +91,6 @@ class ClassificationExperiment(Sweep):
     classifier: ClassifierSection | None = None
     initialisation: StartSection | None = None
     variants: Variants | None = None
-
-    @property
-    def is_sweep(self) -> bool:
-        """Whether the file describes several runs."""
-        return True
 
     @model_validator(mode="after")
     def _keys_go_together(self) -> ClassificationExperiment:
@@ -137,8 +121,8 @@ class ClassificationExperiment(Sweep):
         start = self.initialisation
         if method in VAES and start is not None and start.vaes:
             unused.remove("initialisation")
-        values = {"methods": (method,), "labels": (labels,), "seeds": (seed,)}
-        alone = self.only(**values, **dict.fromkeys(unused))
+        values: dict[str, Any] = {"methods": (method,), "labels": (labels,), "seeds": (seed,)}
+        alone = self.model_copy(update=values | dict.fromkeys(unused))
         starts = {
             model: Run(variant, seed, experiment, {"model": model}, {})
             for model, experiment in alone.starts().items()

@@ -16,7 +16,8 @@ from tutvae.data.batches.text import EncodedTexts
 from tutvae.data.corpora import CORPORA, YAHOO_HELD_OUT
 from tutvae.data.corpus import Corpus, Texts
 from tutvae.data.tokenization import Tokenizer
-from tutvae.experiments.experiment import Count, CountOrZero, Listed, Section, Seed, section_like
+from tutvae.experiments.experiment import Section, section_like
+from tutvae.experiments.keys import Count, CountOrZero, Listed, Seed
 from tutvae.experiments.records import data_sha256
 from tutvae.reviews.grammar import Label, ReviewGrammar
 
@@ -118,8 +119,8 @@ def section_named(table: Any, split: type, base: type[Section], *others: str) ->
     return section_like(known[name], base, CountOrZero)
 
 
-class ReviewsSection(CorpusSection):
-    """`[corpus]` with `name = "reviews"`: numbers of documents, and a `ReviewGrammar`.
+class ReviewsSection(section_like(ReviewGrammar, CorpusSection, int)):  # type: ignore[misc]
+    """`[corpus]` with `name = "reviews"`: numbers of documents, and what a `ReviewGrammar` is told.
 
     Attributes:
         documents: how many to fit on, to choose on and to report on.
@@ -132,17 +133,6 @@ class ReviewsSection(CorpusSection):
     label: Label = "category"
     seed: Seed = 0
     sentences: Annotated[tuple[int, int], Listed] = ReviewGrammar.sentences
-    openings: int = ReviewGrammar.openings
-    follow_ups: int = ReviewGrammar.follow_ups
-    nouns: int = ReviewGrammar.nouns
-    verbs: int = ReviewGrammar.verbs
-    adjectives: int = ReviewGrammar.adjectives
-    fillers: int = ReviewGrammar.fillers
-    persons: int = ReviewGrammar.persons
-    tenses: int = ReviewGrammar.tenses
-    vagueness: float = ReviewGrammar.vagueness
-    star_noise: float = ReviewGrammar.star_noise
-    label_noise: float = ReviewGrammar.label_noise
 
     @model_validator(mode="after")
     def _grammar_is_possible(self) -> ReviewsSection:

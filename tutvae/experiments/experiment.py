@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import (
-    TYPE_CHECKING,
     Annotated,
     Any,
     ClassVar,
@@ -22,47 +21,10 @@ from typing import (
     get_origin,
 )
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    create_model,
-)
+from pydantic import BaseModel, ConfigDict, Discriminator, Tag, ValidationError, create_model
 
+from tutvae.experiments.keys import Count, Listed, Name, NotEmpty
 from tutvae.training.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-FP32_MAX = 3.4e38
-Count = Annotated[int, Field(gt=0, lt=2**31)]
-CountOrZero = Annotated[int, Field(ge=0, lt=2**31)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Positive = Annotated[float, Field(gt=0, le=FP32_MAX)]
-NotNegative = Annotated[float, Field(ge=0, le=FP32_MAX)]
-Share = Annotated[float, Field(gt=0, le=1)]
-Rate = Annotated[float, Field(ge=0, le=1)]
-# It names files, so it is no path.
-Name = Annotated[str, Field(pattern=r"^[\w-]+$")]
-
-
-def _not_empty(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Raise ValueError for an empty list."""
-    if not values:
-        raise ValueError("List should have at least one number")
-    return values
-
-
-# Pydantic's own check of a length counts the right items only, and so names a fault too many.
-NotEmpty = AfterValidator(_not_empty)
-# A TOML array is a list, which strictness would refuse for a tuple.
-Listed = Field(strict=False)
-Variants = Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
-Seeds = Annotated[tuple[Seed, ...], Listed, NotEmpty]
 
 
 class Section(BaseModel):
@@ -189,15 +151,40 @@ class Experiment(Section):
     @property
     def is_sweep(self) -> bool:
         """Whether the file describes several runs."""
-        return False
+        return any(getattr(self, key, None) is not None for key in ("seeds", "variants"))
 
     def configuration(self) -> dict[str, Any]:
         """Every setting with its defaults, ready for JSON; the kind's `model_validate` reads it."""
         return self.model_dump(mode="json", exclude_none=True)
 
+    def alone(self, variant: str) -> list[Run]:
+        """The runs of a variant, whose description this is; by default a single one."""
+        return [Run(variant, getattr(self, "seed", None) or 0, self, {}, {})]
+
     def runs(self) -> list[Run]:
-        """Spell out the runs."""
-        return [Run(ONLY_VARIANT, getattr(self, "seed", None) or 0, self, {}, {})]
+        """Spell out the runs of every variant; each one's table is merged into the rest.
+
+        Raises:
+            ValueError: a variant does not describe an experiment; the message names its keys.
+        """
+        if not self.is_sweep:
+            return Experiment.alone(self, ONLY_VARIANT)
+        found: list[Run] = []
+        wrong: list[str] = []
+        for variant, overrides in (getattr(self, "variants", None) or {}).items():
+            wrong += [
+                f"variants.{variant}.{key}: All runs of a sweep have this in common"
+                for key in sorted(self.common & set(overrides))
+            ]
+            table = merged(self.configuration(), overrides)
+            del table["variants"]
+            try:
+                found += type(self).model_validate(table).alone(variant)
+            except ValidationError as error:
+                wrong += [f"variants.{variant}.{x}" for x in faults(error, table, type(self))]
+        if wrong:
+            raise ValueError("\n".join(wrong))
+        return found or self.alone(ONLY_VARIANT)
 
     @abstractmethod
     def load(self) -> Any:
@@ -244,46 +231,6 @@ def merged(table: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
         else:
             result[key] = value
     return result
-
-
-class Sweep(Experiment):
-    """An experiment that may have `variants`: each one's table is merged into the rest."""
-
-    @abstractmethod
-    def alone(self, variant: str) -> list[Run]:
-        """The runs of a file without variants, as those of a variant."""
-
-    def runs(self) -> list[Run]:
-        """Spell out the runs of every variant.
-
-        Raises:
-            ValueError: a variant does not describe an experiment; the message names its keys.
-        """
-        if not self.is_sweep:
-            return super().runs()
-        variants = getattr(self, "variants", None) or {ONLY_VARIANT: {}}
-        found: list[Run] = []
-        wrong: list[str] = []
-        for variant, overrides in variants.items():
-            wrong += [
-                f"variants.{variant}.{key}: All runs of a sweep have this in common"
-                for key in sorted(self.common & set(overrides))
-            ]
-            table = merged(self.configuration(), overrides)
-            table.pop("variants", None)
-            try:
-                found += type(self).model_validate(table).alone(variant)
-            except ValidationError as error:
-                wrong += [
-                    f"variants.{variant}.{fault}" for fault in faults(error, table, type(self))
-                ]
-        if wrong:
-            raise ValueError("\n".join(wrong))
-        return found
-
-    def only(self, **values: Any) -> Self:
-        """The description of a single run."""
-        return self.model_copy(update={"variants": None, **values})
 
 
 def faults(error: ValidationError, table: dict[str, Any], section: type[BaseModel]) -> list[str]:

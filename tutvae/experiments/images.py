@@ -5,12 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import (
-    BeforeValidator,
-    SerializeAsAny,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-)
+from pydantic import BeforeValidator, SerializeAsAny, model_serializer
 from tqdm import tqdm
 
 from tutvae.data.batches.images import ImageBatches
@@ -18,15 +13,8 @@ from tutvae.data.corpora import CORPORA
 from tutvae.data.corpus import Corpus, Images
 from tutvae.evaluation.report import Report, evaluate
 from tutvae.experiments.data import section_named
-from tutvae.experiments.experiment import (
-    Context,
-    Count,
-    Experiment,
-    Listed,
-    Positive,
-    Section,
-    Seed,
-)
+from tutvae.experiments.experiment import Context, Experiment, Section
+from tutvae.experiments.keys import Count, Listed, Positive, Seed
 from tutvae.experiments.records import data_sha256
 from tutvae.models.vae import VAE
 from tutvae.training.checkpoints import save_weights
@@ -46,7 +34,7 @@ class ImageCorpusSection(Section):
         return section_named(table, Images, ImageCorpusSection)
 
     @model_serializer(mode="wrap")
-    def _as_given(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _as_given(self, dump: Any) -> dict[str, Any]:
         """The file's keys alone: a record stays valid when a loader learns an option."""
         return {key: value for key, value in dump(self).items() if key in self.model_fields_set}
 

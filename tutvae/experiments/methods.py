@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from tutvae.data.batches.resumable import endless
-from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
+from tutvae.data.batches.text import Batches, EncodedTexts
 from tutvae.evaluation.classification import bag_of_words, code_classifier
 from tutvae.evaluation.in_order import rows_of
 from tutvae.evaluation.report import encode
@@ -47,7 +47,9 @@ def _bag_of_words(setting: Setting) -> tuple[Classify, dict[str, Any]]:
     """Logistic regression on the words that the other methods see."""
 
     def texts(split: EncodedTexts) -> list[str]:
-        return list(map(setting.data.tokenizer.decode, _documents(split.batch())))
+        batch = split.batch()
+        rows = zip(batch.tokens.tolist(), batch.lengths.tolist(), strict=True)
+        return [setting.data.tokenizer.decode(tokens[:length]) for tokens, length in rows]
 
     return _regression(bag_of_words(), texts, setting.labelled)
 
@@ -68,7 +70,7 @@ def _lstm(setting: Setting) -> tuple[Classify, dict[str, Any]]:
         max_grad_norm=experiment.training.max_grad_norm,
         **setting.context.of_fit(),
     )
-    facts = {"parameters": _parameters(model), "seconds": history.seconds}
+    facts = {"parameters": parameters(model), "seconds": history.seconds}
     return partial(most_probable, model), facts
 
 
@@ -91,8 +93,8 @@ def _regression(
     start = time.perf_counter()
     pipeline.fit(features(labelled), labels_of(labelled))
     seconds = time.perf_counter() - start
-    parameters = pipeline[-1].coef_.size + pipeline[-1].intercept_.size
-    facts = {"parameters": parameters, "seconds": seconds}
+    size = pipeline[-1].coef_.size + pipeline[-1].intercept_.size
+    facts = {"parameters": size, "seconds": seconds}
     return lambda split: pipeline.predict(features(split)), facts
 
 
@@ -107,7 +109,7 @@ def _semi_supervised(setting: Setting) -> tuple[Classify, dict[str, Any]]:
     train = section.batches(setting.labelled, setting.data.train, training, experiment.seeds[0])
     history = fit(model, train, **training.build(model, train), **setting.context.of_fit())
     return partial(most_probable, model), {
-        "parameters": _parameters(model),
+        "parameters": parameters(model),
         "epochs": len(history),
         "reconstruction": history["train_reconstruction"][-1],
         "kl": history["train_kl"][-1],
@@ -148,12 +150,6 @@ def _in_order(split: EncodedTexts) -> Batches:
     return Batches(split, batch_size=READ_AT_A_TIME, shuffle=False)
 
 
-def _documents(batch: TextBatch) -> list[list[int]]:
-    """The token ids of the documents, without padding."""
-    rows = zip(batch.tokens.tolist(), batch.lengths.tolist(), strict=True)
-    return [tokens[:length] for tokens, length in rows]
-
-
-def _parameters(model: torch.nn.Module) -> int:
+def parameters(model: torch.nn.Module) -> int:
     """How many numbers a model has to learn."""
     return sum(parameter.numel() for parameter in model.parameters())

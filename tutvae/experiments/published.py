@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tutvae.experiments.records import aligned, of_variants
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from tutvae.experiments.sweeps import tomllib
 
 FIGURES = Path(__file__).with_name("published.toml")
 GRADES = {"read": "V", "computed": "C"}

@@ -24,7 +24,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from tutvae.data.corpus import Corpus, Images, Texts
 from tutvae.data.readers.files import write_beside
-from tutvae.experiments.experiment import Name, faults
+from tutvae.experiments.experiment import faults
+from tutvae.experiments.keys import Name, Rate
 from tutvae.training.checkpoints import difference
 
 PACKAGE = Path(__file__).parents[1]
@@ -49,7 +50,6 @@ def _keys(*needed: str) -> AfterValidator:
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 Amount = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
 Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}(\+changes)?$")] | None
 TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$"
 CURVES = ("epoch", "step", "kl_weight", "learning_rate", "train_reconstruction", "train_kl")
@@ -153,7 +153,7 @@ class ClassifierRun(_OneOfMany):
 
     method: Text
     labels: Count
-    accuracy: Annotated[dict[str, Share], _keys("valid", "test")]
+    accuracy: Annotated[dict[str, Rate], _keys("valid", "test")]
     train_seconds: Amount
     parameters: Count
     epochs: Count = ABSENT
@@ -186,7 +186,7 @@ class SweepRecord(_Head):
 class ClassificationRecord(_Head):
     """The record of classifiers at several numbers of labels."""
 
-    majority_accuracy: Share
+    majority_accuracy: Rate
     bayes_accuracy: Estimate = ABSENT
     shared: list[SweepRun]
     runs: Annotated[list[ClassifierRun], Field(min_length=1)]
@@ -409,12 +409,11 @@ def summary(record: dict[str, Any], split: str = "test") -> str:
 def _figures(record: dict[str, Any], split: str) -> str:
     """The figures of a single run, a line each."""
     report = record["reports"][split]
-    nll, samples = report["importance_weighted_nll"], report["importance_samples"]
     figures = {
         "reconstruction": report["reconstruction"],
         "KL": report["kl"],
         "bound": report["bound"],
-        f"NLL, {samples:,} samples": nll,
+        f"NLL, {report['importance_samples']:,} samples": report["importance_weighted_nll"],
     }
     if "perplexity" in report:
         figures["L, tokens a document"] = _tokens_per_document(report)
@@ -422,9 +421,8 @@ def _figures(record: dict[str, Any], split: str) -> str:
         figures["mutual information"] = report["mutual_information"]
     lines = [f"  {report['examples']:,} {split} examples, nats an example"]
     lines += [f"    {name:<22}{value:8.2f}" for name, value in figures.items()]
-    latent_size = len(report["kl_per_dimension"])
-    lines.append(f"    active units          {report['active_units']:5} of {latent_size}")
-    return "\n".join(lines)
+    units = f"{report['active_units']:5} of {len(report['kl_per_dimension'])}"
+    return "\n".join([*lines, f"    active units          {units}"])
 
 
 def summary_table(record: dict[str, Any], split: str = "test") -> str:
@@ -435,18 +433,11 @@ def summary_table(record: dict[str, Any], split: str = "test") -> str:
     """
     if "accuracy" in record["runs"][0]:
         return _accuracy_table(record, split)
-    columns = {
-        "bound": "bound",
-        "KL": "kl",
-        "MI": "mutual_information",
-        "NLL": "importance_weighted_nll",
-        "perplexity": "perplexity",
-    }
-    rows = [["variant", "seeds", *columns]]
-    rows[0].insert(-1, "L")
+    keys = ("bound", "kl", "mutual_information", "importance_weighted_nll", "perplexity")
+    rows = [["variant", "seeds", "bound", "KL", "MI", "NLL", "L", "perplexity"]]
     for variant, runs in of_variants(record).items():
         reports = [run["reports"][split] for run in runs]
-        cells = [_mean_and_spread([report[key] for report in reports]) for key in columns.values()]
+        cells = [_mean_and_spread([report[key] for report in reports]) for key in keys]
         cells.insert(-1, f"{statistics.mean(map(_tokens_per_document, reports)):.2f}")
         rows.append([variant, str(len(runs)), *cells])
     return "\n".join(aligned(rows))
@@ -502,14 +493,13 @@ def _mean_and_spread(values: list[float]) -> str:
 def _commit() -> str | None:
     """The commit of the package's checkout, marked where the sources differ from it."""
 
-    def git(*command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["git", "-C", PACKAGE, *command], capture_output=True, text=True)
+    def git(*command: str) -> str:
+        found = subprocess.run(["git", "-C", PACKAGE, *command], capture_output=True, check=True)
+        return found.stdout.decode()
 
     try:
         # `HEAD:./` fails in a checkout around that is not the package's, such as with a .venv.
-        head, status = git("rev-parse", "HEAD", "HEAD:./"), git("status", "--porcelain", "--", ".")
-    except OSError:
+        head = git("rev-parse", "HEAD", "HEAD:./").split()[0]
+        return head + ("+changes" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.CalledProcessError):
         return None
-    if head.returncode != 0:
-        return None
-    return head.stdout.split()[0] + ("+changes" if status.stdout.strip() else "")

@@ -16,31 +16,20 @@ from tutvae.bounds import FreeBitsPer
 from tutvae.data.batches.labelled import MixedBatches
 from tutvae.data.batches.text import Batches, EncodedTexts
 from tutvae.data.tokenization import Tokenizer
-from tutvae.experiments.experiment import (
-    Count,
-    CountOrZero,
-    NotNegative,
-    NumberOrSchedule,
-    Positive,
-    Rate,
-    Section,
-    Share,
-    section_like,
-)
-from tutvae.models import (
-    DECODERS,
-    Decoder,
-    LSTMEncoder,
-    Marginal,
-    SemiSupervisedTextVAE,
-    tie_weights,
-)
+from tutvae.experiments.experiment import NumberOrSchedule, Section, section_like
+from tutvae.experiments.keys import Count, CountOrZero, NotNegative, Positive, Rate, Share
+from tutvae.models import DECODERS, Decoder, LSTMEncoder, tie_weights
+from tutvae.models.semi_supervised import Marginal, SemiSupervisedTextVAE
 from tutvae.schedules import Schedule, temperature_decay
 from tutvae.training.engine import Precision, rank_and_world_size
 
 # Any size will do to see whether a decoder can be built.
 SOME_TYPES, SOME_CODE = 8, 1
 MARKS = ("pad_id", "bos_id", "eos_id", "unk_id")
+# The keys of `[training]` that are arguments of `Batches`, and those of `fit`.
+OF_BATCHES = {"batch_size", "token_budget"}
+OF_FIT = {"accumulation_steps", "free_bits", "free_bits_per", "max_grad_norm", "patience"}
+OF_FIT |= {"precision", "rate"}
 # What a schedule may be told besides its length.
 SCHEDULE_OPTIONS = {"linear": "start", "logistic": "slope", "cyclical": "ramp"}
 
@@ -67,9 +56,7 @@ class EncoderSection(Section):
 class DecoderSection(Section):
     """`[decoder]`: the decoder that `kind` names in `DECODERS`; its constructor's options are keys.
 
-    Attributes:
-        kind: the name.
-        tied: words are read and predicted by the same vectors; see `tie_weights`.
+    With `tied`, words are read and predicted by the same vectors; see `tie_weights`.
     """
 
     # The constructor's parameters that the file does not choose.
@@ -193,22 +180,11 @@ class TrainingSection(Section):
     def batches(self, texts: EncodedTexts, seed: int) -> Batches:
         """Make this process's share of the training batches."""
         rank, world_size = rank_and_world_size()
-        return Batches(
-            texts,
-            batch_size=self.batch_size,
-            token_budget=self.token_budget,
-            seed=seed,
-            rank=rank,
-            world_size=world_size,
-        )
+        sizes = self.model_dump(include=OF_BATCHES)
+        return Batches(texts, **sizes, seed=seed, rank=rank, world_size=world_size)
 
     def build(
-        self,
-        model: nn.Module,
-        train: Batches,
-        *,
-        epochs: int | None = None,
-        steps_before: int = 0,
+        self, model: nn.Module, train: Batches, *, epochs: int | None = None, steps_before: int = 0
     ) -> dict[str, Any]:
         """Make the optimizer, its schedule and the loss, as the arguments of `fit`.
 
@@ -224,13 +200,7 @@ class TrainingSection(Section):
             "optimizer": self.build_optimizer(model.parameters()),
             "scheduler": None if schedule == "constant" else schedule,
             "kl_weight": self.build_kl_weight(train, steps_before),
-            "free_bits": self.free_bits,
-            "free_bits_per": self.free_bits_per,
-            "rate": self.rate,
-            "max_grad_norm": self.max_grad_norm,
-            "accumulation_steps": self.accumulation_steps,
-            "patience": self.patience,
-            "precision": self.precision,
+            **self.model_dump(include=OF_FIT),
         }
 
     def build_optimizer(self, parameters: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
@@ -295,14 +265,8 @@ class SemiSupervisedSection(Section):
         self, labelled: EncodedTexts, texts: EncodedTexts, training: TrainingSection, seed: int
     ) -> MixedBatches:
         """Make batches of all documents, their labels hidden, each with some labelled ones."""
-        return MixedBatches(
-            labelled,
-            texts,
-            labelled_size=self.labelled_size,
-            batch_size=training.batch_size,
-            token_budget=training.token_budget,
-            seed=seed,
-        )
+        sizes = training.model_dump(include=OF_BATCHES)
+        return MixedBatches(labelled, texts, labelled_size=self.labelled_size, seed=seed, **sizes)
 
 
 class AggressiveSection(Section):
@@ -329,8 +293,7 @@ class TextTrainingSection(TrainingSection):
             "encoder_optimizer": self.build_optimizer(model.encoder.parameters()),
             "decoder_optimizer": self.build_optimizer(model.decoder.parameters()),
             "kl_weight": self.build_kl_weight(train),
-            "max_grad_norm": self.max_grad_norm,
-            "precision": self.precision,
+            **self.model_dump(include={"max_grad_norm", "precision"}),
             **self.aggressive.model_dump(),
         }
 

@@ -203,9 +203,8 @@ class _Progress:
         record = {**self.head, "configuration": self.experiment.configuration(), **self.facts}
         if not self.experiment.is_sweep:
             return record | self.done[self.runs[0].label]
-        groups = {"shared": self.shared, "runs": self.runs}
-        if self.experiment.kind != "classification":
-            del groups["shared"]
+        groups = {"shared": self.shared} if self.experiment.kind == "classification" else {}
+        groups["runs"] = self.runs
         return record | {
             key: [{**run.about, **self.done[run.label]} for run in runs if run.label in self.done]
             for key, runs in groups.items()

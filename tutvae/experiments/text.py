@@ -17,22 +17,14 @@ from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
 from tutvae.data.tokenization import Tokenizer
 from tutvae.evaluation.diagnostics import probe, sample_codes
 from tutvae.evaluation.report import Report, encode, evaluate
+from tutvae.experiments import sections
 from tutvae.experiments.data import AnyCorpus, EncodedCorpus, ReviewsSection, labels_of
-from tutvae.experiments.experiment import Context, Count, Run, Section, Seed, Seeds, Sweep, Variants
-from tutvae.experiments.methods import most_probable
+from tutvae.experiments.experiment import Context, Experiment, Run, Section
+from tutvae.experiments.keys import Count, Seed, Seeds, Variants
+from tutvae.experiments.methods import most_probable, parameters
 from tutvae.experiments.records import significant
-from tutvae.experiments.sections import (
-    AnyDecoder,
-    DecoderSection,
-    EncoderSection,
-    InitialisationSection,
-    ModelSection,
-    SemiSupervisedSection,
-    TextTrainingSection,
-)
 from tutvae.models import SemiSupervisedTextVAE
 from tutvae.models.text_vae import LanguageModel, TextVAE, initialise_encoder
-from tutvae.reviews.grammar import Reviews
 from tutvae.training.aggressive import fit_aggressively
 from tutvae.training.checkpoints import load_weights, save_weights
 from tutvae.training.engine import autocast, rank_and_world_size
@@ -67,7 +59,7 @@ class EvaluationSection(Section):
         return on_valid or self.importance_samples
 
 
-class TextExperiment(Sweep):
+class TextExperiment(Experiment):
     """An experiment file with `kind = "text"`. Chapter 7.
 
     With `seeds` or `[variants.NAME]` it is a sweep: every variant is run with every seed. A
@@ -76,17 +68,17 @@ class TextExperiment(Sweep):
     labels, which some of the documents have, and its accuracy is measured, too.
     """
 
-    common: ClassVar[set[str]] = Sweep.common | {"seed", "seeds"}
+    common: ClassVar[set[str]] = Experiment.common | {"seed", "seeds"}
     kind: Literal["text"]
     seed: Seed | None = None
     seeds: Seeds | None = None
     corpus: AnyCorpus
-    encoder: EncoderSection | None = None
-    decoder: AnyDecoder
-    model: ModelSection
-    training: TextTrainingSection
-    semi_supervised: SemiSupervisedSection | None = None
-    initialisation: InitialisationSection | None = None
+    encoder: sections.EncoderSection | None = None
+    decoder: sections.AnyDecoder
+    model: sections.ModelSection
+    training: sections.TextTrainingSection
+    semi_supervised: sections.SemiSupervisedSection | None = None
+    initialisation: sections.InitialisationSection | None = None
     evaluation: EvaluationSection
     variants: Variants | None = None
 
@@ -112,15 +104,11 @@ class TextExperiment(Sweep):
             raise ValueError("evaluation.factors goes with the corpus 'reviews' alone")
         return self
 
-    @property
-    def is_sweep(self) -> bool:
-        """Whether the file describes several runs."""
-        return self.seeds is not None or self.variants is not None
-
     def alone(self, variant: str) -> list[Run]:
         """The runs of a variant, one a seed."""
         seeds = self.seeds or (self.seed or 0,)
-        return [Run(variant, seed, self.only(seeds=None, seed=seed), {}, {}) for seed in seeds]
+        alone = {seed: self.model_copy(update={"seeds": None, "seed": seed}) for seed in seeds}
+        return [Run(variant, seed, experiment, {}, {}) for seed, experiment in alone.items()]
 
     def load(self, tokenizer: Tokenizer | None = None) -> EncodedCorpus:
         """Load the corpus; see `CorpusSection.build`."""
@@ -177,22 +165,15 @@ class TextExperiment(Sweep):
         if rank_and_world_size()[0] == 0:
             data.tokenizer.save(context.folder.tokenizer)
             classes = data.texts.train.label_names if self.semi_supervised else None
-            save_weights(
-                model,
-                context.folder.weights,
-                configuration=context.identity,
-                label_names=classes and list(classes),
-            )
-        outcome["reports"] = {
-            split: significant(
-                self.measure(model, data, split, progress=context.progress).to_dict(), REPORT_DIGITS
-            )
-            for split in ("valid", "test")
-        }
+            about: dict[str, Any] = {"label_names": classes and list(classes)}
+            save_weights(model, context.folder.weights, configuration=context.identity, **about)
+        splits = {"valid": data.valid, "test": data.test}
+        outcome["reports"] = {}
+        for split in splits:
+            report = self.measure(model, data, split, progress=context.progress)
+            outcome["reports"][split] = significant(report.to_dict(), REPORT_DIGITS)
         if isinstance(model, SemiSupervisedTextVAE):
-            outcome["accuracy"] = {
-                split: _accuracy(model, getattr(data, split)) for split in ("valid", "test")
-            }
+            outcome["accuracy"] = {name: _accuracy(model, x) for name, x in splits.items()}
         if isinstance(model, TextVAE) and self.evaluation.factors:
             outcome["probes"] = _probe_factors(model, data)
         return outcome
@@ -241,7 +222,7 @@ class TextExperiment(Sweep):
         """Start the encoder from a language model of the same documents; tell the seconds."""
         assert self.encoder is not None
         assert self.initialisation is not None
-        decoder = DecoderSection.checked(self.encoder.language_model(self.decoder))
+        decoder = sections.DecoderSection.checked(self.encoder.language_model(self.decoder))
         language_model = LanguageModel(decoder.build(data.tokenizer, latent_size=0))
         train = self.training.batches(data.train, self.seed or 0)
         history = fit(
@@ -257,14 +238,9 @@ class TextExperiment(Sweep):
     def _first_phase(self, model: TextVAE, data: EncodedCorpus, context: Context) -> dict[str, Any]:
         """Train aggressively, unless that is done; return what it achieved."""
         train = self.training.batches(data.train, self.seed or 0)
-        rounds = fit_aggressively(
-            model,
-            train,
-            valid=in_order(data.valid),
-            run_folder=context.folder.path,
-            configuration=context.identity,
-            **self.training.build_aggressive(model, train),
-        )
+        options = self.training.build_aggressive(model, train)
+        options |= {"run_folder": context.folder.path, "configuration": context.identity}
+        rounds = fit_aggressively(model, train, valid=in_order(data.valid), **options)
         information = [done.mutual_information for done in rounds]
         return {
             "seconds": round(sum(done.seconds for done in rounds), 1),
@@ -280,7 +256,7 @@ def _about_training(model: TextModules, history: History, data: EncodedCorpus) -
     about: dict[str, Any] = {
         "train_seconds": round(history.seconds, 1),
         "tokens_per_second": round(tokens * len(history) / history.seconds),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": parameters(model),
     }
     if model.decoder.receptive_field is not None:
         about["receptive_field"] = model.decoder.receptive_field
@@ -312,13 +288,12 @@ def _spread_batches(texts: EncodedTexts, count: int | None = None) -> Iterator[T
 
 def _probe_factors(model: TextVAE, data: EncodedCorpus) -> dict[str, dict[str, float]]:
     """What sampled codes of the test reviews tell of their hidden factors."""
-    splits = (data.train, data.test)
-    codes = [sample_codes(encode(model, _spread_batches(split))) for split in splits]
-    train, test = data.texts.train, data.texts.test
-    if not (isinstance(train, Reviews) and isinstance(test, Reviews)):
-        raise TypeError("only generated reviews have factors to probe")
-    found = {
-        factor: probe(codes[0], train.factors[factor], codes[1], test.factors[factor])
-        for factor in PROBED_FACTORS
-    }
-    return {factor: significant(asdict(result), CURVE_DIGITS) for factor, result in found.items()}
+    train, test = (
+        sample_codes(encode(model, _spread_batches(split))) for split in (data.train, data.test)
+    )
+    known: Any = data.texts  # the reviews: `_sections_go_together` lets no others come here
+    found = {}
+    for factor in PROBED_FACTORS:
+        result = probe(train, known.train.factors[factor], test, known.test.factors[factor])
+        found[factor] = significant(asdict(result), CURVE_DIGITS)
+    return found
