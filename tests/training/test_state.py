@@ -27,6 +27,7 @@ from tutvae.data.tokenization import Tokenizer
 from tutvae.models import VAE, LanguageModel, LSTMDecoder, TextVAE
 from tutvae.training.checkpoints import load_tensors, load_weights, save_tensors
 from tutvae.training.loop import History, fit
+from tutvae.training.step import adam
 
 D, Z, V = 7, 3, 13
 STEPS = 4  # an epoch
@@ -160,6 +161,7 @@ class TestKilled:
             lambda p: SGD(p, lr=0.1),
             lambda p: SGD(p, lr=0.1, momentum=0.9),
             lambda p: AdamW(p, lr=0.01, amsgrad=True),
+            adam,
             lambda p: Adam([{"params": [x], "lr": 0.01 * i} for i, x in enumerate(p, 1)]),
         ],
     )
@@ -182,6 +184,14 @@ class TestKilled:
     ) -> None:
         options = {"optimizer": optimizer, "scheduler": scheduler}
         assert same(interrupted(tmp_path, (3, 4, 9), **options), run(None, **options))
+
+    def test_a_run_begun_with_a_plain_adam_goes_on_with_a_fused_one(self, tmp_path: Path) -> None:
+        with pytest.raises(KilledError):
+            run(tmp_path, killed_at=5)
+        mixed, fused = run(tmp_path, optimizer=adam), run(None, optimizer=adam)
+        torch.testing.assert_close(mixed[0], fused[0])
+        groups = load_tensors(tmp_path / "last.safetensors")[1]["optimizer"]["param_groups"]
+        assert groups[0]["fused"]
 
     def test_the_time_adds_up(self, tmp_path: Path) -> None:
         with pytest.raises(KilledError):

@@ -33,10 +33,11 @@ def document_log_likelihood(decoder: Decoder, batch: TextBatch, z: Tensor | None
 
     Source: Mikolov et al. (2010) for Z = 0, Bowman et al. (2016). Chapters 3 and 4.
     """
-    mask = batch.mask  # [B, T]
-    hidden = decoder(batch.inputs, z)[mask]  # [words and end marks, H]
-    log_probs = -target_costs(decoder, hidden, batch.targets[mask])
-    return torch.zeros_like(mask, dtype=log_probs.dtype).masked_scatter(mask, log_probs).sum(1)
+    rows, times = batch.words
+    hidden = decoder(batch.inputs, z)[rows, times]  # [words and end marks, H]
+    log_probs = -target_costs(decoder, hidden, batch.targets[rows, times])
+    padded = log_probs.new_zeros(batch.targets.shape)  # [B, T]
+    return padded.index_put((rows, times), log_probs).sum(1)
 
 
 def target_costs(decoder: Decoder, hidden: Tensor, targets: Tensor) -> Tensor:
@@ -57,25 +58,15 @@ def target_costs(decoder: Decoder, hidden: Tensor, targets: Tensor) -> Tensor:
 
 def check_tokens(batch: TextBatch, vocabulary_size: int) -> None:
     """Raise ValueError for tokens or lengths that no model of this vocabulary can read."""
-    tokens, lengths = batch.tokens, batch.lengths
-    if tokens.dim() != 2 or len(tokens) == 0 or lengths.shape != tokens.shape[:1]:
-        raise ValueError(
-            "a batch has tokens [B, T] and lengths [B] of at least one document, "
-            f"not {list(tokens.shape)} and {list(lengths.shape)}"
-        )
-    if tokens.is_floating_point() or lengths.is_floating_point():
-        raise ValueError(f"tokens and lengths are integers, not {tokens.dtype}, {lengths.dtype}")
-    extremes = [*tokens.aminmax(), *lengths.aminmax()]
-    # One look at the device for all four.
-    lowest, largest, shortest, longest = torch.stack([x.long() for x in extremes]).tolist()
+    lowest, largest, shortest, longest = batch.extremes
     if lowest < 0 or largest >= vocabulary_size:
         raise ValueError(
             f"token id {lowest if lowest < 0 else largest} is outside the model's vocabulary of "
             f"{vocabulary_size}: encode the texts with the tokenizer that the model was built for"
         )
-    if shortest < 2 or longest > tokens.shape[1]:
+    if shortest < 2 or longest > batch.tokens.shape[1]:
         raise ValueError(
-            f"lengths lie between 2, start and end mark, and T = {tokens.shape[1]}, "
+            f"lengths lie between 2, start and end mark, and T = {batch.tokens.shape[1]}, "
             f"not between {shortest} and {longest}"
         )
 

@@ -22,7 +22,7 @@ from tutvae.models.protocols import TrainableModel
 from tutvae.training.engine import Engine, Precision
 from tutvae.training.run_folder import RunFolder, locked
 from tutvae.training.state import TrainingState, best_record, bound_of
-from tutvae.training.step import Stepper, check_loss_options, check_whole
+from tutvae.training.step import Stepper, adam, check_loss_options, check_whole
 
 SchedulerName = Literal["plateau", "linear", "cosine"]
 
@@ -186,7 +186,7 @@ def fit(
         raise ValueError("tensorboard=True writes into the run folder: give run_folder as well")
     device = pick_device() if device is None else device
     engine = Engine(cast(nn.Module, model), device, precision)
-    optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=1e-3)
+    optimizer = optimizer or adam(model.parameters())
     if isinstance(scheduler, str):
         scheduler = _named_scheduler(scheduler, optimizer, epochs)
     held = (free_bits, free_bits_per) if rate is None else (free_bits, free_bits_per, rate)

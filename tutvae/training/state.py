@@ -195,6 +195,10 @@ class TrainingState:
             )
         checkpoints.set_weights(self.engine.model, weights, str(path), about.get("model"))
         self._check_optimizer(path, about)
+        # How a step is computed is this optimizer's choice, not that of the one which began.
+        groups = zip(about["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True)
+        for kept, own in groups:
+            kept |= {name: own[name] for name in ("foreach", "fused") if name in own}
         self.optimizer.load_state_dict(about["optimizer"])
         if self.scheduler:
             self.scheduler.load_state_dict(about["scheduler"])

@@ -53,6 +53,12 @@ def test_the_mask_goes_by_length_not_by_padding_id(batch):
     assert batch.predicted_tokens == batch.mask.sum() == 8
 
 
+def test_the_words_are_where_the_mask_is(batch):
+    rows, times = batch.words
+    assert batch.targets[rows, times].tolist() == batch.targets[batch.mask].tolist()
+    assert rows.tolist() == [0, 0, 0, 1, 2, 2, 2, 2]
+
+
 def test_labels_and_positions_go_along(batch):
     assert len(batch) == 3
     assert batch.labels.tolist() == [4, 9, 2]
@@ -61,8 +67,10 @@ def test_labels_and_positions_go_along(batch):
 
 def test_moving_moves_every_tensor(batch):
     moved = batch.to("meta")
-    tensors = (moved.tokens, moved.lengths, moved.labels, moved.positions, moved.mask)
+    tensors = (moved.tokens, moved.lengths, moved.labels, moved.positions, moved.mask, moved.words)
     assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert moved.extremes == (0, 8, 2, 5)
+    assert batch.words.device.type == "cpu"
     bare = TextBatch(batch.tokens, batch.lengths).to("cpu")
     assert bare.labels is bare.positions is None
     assert torch.equal(bare.tokens, batch.tokens)

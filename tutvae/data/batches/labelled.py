@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -146,9 +147,15 @@ class MixedBatches(Batches):
         assert self.labelled is not None
         N = len(self.labelled)
         rounds = range(turns.start // N, (turns.stop - 1) // N + 1)
-        orders = [np.random.default_rng([self.seed, i]).permutation(N) for i in rounds]
+        orders = [_order(self.seed, i, N) for i in rounds]
         start = turns.start - rounds.start * N
         return np.concatenate(orders)[start : start + len(turns)]
+
+
+@lru_cache(maxsize=2)  # one batch after another asks for the same
+def _order(seed: int, number: int, documents: int) -> np.ndarray:
+    """The order in which labelled documents have their turn in one round."""
+    return np.random.default_rng([seed, number]).permutation(documents)
 
 
 def _join(first: TextBatch, second: TextBatch, pad_id: int) -> TextBatch:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import warnings
 from array import array
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -63,10 +65,46 @@ class TextBatch:
         """How many targets count over all documents, words and end marks."""
         return int(self.lengths.sum()) - len(self)
 
+    @cached_property
+    def words(self) -> Tensor:
+        """Where the targets that count are, row by row: their rows and their times, `[2, words]`.
+
+        Each is a word or an end mark. A GPU indexes by these without a wait, by the mask with one.
+        """
+        return self.mask.nonzero().T.contiguous()
+
+    @cached_property
+    def extremes(self) -> tuple[int, int, int, int]:
+        """The lowest and the largest token id, the shortest and the longest length.
+
+        Raises:
+            ValueError: tokens or lengths have another shape, or are no integers.
+        """
+        tokens, lengths = self.tokens, self.lengths
+        if tokens.dim() != 2 or len(tokens) == 0 or lengths.shape != tokens.shape[:1]:
+            raise ValueError(
+                "a batch has tokens [B, T] and lengths [B] of at least one document, "
+                f"not {list(tokens.shape)} and {list(lengths.shape)}"
+            )
+        if tokens.is_floating_point() or lengths.is_floating_point():
+            raise ValueError(
+                f"tokens and lengths are integers, not {tokens.dtype}, {lengths.dtype}"
+            )
+        extremes = [*tokens.aminmax(), *lengths.aminmax()]
+        # One look at the device for all four.
+        lowest, largest, shortest, longest = torch.stack([x.long() for x in extremes]).tolist()
+        return lowest, largest, shortest, longest
+
     def to(self, device: torch.device | str) -> TextBatch:
-        """Copy every tensor to a device."""
-        tensors = {name: x for name, x in vars(self).items() if x is not None}
-        return TextBatch(**{name: x.to(device) for name, x in tensors.items()})
+        """Copy every tensor to a device, with what to look up there would make a GPU wait."""
+        _ = self.extremes, self.words
+        wait = torch.device(device).type != "cuda"
+        moved = copy(self)
+        for name, x in vars(self).items():
+            if isinstance(x, Tensor):
+                here = x if wait or x.is_cuda else x.pin_memory()
+                vars(moved)[name] = here.to(device, non_blocking=not wait)
+        return moved
 
     def __len__(self) -> int:
         """The number of documents B."""

@@ -1,0 +1,89 @@
+"""What makes a GPU wait, found without one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from tutvae.data.batches.text import EncodedTexts, TextBatch
+from tutvae.models import (
+    DilatedConvDecoder,
+    GRUDecoder,
+    LanguageModel,
+    LSTMDecoder,
+    LSTMEncoder,
+    TextVAE,
+)
+from tutvae.training.engine import Engine
+from tutvae.training.step import LOOKED_AT_TOGETHER, Stepper, adam
+
+V, E, H, Z = 13, 5, 6, 3
+aten = torch.ops.aten
+
+
+class Waits(TorchDispatchMode):
+    """Notes every operation after which the program needs a value or a size from the device.
+
+    These are a look at a number (`item`, `bool`, `int`), `nonzero`, and all that is indexed by a
+    mask, forward and backward. `tolist` is none to the dispatcher: see `waits`.
+    """
+
+    looks = (aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten.masked_scatter)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        indexed = "index" in func.overloadpacket.__name__
+        masks = [x for x in tree_leaves(args) if isinstance(x, Tensor) and x.dtype == torch.bool]
+        if func.overloadpacket in self.looks or (indexed and masks):
+            self.found.append(str(func))
+        return func(*args, **kwargs or {})
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
+    mode, tolist = Waits(), Tensor.tolist
+    monkeypatch.setattr(Tensor, "tolist", lambda x: mode.found.append("tolist") or tolist(x))
+    return mode
+
+
+def batch() -> TextBatch:
+    return EncodedTexts([[1, 5, 6, 2], [1, 2], [1, 7, 8, 9, 4, 2]]).batch()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda: LanguageModel(LSTMDecoder(V, E, H)),
+        lambda: TextVAE(LSTMEncoder(V, E, H, Z), LSTMDecoder(V, E, H, Z, word_dropout=0.5)),
+        lambda: TextVAE(LSTMEncoder(V, E, H, Z, pooling="max"), GRUDecoder(V, E, H, Z)),
+        lambda: TextVAE(LSTMEncoder(V, E, H, Z), DilatedConvDecoder(V, E, H, Z, dropout=0.1)),
+    ],
+    ids=["language model", "lstm", "gru", "cnn"],
+)
+def test_a_step_never_waits_for_a_gpu(model: Callable[[], nn.Module], waits: Waits) -> None:
+    engine = Engine(model(), "cpu")
+    stepper = Stepper(engine, adam(engine.model.parameters()), max_grad_norm=5.0)
+    stepper.together = LOOKED_AT_TOGETHER
+    moved = batch().to("cpu")  # what there is to look up, is by now
+    waits.found.clear()
+    with waits:
+        stepper.step([moved], 0, 0.5, 0.1)
+    assert waits.found == []
+
+
+def test_a_look_at_the_device_is_noticed(waits: Waits) -> None:
+    x = torch.ones(3, requires_grad=True)
+    with waits:
+        x.tolist()
+        x[x > 0].sum().backward()
+        assert bool(x.sum() > 0)
+    assert len(waits.found) == 4
