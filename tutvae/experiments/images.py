@@ -19,6 +19,7 @@ from tutvae.experiments.records import data_sha256
 from tutvae.models.vae import VAE
 from tutvae.training.checkpoints import save_weights
 from tutvae.training.loop import fit, is_watched
+from tutvae.training.step import adam
 
 CURVE_DECIMALS = 6
 
@@ -68,7 +69,7 @@ class ImageTrainingSection(Section):
 
     def build(self, model: VAE) -> dict[str, Any]:
         """Make the optimizer and its schedule, as the arguments of `fit`."""
-        optimizer = torch.optim.Adam(model.parameters(), lr=self.learning_rate)
+        optimizer = adam(model.parameters(), self.learning_rate)
         return {"epochs": self.epochs, "optimizer": optimizer, "scheduler": "cosine"}
 
 

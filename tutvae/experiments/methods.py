@@ -23,6 +23,7 @@ from tutvae.models.text_classifier import TextClassifier
 from tutvae.models.text_vae import initialise_encoder
 from tutvae.training.checkpoints import load_weights
 from tutvae.training.loop import fit
+from tutvae.training.step import adam
 
 if TYPE_CHECKING:
     from tutvae.experiments.classification import ClassificationExperiment
@@ -66,7 +67,7 @@ def _lstm(setting: Setting) -> tuple[Classify, dict[str, Any]]:
         model,
         islice(endless(batches), section.steps),
         epochs=1,
-        optimizer=torch.optim.Adam(model.parameters(), lr=section.learning_rate),
+        optimizer=adam(model.parameters(), section.learning_rate),
         max_grad_norm=experiment.training.max_grad_norm,
         **setting.context.of_fit(),
     )

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tutvae.data.readers.files import read_toml
 from tutvae.experiments.records import aligned, of_variants
-from tutvae.experiments.sweeps import tomllib
 
 FIGURES = Path(__file__).with_name("published.toml")
 GRADES = {"read": "V", "computed": "C"}
@@ -84,7 +84,7 @@ def published_corpora() -> dict[str, dict[str, Any]]:
 
     Chapter 10.
     """
-    return _published()["corpora"]
+    return read_toml(FIGURES)["corpora"]
 
 
 def published_rows(corpus: str | None = None) -> list[Row]:
@@ -149,14 +149,9 @@ def table(rows: Iterable[Row], width: int | None = None) -> str:
     return "\n".join(lines)
 
 
-def _published() -> dict[str, Any]:
-    """The data file, parsed."""
-    return tomllib.loads(FIGURES.read_text(encoding="utf-8"))
-
-
 def _published_rows() -> list[tuple[Row, list[str]]]:
     """Each published figure as a row, and the names of the runs that answer it."""
-    content = _published()
+    content = read_toml(FIGURES)
     found = []
     for figure in content["figures"]:
         L = content["corpora"][figure["corpus"]]["tokens_per_document"]

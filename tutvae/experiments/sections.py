@@ -22,6 +22,7 @@ from tutvae.models import DECODERS, Decoder, LSTMEncoder, tie_weights
 from tutvae.models.semi_supervised import Marginal, SemiSupervisedTextVAE
 from tutvae.schedules import Schedule, temperature_decay
 from tutvae.training.engine import Precision, rank_and_world_size
+from tutvae.training.step import adam
 
 # Any size will do to see whether a decoder can be built.
 SOME_TYPES, SOME_CODE = 8, 1
@@ -207,7 +208,7 @@ class TrainingSection(Section):
         """Make the optimizer of some parameters."""
         if self.optimizer == "sgd":
             return torch.optim.SGD(parameters, lr=self.learning_rate)
-        return torch.optim.Adam(parameters, lr=self.learning_rate)
+        return adam(parameters, self.learning_rate)
 
     def build_kl_weight(self, train: Batches, steps_before: int = 0) -> float | Schedule:
         """Make the KL weight, after some steps of its schedule."""

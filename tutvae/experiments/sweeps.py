@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from torch import nn
 from tqdm import tqdm
 
+from tutvae.data.readers.files import tomllib
 from tutvae.experiments import records
 from tutvae.experiments.classification import ClassificationExperiment
 from tutvae.experiments.experiment import Context, Experiment, Run, faults
@@ -28,11 +29,6 @@ from tutvae.training.checkpoints import write_or_explain
 from tutvae.training.engine import rank_and_world_size
 from tutvae.training.loop import is_watched
 from tutvae.training.run_folder import RunFolder, locked
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 # What the top-level key `kind` may say; the first is meant where it is not there.
 KINDS: dict[str, type[ImageExperiment | TextExperiment | ClassificationExperiment]] = {
