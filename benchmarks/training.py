@@ -87,7 +87,7 @@ def both(model: TextVAE, sgd: bool, steps: int) -> dict[str, Work]:
     }
 
 
-def rows(steps: int = 4, rounds: int = 3) -> list[Row]:
+def rows(steps: int = 3, rounds: int = 3) -> list[Row]:
     """A step's operations are three times those of a forward pass."""
     small, large = small_model(), large_model()
     sizes = (V, 512, 512, 32)
