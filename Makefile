@@ -6,7 +6,7 @@ NB ?= notebooks/*.ipynb
 BIN := .venv/bin
 BOOK := _build/html/index.html
 INSTALLED := .venv/.installed
-SOURCES := $(shell find book notebooks tutvae results _config.yml _toc.yml \
+SOURCES := $(shell find book notebooks tutvae results benchmarks/speed.json _config.yml _toc.yml \
 	-type f -not -path '*/.*' -not -path '*/__pycache__/*' 2>/dev/null)
 
 # The chapters are sized for two cores.

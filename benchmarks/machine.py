@@ -37,7 +37,7 @@ def matrix_product(dtype: torch.dtype) -> Callable[[], float]:
     return multiply
 
 
-def reference_step(steps: int = 100) -> float:
+def reference_step(steps: int = 40) -> float:
     """Time the step of a small language model with two threads: milliseconds, the median.
 
     An LSTM from 64 to 128 and a linear layer to 500 words, 64 documents of 16 words, cross
