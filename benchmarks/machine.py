@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 MATRIX = 1024  # rows and columns: enough for the full rate
+PRODUCTS = 12
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -26,13 +27,13 @@ def threads(count: int) -> Iterator[None]:
 
 
 def matrix_product(dtype: torch.dtype) -> Callable[[], float]:
-    """A product of two square matrices, which returns its billions of operations."""
+    """Products of two square matrices, some tenths of a second; returns billions of operations."""
     a, b = torch.randn(2, MATRIX, MATRIX).to(dtype)
 
     def multiply() -> float:
-        for _ in range(4):
+        for _ in range(PRODUCTS):
             torch.mm(a, b)
-        return 4 * 2 * MATRIX**3 / 1e9
+        return PRODUCTS * 2e-9 * MATRIX**3
 
     return multiply
 

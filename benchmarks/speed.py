@@ -22,7 +22,7 @@ def of_machine() -> dict[str, Any]:
     matrices = {}
     for count in (1, 2):
         with machine.threads(count):
-            matrices[str(count)] = medians(products, rounds=15)
+            matrices[str(count)] = medians(products, rounds=7)
     return {
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "matrices": matrices,
