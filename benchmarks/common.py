@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import get_context
@@ -82,11 +81,6 @@ def forward_gflop(module: nn.Module) -> float:
     return 2e-9 * sum(p.numel() for p in weights)
 
 
-def in_half(module: nn.Module) -> nn.Module:
-    """A copy that computes in bfloat16."""
-    return deepcopy(module).bfloat16()
-
-
 @dataclass(frozen=True)
 class Row:
     """An answer: how much of something each way does in a second.
@@ -99,6 +93,7 @@ class Row:
         matrices: what the machine made of matrix products meanwhile, GFLOP/s, by precision.
         gflop: operations that a unit takes at the least, in billions; None where it says little.
         published: public code's units a second over the matrix rate of its machine, in GFLOP/s.
+        whole: units of the whole task, where its seconds are asked for.
         megabytes: the most memory that each way took besides, where that was measured.
     """
 
@@ -109,6 +104,7 @@ class Row:
     matrices: dict[str, float] | None = None
     gflop: float | None = None
     published: float | None = None
+    whole: int | None = None
     megabytes: dict[str, float] | None = None
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from functools import cache
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 
 import tutvae
 from benchmarks import usual
-from benchmarks.common import Row, V, Work, forward_gflop, in_half, measure, shown
+from benchmarks.common import Row, V, Work, forward_gflop, measure, shown
 from tutvae.generation.decoding import generate
 from tutvae.models import DilatedConvDecoder, GRUDecoder
 from tutvae.models.protocols import Decoder
@@ -57,7 +58,7 @@ def recurrent(documents: int = 64, length: int = 60, rounds: int = 5) -> Row:
         {
             "usual": writing(usual.greedy, decoder, z, length),
             "fp32": writing(by_generate, decoder, z, length),
-            "bf16": writing(by_generate, in_half(decoder), z, length),
+            "bf16": writing(by_generate, deepcopy(decoder).bfloat16(), z, length),
         },
         threads=1,
         rounds=rounds,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tutvae.experiments.records import significant
 from tutvae.plots import use_style
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,7 +63,10 @@ def _rates(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         cells = {way: f"{rate:,.0f}" for way, rate in row["rates"].items()}
         for way, gain in list(gains(row).items())[1:]:
-            cells[way] += f" ({gain:.1f}×)"
+            cells[way] += f" ({significant(gain, 2):g}×)"
+        for way, rate in row["rates"].items():
+            if row["whole"]:
+                cells[way] += f", {row['whole'] / rate:,.0f} s"
         for way, megabytes in (row["megabytes"] or {}).items():
             cells[way] += f", {megabytes:,.0f} MB"
         label = f"{row['question']}: {row['unit']}, {row['threads']} thread"

@@ -15,6 +15,7 @@ ROW = {
     "matrices": {"fp32": 50.0, "bf16": 160.0},
     "gflop": 0.1,
     "published": 1.6,
+    "whole": None,
     "megabytes": None,
 }
 
