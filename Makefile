@@ -6,7 +6,7 @@ NB ?= notebooks/*.ipynb
 BIN := .venv/bin
 BOOK := _build/html/index.html
 INSTALLED := .venv/.installed
-SOURCES := $(shell find book notebooks tutvae results _config.yml _toc.yml \
+SOURCES := $(shell find book notebooks tutvae results benchmarks/speed.json _config.yml _toc.yml \
 	-type f -not -path '*/.*' -not -path '*/__pycache__/*' 2>/dev/null)
 
 # The chapters are sized for two cores.
@@ -15,7 +15,7 @@ export OMP_NUM_THREADS ?= 2
 heading = @printf '\n\033[1m== %s ==\033[0m\n' "$(1)"
 
 .DELETE_ON_ERROR:
-.PHONY: help book serve test lint types unit nbval pages notebooks colab release requirements clean
+.PHONY: help book serve test lint types unit nbval pages bench notebooks colab release requirements clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -56,12 +56,18 @@ nbval notebooks: export TQDM_DISABLE = 1
 
 nbval: $(INSTALLED)  ## Run every notebook again and compare its outputs (NB=... for one)
 	$(call heading,Notebooks)
-	$(BIN)/python -m pytest -p no:randomly -p tools.nbval_tolerance --nbval --nbval-current-env \
-		--nbval-sanitize-with tests/book/nbval_sanitize.cfg --durations=5 $(NB)
+	$(BIN)/python -m pytest -p no:randomly -p tools.nbval_tolerance -p tools.nbval_times \
+		--nbval --nbval-current-env --nbval-sanitize-with tests/book/nbval_sanitize.cfg \
+		--durations=5 $(NB)
 
 pages: $(BOOK)  ## Open every built page in a headless browser
 	$(call heading,Pages in a browser)
 	$(BIN)/python -m pytest -m browser tests/book
+
+bench: export MPLBACKEND = Agg
+bench: $(INSTALLED)  ## Measure the speed against the usual way, for the page that shows it (10 minutes)
+	$(call heading,Speed)
+	$(BIN)/python -m benchmarks.speed
 
 # The stored outputs come from another setting than the one in which `make nbval` compares them:
 # one thread, and instructions that every x86-64 of the last ten years has. Sums are then rounded in

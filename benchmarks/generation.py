@@ -1,83 +1,95 @@
-"""Greedy generation with a dilated-CNN decoder: step by step against the full decoder each time.
+"""Greedy generation: tokens a second, by the loop that published code has and by `generate`.
 
-Both ways write the same tokens, in one run and on the same weights, which are random: the time
-does not depend on them. The full decoder turns only its last position into logits.
+The recurrent decoder takes a step for every token in both. Of the dilated-CNN decoder, published
+code makes a whole pass for every token, and ours a step, in which each block remembers its last
+inputs. Weights are random, since the time does not depend on them, and no text ends early.
+
+    python -m benchmarks.generation --documents 1 16 --tokens 200
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
-from collections.abc import Callable
-from time import perf_counter
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from functools import cache
 
 import torch
 from torch import Tensor
 
-from tutvae.models.conv_decoder import DILATIONS, DilatedConvDecoder
+import tutvae
+from benchmarks import usual
+from benchmarks.common import Row, V, Work, forward_gflop, measure, shown
+from tutvae.generation.decoding import generate
+from tutvae.models import DilatedConvDecoder, GRUDecoder
+from tutvae.models.protocols import Decoder
 
-BOS = 1
-
-
-def stepwise(decoder: DilatedConvDecoder, z: Tensor, length: int) -> Tensor:
-    state = decoder.start(z)
-    tokens = [torch.full((len(z),), BOS)]
-    for _ in range(length):
-        logits, state = decoder.step(tokens[-1], state)
-        tokens.append(logits.argmax(-1))
-    return torch.stack(tokens, dim=1)
+MARKS = 3  # padding, start and end, which nobody is to write
 
 
-def full_passes(decoder: DilatedConvDecoder, z: Tensor, length: int) -> Tensor:
-    tokens = torch.full((len(z), 1), BOS)
-    for _ in range(length):
-        logits = decoder.project(decoder(tokens, z)[:, -1])
-        tokens = torch.cat([tokens, logits.argmax(-1)[:, None]], dim=1)
-    return tokens
+@cache
+def tokenizer_of(V: int) -> tutvae.Tokenizer:
+    return tutvae.Tokenizer.train([" ".join(map(str, range(V - 4)))], max_vocabulary=V)
 
 
-def seconds(write: Callable[[], Tensor]) -> tuple[Tensor, float]:
-    start = perf_counter()
-    tokens = write()
-    return tokens, perf_counter() - start
+def never_ending(decoder: Decoder) -> Decoder:
+    with torch.no_grad():
+        decoder.output.bias[:MARKS] = -1e4
+    return decoder.eval()
 
 
-def compare(decoder: DilatedConvDecoder, documents: int, length: int) -> str:
-    z = torch.randn(documents, decoder.latent_size)
-    for write in (stepwise, full_passes):  # the first calls set things up
-        write(decoder, z, 3)
-    written, fast = seconds(lambda: stepwise(decoder, z, length))
-    again, slow = seconds(lambda: full_passes(decoder, z, length))
-    same = (written == again).all(1).sum()
-    return f"{documents:9} {fast:9.2f} s {slow:12.2f} s {slow / fast:7.1f}x {same:8} of {documents}"
+def writing(
+    write: Callable[[Decoder, Tensor, int], Tensor], decoder: Decoder, z: Tensor, T: int
+) -> Work:
+    return lambda: write(decoder, z, T).numel()
 
 
-@torch.no_grad()
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def by_generate(decoder: Decoder, z: Tensor, length: int) -> Tensor:
+    tokenizer = tokenizer_of(decoder.vocabulary_size)
+    return generate(decoder, z, tokenizer=tokenizer, max_length=length, temperature=0)
+
+
+def recurrent(documents: int = 64, length: int = 60, rounds: int = 5) -> Row:
+    decoder = never_ending(GRUDecoder(V, 300, 256, 16))
+    z = torch.randn(documents, 16)
+    return measure(
+        f"writing {documents} texts, GRU",
+        "tokens",
+        {
+            "usual": writing(usual.greedy, decoder, z, length),
+            "fp32": writing(by_generate, decoder, z, length),
+            "bf16": writing(by_generate, deepcopy(decoder).bfloat16(), z, length),
+        },
+        threads=1,
+        rounds=rounds,
+        gflop=forward_gflop(decoder),
+        published=7_342 / 71,
     )
-    add = parser.add_argument
-    add("--documents", type=int, nargs="+", default=[1, 16], help="written at once")
-    add("--tokens", type=int, default=200, help="length of each")
-    add("--dilations", choices=list(DILATIONS), default="large", help="the decoder's preset")
-    add("--vocabulary", type=int, default=10_000, help="vocabulary size, V")
-    add("--channels", type=int, default=256, help="width of the decoder, C")
-    sizes = parser.parse_args()
 
-    torch.manual_seed(0)
-    decoder = DilatedConvDecoder(
-        sizes.vocabulary, sizes.channels, sizes.channels, 32, dilations=sizes.dilations
-    ).eval()
-    print(
-        f"{sizes.tokens} tokens; {sizes.dilations}, receptive field {decoder.receptive_field}, "
-        f"V {sizes.vocabulary}, C {sizes.channels}; torch {torch.__version__} on the CPU "
-        f"({platform.machine()}), threads: {torch.get_num_threads()}"
+
+def convolutional(documents: int, length: int, rounds: int = 1) -> Row:
+    decoder = never_ending(DilatedConvDecoder(V, 256, 256, 32, dilations="large"))
+    z = torch.randn(documents, 32)
+    return measure(
+        f"writing {documents} text{'s' * (documents > 1)}, large CNN",
+        "tokens",
+        {
+            "usual": writing(usual.full_passes, decoder, z, length),
+            "fp32": writing(by_generate, decoder, z, length),
+        },
+        threads=1,
+        rounds=rounds,
+        gflop=forward_gflop(decoder),
     )
-    print("documents    stepwise    full passes   ratio   same tokens")
-    for documents in sizes.documents:
-        print(compare(decoder, documents, sizes.tokens), flush=True)
+
+
+def rows(documents: Sequence[int] = (1, 16), length: int = 200) -> list[Row]:
+    return [recurrent(), *(convolutional(count, length) for count in documents)]
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--documents", type=int, nargs="+", default=[1, 16], help="by the CNN")
+    parser.add_argument("--tokens", type=int, default=200, help="length of each")
+    arguments = parser.parse_args()
+    print(shown(rows(arguments.documents, arguments.tokens)))
