@@ -77,7 +77,7 @@ def mutual_information(q: Normal, seed: int = 0) -> float:
 
 
 def _log_sums(q: Normal, z: Tensor, own: Tensor) -> Tensor:
-    """ln sum_m q(z_n|x_m) of each of N codes `[N, Z]`, given its own log q(z_n|x_n), all `[N]`.
+    """Sum q(z_n|x_m) over m for each of N codes: logarithms `[N]`; `own` are log q(z_n|x_n).
 
     The square expanded, a log-density is linear in z^2 and z, so that all pairs are one product
     of matrices: N^2 Z multiplications, where the plain sum makes and reads N^2 Z numbers.
