@@ -12,6 +12,7 @@ from torch.distributions import Normal
 
 from tutvae.data.batches.text import EncodedTexts
 from tutvae.evaluation.diagnostics import mutual_information, own_code_gain, probe, sample_codes
+from tutvae.evaluation.importance import standard_noise
 from tutvae.models import LanguageModel, LSTMDecoder, LSTMEncoder, TextVAE
 
 
@@ -113,6 +114,22 @@ class TestMutualInformation:
         assert mutual_information(posteriors(torch.full((90, 3), 7.0), 0.3)) == pytest.approx(
             0, abs=1e-12
         )
+
+    @pytest.mark.parametrize(
+        ("scale", "spread"), [(1e-3, 2e-3), (1e-3, 3.0), (1.0, 0.5), (9.0, 3.0)]
+    )
+    def test_it_is_the_plain_sum_over_all_pairs(self, scale: float, spread: float) -> None:
+        """Narrow posteriors and wide ones, near each other and far apart, off the origin too."""
+        widths = scale * normal(150, 4, seed=3).mul(0.3).exp()
+        q = Normal((5 + spread * normal(150, 4)).double(), widths.double())
+        z = q.loc + q.scale * standard_noise(q.loc, seed=1)
+        pairs = q.log_prob(z[:, None]).sum(2)  # [n, m]
+        plain = (pairs.diagonal() - pairs.logsumexp(1)).mean().item() + math.log(150)
+        assert mutual_information(q, seed=1) == pytest.approx(plain, abs=1e-7)
+
+    def test_posteriors_far_narrower_than_their_distances(self) -> None:
+        q = posteriors(normal(200, 3).double(), scale=1e-9)
+        assert mutual_information(q) == pytest.approx(math.log(200), abs=1e-9)
 
     def test_two_clusters_tell_one_bit(self) -> None:
         means = 80.0 * (torch.arange(90) % 2)[:, None].expand(90, 3)

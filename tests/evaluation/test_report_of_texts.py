@@ -19,6 +19,7 @@ from tutvae.data.tokenization import Tokenizer
 from tutvae.evaluation.report import encode, evaluate, mean_terms, score
 from tutvae.models import LanguageModel, LSTMDecoder, LSTMEncoder, TextVAE
 from tutvae.reviews.grammar import ReviewGrammar
+from tutvae.training.engine import autocast
 from tutvae.training.loop import fit
 
 V, E, H, Z = 9, 5, 6, 3
@@ -143,6 +144,15 @@ class TestScore:
         every = score(vae(), [texts().batch()], importance_samples=5)
         some = score(vae(), [texts().batch([9]), texts().batch([3, 0])], importance_samples=5)
         torch.testing.assert_close(some.nll, every.nll[[0, 3, 9]], atol=1e-4, rtol=0)
+
+    def test_in_bf16_the_nll_of_a_document_moves_by_a_twentieth_of_a_nat_at_most(self) -> None:
+        torch.manual_seed(0)
+        model = TextVAE(LSTMEncoder(V, 32, 64, Z), LSTMDecoder(V, 32, 64, Z))
+        full = score(model, [texts().batch()], importance_samples=20)
+        with autocast(torch.device("cpu"), torch.bfloat16):
+            half = score(model, [texts().batch()], importance_samples=20)
+        assert not torch.equal(half.nll, full.nll)
+        torch.testing.assert_close(half.nll, full.nll, atol=0.05, rtol=0)
 
     def test_importance_weighting_converges_to_the_likelihood(self) -> None:
         """One latent dimension: log p(x) by the trapezium rule."""

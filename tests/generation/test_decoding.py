@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tutvae.data.tokenization import Tokenizer
+from tutvae.generation import decoding
 from tutvae.generation.decoding import FREE, beam_search, fill, generate, keep_most_probable
 from tutvae.models import LSTMDecoder
 
@@ -103,8 +105,22 @@ class TestEveryStrategy:
         if strategy != "greedy":
             assert not torch.equal(first[:, 0], self.run(strategy, latent_size, seed=2)[:, 0])
 
+    @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+    def test_when_ended_strings_leave_changes_nothing(
+        self, strategy: str, latent_size: int, share: float, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        usual = self.run(strategy, latent_size)
+        monkeypatch.setattr(decoding, "STAY", share)
+        assert torch.equal(self.run(strategy, latent_size), usual)
+
 
 class TestGreedy:
+    @pytest.mark.parametrize("chunk_size", [1, 7, 30])
+    def test_how_many_are_written_at_a_time_changes_nothing(self, chunk_size: int) -> None:
+        model, options = decoder(sharpness=1.5), {"tokenizer": TOKENIZER, "temperature": 0.0}
+        at_once = generate(model, codes(30), **options)
+        assert torch.equal(generate(model, codes(30), chunk_size=chunk_size, **options), at_once)
+
     @pytest.mark.parametrize("latent_size", [0, Z])
     def test_it_takes_the_most_probable_token_of_the_full_pass(self, latent_size: int) -> None:
         model = decoder(latent_size)
@@ -351,14 +367,27 @@ class TestWhatItLeavesBehind:
         assert torch.equal(torch.get_rng_state(), before)
 
     def test_every_step_reads_one_token(self) -> None:
-        model = decoder()
-        read: list[torch.Size] = []
-        model.embedding.register_forward_hook(lambda module, args, out: read.append(args[0].shape))
-        generate(model, codes(), tokenizer=TOKENIZER, temperature=0.0, max_length=5)
-        assert set(read) == {torch.Size([B, 1])}
-        read.clear()
-        beam_search(model, codes(), tokenizer=TOKENIZER, max_length=5, width=3)
-        assert set(read) == {torch.Size([B * 3, 1])}
+        rows = self.rows_read(lambda model: generate(model, codes(), tokenizer=TOKENIZER))
+        assert rows[0] == B
+        assert max(rows) == B
+        rows = self.rows_read(lambda model: beam_search(model, codes(), tokenizer=TOKENIZER))
+        assert set(rows) == {B * 5}
+
+    def test_it_reads_no_more_strings_at_a_time_than_it_was_told(self) -> None:
+        options = {"tokenizer": TOKENIZER, "chunk_size": 2, "max_length": 1}
+        assert self.rows_read(lambda model: generate(model, codes(5), **options)) == [2, 2, 1]
+
+    def test_strings_that_have_ended_are_not_read_any_more(self) -> None:
+        rows = self.rows_read(lambda model: generate(model, codes(40), tokenizer=TOKENIZER))
+        assert rows == sorted(rows, reverse=True)
+        assert rows[-1] < 40
+
+    def rows_read(self, write: Callable[[LSTMDecoder], Any]) -> list[int]:
+        """How many tokens the decoder reads in each step."""
+        model, read = decoder(sharpness=1.5), []
+        model.embedding.register_forward_hook(lambda module, args, out: read.append(len(out)))
+        write(model)
+        return read
 
 
 class TestBadInput:
@@ -368,6 +397,7 @@ class TestBadInput:
             ({"max_length": 0}, "max_length must be at least 1"),
             ({"top_k": 0}, "top_k must be at least 1"),
             ({"count": 0}, "count must be at least 1"),
+            ({"chunk_size": 0}, "chunk_size must be at least 1"),
             ({"temperature": -1.0}, "temperature must be at least 0"),
             ({"temperature": math.nan}, "temperature must be at least 0"),
             ({"temperature": math.inf}, "temperature must be at least 0 and finite"),

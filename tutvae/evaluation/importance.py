@@ -80,14 +80,16 @@ def importance_samples_of(
     Source: Burda et al. (2016), equation 7. Chapter 2, equation `iwae`.
     """
     q, prior = normal_in_single(q), model.prior()
-    log_likelihoods, log_weights = [], []
+    # Made at once: small results between large chunks would pin the memory that these have freed.
+    log_likelihoods = q.loc.new_empty(samples, len(q.loc))
+    log_weights = torch.empty_like(log_likelihoods)
     for start in range(0, samples, chunk_size):
-        shape = (min(chunk_size, samples - start), q.loc.shape[1])
+        chunk = slice(start, min(start + chunk_size, samples))
+        shape = (chunk.stop - start, q.loc.shape[1])
         draws = [stream.standard_normal(shape, dtype=np.float32) for stream in noise]
         z = q.loc + q.scale * torch.from_numpy(np.stack(draws, axis=1)).to(q.loc)  # [s, B, Z]
         z = z.to(prior.loc.dtype)  # what a half-precision model decodes is what is weighed
-        log_likelihood = in_single(model.log_likelihood(x, z))
+        log_likelihoods[chunk] = model.log_likelihood(x, z)
         log_ratio = (normal_in_single(prior).log_prob(z) - q.log_prob(z)).sum(-1)
-        log_likelihoods.append(log_likelihood)
-        log_weights.append(log_likelihood + log_ratio)
-    return torch.cat(log_likelihoods), torch.cat(log_weights)
+        log_weights[chunk] = log_likelihoods[chunk] + log_ratio
+    return log_likelihoods, log_weights

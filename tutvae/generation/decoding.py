@@ -7,7 +7,7 @@ string contains padding or a start mark; after its end mark a row holds padding.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from tutvae.models.text_vae import check_tokenizer
 MAX_LENGTH = 100
 # In a template: a position that is to be filled.
 FREE = -1
+# Strings that have ended leave the batch when no more than this share of it goes on. Not at once:
+# to some processors every new number of rows is a new kernel.
+STAY = 0.75
 
 
 def generate(
@@ -33,6 +36,7 @@ def generate(
     top_k: int | None = None,
     top_p: float = 1.0,
     seed: int = 0,
+    chunk_size: int = 1_024,
 ) -> Tensor:
     """Draw a string for each code, or from a language model.
 
@@ -51,6 +55,8 @@ def generate(
         top_p: draw from the nucleus only: the fewest most probable tokens that hold at least
             this probability.
         seed: of the draws; torch's global random state is left alone.
+        chunk_size: strings that are written at a time; bounds the memory. Beyond it, what is
+            drawn depends on it.
 
     Returns:
         Token ids without the start mark, `[B, T]` with T <= `max_length`.
@@ -62,7 +68,9 @@ def generate(
     Source: Fan et al. (2018) for top-k, Holtzman et al. (2020) for the nucleus. Chapter 3.
     """
     B = count if z is None else len(z)
-    _check_at_least_one(count=B, max_length=max_length, top_k=1 if top_k is None else top_k)
+    _check_at_least_one(
+        count=B, max_length=max_length, top_k=1 if top_k is None else top_k, chunk_size=chunk_size
+    )
     check_tokenizer(tokenizer, decoder.vocabulary_size)
     if not (0 <= temperature < math.inf and 0 < top_p <= 1):
         raise ValueError(
@@ -71,38 +79,73 @@ def generate(
         )
     check_seed(seed)
     generator = torch.Generator().manual_seed(int(seed))
+
+    def choose(logits: Tensor, rows: Tensor, count: int) -> Tensor:
+        return _choose(logits, rows, count, temperature, top_k, top_p, generator)
+
     with evaluating(decoder) as device:
-        state = decoder.start(_as_input(decoder, z), batch_size=B)
-        broken = torch.zeros((), dtype=torch.bool, device=device)
-        forbidden = torch.tensor([tokenizer.pad_id, tokenizer.bos_id], device=device)
-        token = torch.full((B,), tokenizer.bos_id, device=device)
-        ended = torch.zeros(B, dtype=torch.bool, device=device)
-        tokens: list[Tensor] = []
-        while len(tokens) < max_length and not ended.all():
-            logits, state = decoder.step(token, state)
-            broken |= _is_broken(logits)
-            logits = logits.index_fill(-1, forbidden, -torch.inf)
-            token = _choose(logits, temperature, top_k, top_p, generator)
-            token = token.masked_fill(ended, tokenizer.pad_id)
-            tokens.append(token)
-            ended |= token == tokenizer.eos_id
+        tokens = torch.full((B, max_length), tokenizer.pad_id, device=device)
+        longest = 0
+        for start in range(0, B, chunk_size):
+            part = slice(start, start + chunk_size)
+            code = None if z is None else _as_input(decoder, z[part])
+            longest = max(longest, _write(decoder, code, tokens[part], tokenizer, choose))
+    return tokens[:, :longest]
+
+
+def _write(
+    decoder: Decoder,
+    z: Tensor | None,
+    tokens: Tensor,
+    tokenizer: Tokenizer,
+    choose: Callable[[Tensor, Tensor, int], Tensor],
+) -> int:
+    """Write strings into tokens `[B, T]`, which are padding; returns the longest one's length."""
+    B, T = tokens.shape
+    state = decoder.start(z, batch_size=B)
+    broken = torch.zeros((), dtype=torch.bool, device=tokens.device)
+    forbidden = torch.tensor([tokenizer.pad_id, tokenizer.bos_id], device=tokens.device)
+    rows = torch.arange(B, device=tokens.device)  # those of the batch, and whether they go on
+    going = torch.ones_like(rows, dtype=torch.bool)
+    token = torch.full_like(rows, tokenizer.bos_id)
+    length = 0
+    while length < T and (left := int(going.sum())) > 0:
+        if left <= STAY * len(rows):
+            stay = going.nonzero()[:, 0]
+            rows, token, going = rows[stay], token[stay], going[stay]
+            state = decoder.select(state, stay)
+        logits, state = decoder.step(token, state)
+        broken |= _is_broken(logits)
+        # In place: a copy would take longer than the choice.
+        token = choose(logits.index_fill_(-1, forbidden, -torch.inf), rows, B)
+        tokens[rows, length] = token.masked_fill(~going, tokenizer.pad_id)
+        going &= token != tokenizer.eos_id
+        length += 1
     _check_unbroken(broken)
-    return torch.stack(tokens, dim=1)
+    return length
 
 
 def _choose(
-    logits: Tensor, temperature: float, top_k: int | None, top_p: float, generator: torch.Generator
+    logits: Tensor,
+    rows: Tensor,
+    count: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float,
+    generator: torch.Generator,
 ) -> Tensor:
-    """Draw a token from each row of logits `[B, V]`."""
+    """Draw a token from each row of logits `[R, V]`, which are those `rows` of `count`."""
     logits = in_single(logits)
     if temperature < torch.finfo(logits.dtype).tiny:  # 0, or too low to divide by
         return logits.argmax(-1)
     logits = (logits - logits.amax(-1, keepdim=True)) / temperature
     if top_k is not None or top_p < 1:
         logits = keep_most_probable(logits, top_k, top_p)
-    # The Gumbel-max trick: argmax of logits + Gumbel noise is a draw from their softmax.
-    gumbel = -torch.empty(logits.shape).exponential_(generator=generator).log()
-    return (logits + gumbel.to(logits)).argmax(-1)
+    # The Gumbel-max trick: argmax of logits + Gumbel noise is a draw from their softmax. Rows
+    # that have left are drawn for as well: what is written does not depend on who leaves when.
+    noise = torch.empty(count, logits.shape[1], dtype=logits.dtype)
+    gumbel = noise.exponential_(generator=generator).log_().neg_()
+    return (logits + gumbel[rows.cpu()].to(logits)).argmax(-1)
 
 
 def keep_most_probable(logits: Tensor, top_k: int | None = None, top_p: float = 1.0) -> Tensor:

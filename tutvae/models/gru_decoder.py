@@ -41,8 +41,11 @@ class GRUDecoder(Decoder):
 
     def forward(self, inputs: Tensor, z: Tensor | None = None) -> Tensor:
         """Read inputs `[B, T]` at codes `[B, Z]`; return hidden states `[B, T, H]`."""
-        hidden, _ = self._read(inputs, self.start(z, len(inputs)))
-        return hidden
+        h, code = self.start(z, len(inputs))
+        words = self.dropout(self.embedding(self.word_dropout(inputs)))  # [B, T, E]
+        codes = code[:, None].expand(-1, inputs.shape[1], -1)  # [B, T, Z or 0]
+        hidden, _ = self.gru(torch.cat([words, codes], dim=-1), h[None])
+        return self.dropout(hidden)
 
     def project(self, hidden: Tensor) -> Tensor:
         """Turn hidden states `[..., H]` into logits of the next token, `[..., V]`."""
@@ -58,13 +61,7 @@ class GRUDecoder(Decoder):
 
     def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
         """Read one token, `[B]`; return the logits of the next, `[B, V]`, and the new state."""
-        hidden, state = self._read(token[:, None], state)
-        return self.project(hidden[:, 0]), state
-
-    def _read(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """Read tokens `[B, T]` from a state on: hidden states `[B, T, H]` and the new state."""
         h, code = state
-        words = self.dropout(self.embedding(self.word_dropout(tokens)))  # [B, T, E]
-        codes = code[:, None].expand(-1, tokens.shape[1], -1)  # [B, T, Z] or [B, T, 0]
-        hidden, h = self.gru(torch.cat([words, codes], dim=-1), h[None])
-        return self.dropout(hidden), (h[0], code)
+        words = self.dropout(self.embedding(self.word_dropout(token)))  # [B, E]
+        h = torch.gru_cell(torch.cat([words, code], dim=-1), h, *self.gru.all_weights[0])
+        return self.project(self.dropout(h)), (h, code)

@@ -102,8 +102,11 @@ class LSTMDecoder(Decoder):
 
     def forward(self, inputs: Tensor, z: Tensor | None = None) -> Tensor:
         """Read inputs `[B, T]` at codes `[B, Z]`; return hidden states `[B, T, H]`."""
-        hidden, _ = self._read(inputs, self.start(z, len(inputs)))
-        return hidden
+        h, c, joined = self.start(z, len(inputs))
+        words = self.dropout(self.embedding(self.word_dropout(inputs)))  # [B, T, E]
+        codes = joined[:, None].expand(-1, inputs.shape[1], -1)  # [B, T, Z or 0]
+        hidden, _ = self.lstm(torch.cat([words, codes], dim=-1), (h[None], c[None]))
+        return self.dropout(hidden)
 
     def project(self, hidden: Tensor) -> Tensor:
         """Turn hidden states `[..., H]` into logits of the next token, `[..., V]`."""
@@ -119,17 +122,12 @@ class LSTMDecoder(Decoder):
 
     def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
         """Read one token, `[B]`; return the logits of the next, `[B, V]`, and the new state."""
-        hidden, state = self._read(token[:, None], state)
-        return self.project(hidden[:, 0]), state
-
-    def _read(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """Read tokens `[B, T]` from a state on: hidden states `[B, T, H]` and the new state."""
         h, c, joined = state
-        words = self.dropout(self.embedding(self.word_dropout(tokens)))  # [B, T, E]
-        codes = joined[:, None].expand(-1, tokens.shape[1], -1)  # [B, T, Z] or [B, T, 0]
-        inputs = torch.cat([words, codes], dim=-1)
-        hidden, (h, c) = self.lstm(inputs, (h[None], c[None]))
-        return self.dropout(hidden), (h[0], c[0], joined)
+        words = self.dropout(self.embedding(self.word_dropout(token)))  # [B, E]
+        inputs = torch.cat([words, joined], dim=-1)
+        # The LSTM's own cell: a single word is not worth what it takes to read many at once.
+        h, c = torch.lstm_cell(inputs, (h, c), *self.lstm.all_weights[0])
+        return self.project(self.dropout(h)), (h, c, joined)
 
 
 def tie_weights(decoder: LSTMDecoder) -> None:
