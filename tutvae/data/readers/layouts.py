@@ -55,19 +55,19 @@ def published(path: Path, name: str) -> Corpus[Texts]:
     ValueError where some lines have a tab and others do not.
     """
     files = {split: find_file(path, f"{name}.{split}.txt") for split in SPLITS}
-    label = "class" if any("\t" in document for document, _ in _layout_rows(files["train"])) else None
+    label = "class" if any("\t" in document for document, _ in _lines_of(files["train"])) else None
     splits = {
-        split: clean_rows(_layout_rows(file, label), str(file), label) for split, file in files.items()
+        split: clean_rows(_lines_of(file, label), str(file), label) for split, file in files.items()
     }
     return Corpus(name, **to_texts(splits))
 
 
 def published_documents(file: Path) -> list[str]:
     """Read one file of Yang et al. without classes."""
-    return clean_rows(_layout_rows(file), str(file), None).texts
+    return clean_rows(_lines_of(file), str(file), None).texts
 
 
-def _layout_rows(file: Path, label: str | None = None) -> Iterator[Row]:
+def _lines_of(file: Path, label: str | None = None) -> Iterator[Row]:
     """Yield the lines, or documents and classes where there is a `label`; documents may be empty.
 
     None of the words that the corpora really hold contains `_UNK`.
