@@ -227,7 +227,10 @@ def _report(kept: RunFolder, weights: Path) -> Report | None:
     table = said_of(weights, "report")
     if table is None and kept.record.exists():
         table = json.loads(kept.record.read_text("utf-8")).get("reports", {}).get("test")
-    if table is None:
-        return None
+    return None if table is None else report_of(table)
+
+
+def report_of(table: dict[str, Any]) -> Report:
+    """Make a report of what a record, or a file of weights, tells of it."""
     values = {field.name: table[field.name] for field in fields(Report) if field.name in table}
     return Report(**values | {"kl_per_dimension": tuple(table["kl_per_dimension"])})

@@ -137,6 +137,11 @@ class TestTrain:
         assert "found an interrupted run" in train(table, *arguments).stderr
         assert same_weights("my", "whole")
 
+    def test_an_empty_code_is_told(self, table: Path) -> None:
+        rate = ["--set", "training.rate=0.001"]
+        result = train(table, "--text-column", "sentence", *rate)
+        assert "the code is empty (KL 0.0" in result.stderr
+
     def test_blanks_in_a_column_of_classes_are_no_class(self, table: Path) -> None:
         result = train(table, "--text-column", "sentence", "--label-column", "mood")
         assert ", accuracy " in result.stdout

@@ -20,8 +20,10 @@ from tutvae.cli.runs import evaluate, export, interpolate, reconstruct, sample
 from tutvae.cli.texts import classify, cluster, diagnose, encode, impute
 from tutvae.data.corpora import whereabouts
 from tutvae.data.readers.files import DATA_VARIABLE
+from tutvae.evaluation.verdict import empty_code_line
 from tutvae.experiments import load_experiment, records, run_experiment
 from tutvae.experiments.published import compare, published_rows, recorded_rows, table
+from tutvae.model_folder import report_of
 from tutvae.training.engine import rank_and_world_size
 from tutvae.training.loop import pick_device
 from tutvae.training.run_folder import RunFolder
@@ -112,6 +114,8 @@ def _tell_outcome(record: dict[str, Any], written: str) -> None:
         accuracy = record.get("accuracy", {}).get(split)
         right = "" if accuracy is None else f", accuracy {accuracy:.3f}"
         typer.echo(f"{split}: bound {report['bound']:.2f}, NLL {nll:.2f} ({how}){right}")
+        if split == "test" and (line := empty_code_line(report_of(report))):
+            note(line)
     typer.echo(written)
 
 
