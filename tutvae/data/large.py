@@ -33,8 +33,7 @@ ID, END = np.dtype("<i4"), np.dtype("<i8")
 class Lines:
     """Text files with a document a line, read anew at each iteration and never held in memory.
 
-    Args:
-        files: UTF-8 text, unpacked on the way if a name ends in `.gz`.
+    `files` are UTF-8 text, unpacked on the way if a name ends in `.gz`.
 
     Raises:
         FileNotFoundError: a file does not exist.
@@ -57,16 +56,14 @@ class Lines:
     @property
     def fingerprint(self) -> list[Any]:
         """What tells these files from others, their names, sizes and times of change."""
-        stats = [(file.name, file.stat()) for file in self.files]
-        return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+        return [[x.name, x.stat().st_size, x.stat().st_mtime_ns] for x in self.files]
 
 
 class MappedTexts:
     """Documents that were tokenised into files on the disk; see `tokenize_once`.
 
-    Args:
-        folder: holds `about.json`, all ids end to end in `tokens.bin`, and where each document
-            ends in `ends.bin`.
+    Its `folder` holds `about.json`, all ids end to end in `tokens.bin`, and where each document
+    ends in `ends.bin`.
 
     Attributes:
         documents: how many there are, N.

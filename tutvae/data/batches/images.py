@@ -14,11 +14,7 @@ from tutvae.data.corpus import Images
 
 
 def binarise(pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Draw each pixel as 0 or 1, with its intensity as the probability of 1.
-
-    Args:
-        pixels: intensities in [0, 1], any shape.
-        generator: source of randomness; torch's global one by default.
+    """Draw each pixel as 0 or 1, its intensity in [0, 1] the probability of 1, in any shape.
 
     Source: Salakhutdinov & Murray (2008). Chapter 2.
     """
