@@ -57,7 +57,6 @@ class ImageBatches(Resumable[Tensor]):
         self._epoch_start = self.generator.get_state()
 
     def __len__(self) -> int:
-        """The number of batches an epoch."""
         return -(-len(self.images) // self.batch_size)
 
     def state_dict(self) -> dict[str, Any]:

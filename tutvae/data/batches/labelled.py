@@ -19,15 +19,12 @@ def label_subset(labels: Sequence[int] | Tensor | np.ndarray, count: int, seed: 
     """Draw the documents that keep their label, equally many from each class.
 
     Where the classes do not divide `count`, some give one document more. With one seed, a
-    smaller subset is part of a larger one.
+    smaller subset is part of a larger one. The positions come in ascending order, `[count]`.
 
     Args:
         labels: class of each document, `[N]`; -1 is no label.
         count: documents to draw.
         seed: of the draw.
-
-    Returns:
-        Their positions in ascending order, `[count]`.
 
     Raises:
         ValueError: a class would get no document, or has too few.

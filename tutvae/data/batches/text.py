@@ -77,8 +77,7 @@ class TextBatch:
     def extremes(self) -> tuple[int, int, int, int]:
         """The lowest and the largest token id, the shortest and the longest length.
 
-        Raises:
-            ValueError: tokens or lengths have another shape, or are no integers.
+        Tokens or lengths of another shape, or that are no integers, are a ValueError.
         """
         tokens, lengths = self.tokens, self.lengths
         if tokens.dim() != 2 or len(tokens) == 0 or lengths.shape != tokens.shape[:1]:
@@ -106,7 +105,6 @@ class TextBatch:
         return moved
 
     def __len__(self) -> int:
-        """The number of documents B."""
         return len(self.tokens)
 
     def __repr__(self) -> str:
@@ -180,14 +178,12 @@ class EncodedTexts:
     ) -> EncodedTexts:
         """Encode a corpus's split with its labels, or a list of strings, and keep the tokenizer."""
         strings, labels = (texts.texts, texts.labels) if isinstance(texts, Texts) else (texts, None)
-        encoded = cls(
-            tokenizer.encode(strings), labels, pad_id=tokenizer.pad_id, max_length=max_length
-        )
+        ids = tokenizer.encode(strings)
+        encoded = cls(ids, labels, pad_id=tokenizer.pad_id, max_length=max_length)
         encoded.tokenizer = tokenizer
         return encoded
 
     def __len__(self) -> int:
-        """The number of documents N."""
         return len(self.lengths)
 
     def __repr__(self) -> str:
@@ -255,7 +251,7 @@ class Batches(Bucketed):
     get neighbouring batches, so of about equal length; all have the same number of batches.
 
     Args:
-        texts: the documents.
+        texts: the documents; `fit` keeps their tokenizer, where it is known, in the run folder.
         batch_size: documents a batch; some batch is smaller. Give this or `token_budget`.
         token_budget: largest B x T of a batch, padding included; a longer document makes a
             batch of its own. Give this or `batch_size`.
@@ -263,10 +259,6 @@ class Batches(Bucketed):
         seed: of the draws; that of epoch e depends on `(seed, e)` alone.
         rank: which of the processes this is, from 0.
         world_size: the number of processes.
-
-    Attributes:
-        tokenizer: what encoded the documents, where that is known: `fit` keeps it in the run
-            folder.
 
     Raises:
         ValueError: not exactly one of `batch_size` and `token_budget` is given, one of them is
@@ -337,16 +329,14 @@ class Batches(Bucketed):
 
 def _end_to_end(documents: Sequence[Sequence[int] | np.ndarray]) -> np.ndarray:
     """Join lists or, faster, arrays of ids into one array, `[total]`."""
+    must = "token ids must be integers in 0 ... 2^31 - 1"
     if isinstance(documents[0], np.ndarray):
         ids = np.concatenate(documents)
     else:
         try:
             ids = np.frombuffer(array("i", chain.from_iterable(documents)), dtype=np.int32)
         except (OverflowError, TypeError) as error:
-            raise ValueError(f"token ids must be integers in 0 ... 2^31 - 1: {error}") from error
+            raise ValueError(f"{must}: {error}") from error
     if ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= 2**31:
-        raise ValueError(
-            f"token ids must be integers in 0 ... 2^31 - 1, not {ids.dtype} in "
-            f"{ids.min()} ... {ids.max()}"
-        )
+        raise ValueError(f"{must}, not {ids.dtype} in {ids.min()} ... {ids.max()}")
     return ids.astype(np.int32, copy=False)

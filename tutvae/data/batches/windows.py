@@ -32,7 +32,7 @@ class WindowedBatches(Bucketed):
     """Batches of a corpus that is larger than memory; else like `Batches`.
 
     An epoch goes through the corpus window by window, each document once. Within a window,
-    documents of about the same length share a batch.
+    documents of about the same length share a batch. Chapter 10.
 
     Args:
         source: `MappedTexts` or `StreamedTexts` of `tutvae.data.large`.
@@ -41,8 +41,6 @@ class WindowedBatches(Bucketed):
 
     Raises:
         ValueError: the window is smaller than the number of processes; see also `Batches`.
-
-    Source: chapter 10.
     """
 
     _start = (0, 0)  # windows, and batches of the next window
