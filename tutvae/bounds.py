@@ -182,13 +182,10 @@ class LabelElbo(Elbo):
 
 
 def importance_weighted_bound(log_weights: Tensor) -> Tensor:
-    """Bound log p(x) by the log of the mean of S importance weights.
+    """Bound log p(x), `[B]` nats, by the log of the mean of S importance weights.
 
-    Args:
-        log_weights: log p(x, z) - log q(z|x) at S samples z of q(z|x), `[S, B]` nats.
-
-    Returns:
-        The bound, `[B]` nats; S = 1 is the ELBO, and its mean rises with S towards log p(x).
+    Their logarithms are log p(x, z) - log q(z|x) at S samples z of q(z|x), `[S, B]` nats. With
+    S = 1 the bound is the ELBO, and its mean rises with S towards log p(x).
 
     >>> log_weights = torch.tensor([[-100.0], [-90.0]])  # S = 2, B = 1
     >>> tutvae.importance_weighted_bound(log_weights) > log_weights.mean(0)

@@ -1,7 +1,7 @@
 """Schedules: pure functions from the step (0, 1, 2, ...) to a KL weight or a temperature.
 
-`fit(..., kl_weight=linear(1000))` anneals over the first 1,000 steps. All raise ValueError for an
-argument outside the range that is given for it.
+`fit(..., kl_weight=linear(1000))` anneals over the first 1,000 steps. Lengths are positive.
+All raise ValueError for an argument outside the range that is given for it.
 
 >>> weight = tutvae.schedules.linear(1000)
 >>> [weight(step) for step in (0, 500, 1000, 2000)]
@@ -17,10 +17,7 @@ Schedule = Callable[[int], float]
 
 
 def constant(weight: float = 1.0) -> Schedule:
-    """Keep one weight throughout; 1 trains on the bound itself.
-
-    Args:
-        weight: of the KL term, at least 0.
+    """Keep one `weight` of the KL, at least 0, throughout; 1 trains on the bound itself.
 
     Source: Higgins et al. (2017). Chapter 5.
     """
@@ -30,11 +27,7 @@ def constant(weight: float = 1.0) -> Schedule:
 
 
 def linear(steps: int, start: float = 0.0) -> Schedule:
-    """Rise evenly from `start` at step 0 to 1 at step `steps`, and stay there.
-
-    Args:
-        steps: length of the rise, positive.
-        start: the first weight, in [0, 1].
+    """Rise evenly from `start`, in [0, 1], at step 0 to 1 at step `steps`, and stay there.
 
     Source: Bowman et al. (2016). Chapter 5.
     """
@@ -47,12 +40,9 @@ def linear(steps: int, start: float = 0.0) -> Schedule:
 def logistic(midpoint: float, slope: float | None = None) -> Schedule:
     """Rise along a logistic curve: 1 / (1 + exp(-slope (step - midpoint))).
 
-    The curve never reaches 0 or 1. It starts at 1 / (1 + exp(slope * midpoint)): 0.00005 with
-    the default slope, but 0.27 where `slope * midpoint` is 1.
-
-    Args:
-        midpoint: step at which the weight is one half, positive.
-        slope: steepness, per step, positive; 10 / midpoint by default.
+    The weight is one half at step `midpoint`; the `slope`, per step, is 10 / midpoint by default;
+    both are positive. The curve never reaches 0 or 1. It starts at 1 / (1 + exp(slope *
+    midpoint)): 0.00005 with the default slope, but 0.27 where `slope * midpoint` is 1.
 
     Source: Bowman et al. (2016). Chapter 5.
     """
@@ -66,9 +56,6 @@ def logistic(midpoint: float, slope: float | None = None) -> Schedule:
 def cosine(steps: int) -> Schedule:
     """Rise along half a cosine wave, from 0 at step 0 to 1 at step `steps`, and stay there.
 
-    Args:
-        steps: length of the rise, positive.
-
     Source: Fu et al. (2019). Chapter 5.
     """
     _check_positive("steps", steps)
@@ -78,9 +65,7 @@ def cosine(steps: int) -> Schedule:
 def cyclical(period: int, ramp: float = 0.5) -> Schedule:
     """Start again from 0 every `period` steps: rise evenly for a part of them, then stay at 1.
 
-    Args:
-        period: steps of a cycle, positive. Fu et al. fit four cycles into a run.
-        ramp: the part of a cycle spent rising, in (0, 1].
+    That part is `ramp`, in (0, 1]. Fu et al. fit four cycles into a run.
 
     Source: Fu et al. (2019). Chapter 5.
     """
@@ -93,9 +78,7 @@ def cyclical(period: int, ramp: float = 0.5) -> Schedule:
 def temperature_decay(rate: float = 1e-5, floor: float = 0.5) -> Schedule:
     """Lower the temperature of Gumbel-softmax labels: exp(-rate * step), but never below `floor`.
 
-    Args:
-        rate: how fast it falls from 1, per step, positive.
-        floor: the last temperature, in (0, 1].
+    The `rate` is per step and positive; the `floor` lies in (0, 1].
 
     Source: Jang et al. (2017); Yang et al. (2017). Chapter 8.
     """

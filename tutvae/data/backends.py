@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
@@ -17,14 +18,9 @@ def train_words(
     texts: Iterable[str], max_vocabulary: int, min_frequency: int
 ) -> tokenizers.Tokenizer:
     """Count the words between white space; ValueError if none is left or has room."""
-    _check_sizes(max_vocabulary, min_frequency, len(MARKS) + 1, MOST_WORDS)
+    options = _options(max_vocabulary, min_frequency, len(MARKS) + 1, MOST_WORDS)
+    trainer = trainers.WordLevelTrainer(**options)
     backend = word_backend([], unk=UNK, marks=())
-    trainer = trainers.WordLevelTrainer(
-        vocab_size=max_vocabulary,
-        min_frequency=min_frequency,
-        special_tokens=list(MARKS),
-        show_progress=False,
-    )
     backend.train_from_iterator(_without_marks(texts), trainer)
     if backend.get_vocab_size() == len(MARKS):
         raise ValueError("there is nothing to train a tokenizer on: no word came often enough")
@@ -46,17 +42,11 @@ def train_bpe(
 ) -> tokenizers.Tokenizer:
     """Learn byte-level byte-pair merges; ValueError if there is no room for the 256 bytes."""
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    _check_sizes(max_vocabulary, min_frequency, len(MARKS) + len(alphabet), MOST_PIECES)
+    options = _options(max_vocabulary, min_frequency, len(MARKS) + len(alphabet), MOST_PIECES)
+    trainer = trainers.BpeTrainer(**options, initial_alphabet=alphabet)
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=max_vocabulary,
-        min_frequency=min_frequency,
-        special_tokens=list(MARKS),
-        initial_alphabet=alphabet,
-        show_progress=False,
-    )
     backend.train_from_iterator(_without_marks(texts), trainer)
     return backend
 
@@ -84,10 +74,12 @@ def _without_marks(texts: Iterable[str]) -> Iterator[str]:
     return (marks.sub(" ", text) for text in texts)
 
 
-def _check_sizes(max_vocabulary: int, min_frequency: int, smallest: int, largest: int) -> None:
-    """Raise ValueError for a vocabulary that has no room for its units, or too much."""
-    if not smallest <= max_vocabulary <= largest:
-        limit = f"at least {smallest}" if max_vocabulary < smallest else f"at most {largest}"
+def _options(max_vocabulary: int, min_frequency: int, least: int, most: int) -> dict[str, Any]:
+    """The options of both trainers; ValueError for sizes that leave no room, or too much."""
+    if not least <= max_vocabulary <= most:
+        limit = f"at least {least}" if max_vocabulary < least else f"at most {most}"
         raise ValueError(f"max_vocabulary must be {limit}, not {max_vocabulary}")
     if min_frequency < 0:
         raise ValueError(f"min_frequency must be at least 0, not {min_frequency}")
+    sizes = {"vocab_size": max_vocabulary, "min_frequency": min_frequency}
+    return {**sizes, "special_tokens": list(MARKS), "show_progress": False}

@@ -33,8 +33,7 @@ AG_NEWS_TOPICS = ("World", "Sports", "Business", "Sci/Tech")
 def digits(seed: int = 0) -> Corpus[Images]:
     """Load scikit-learn's 1,797 digits of 8 x 8 pixels, `[N, 64]`, in 17 levels of grey.
 
-    Args:
-        seed: of the split into 1,297 training, 200 validation and 300 test images.
+    The `seed` draws the split into 1,297 training, 200 validation and 300 test images.
 
     >>> tutvae.digits().train
     Images(N=1297, 8 x 8)
@@ -91,10 +90,9 @@ def ptb(folder: str | Path | None = None) -> Corpus[Texts]:
     42,068 training, 3,370 validation and 3,761 test sentences; 9,999 word types, `<unk>` for
     rare words and `N` for numbers. A test sentence has 21.917 predicted tokens on average.
 
-    Args:
-        folder: where `ptb.train.txt`, `ptb.valid.txt` and `ptb.test.txt` lie, gzipped or not.
-            Without it, `$TUTVAE_DATA/ptb` is read; else the files are fetched once, to there or
-            to `~/.cache/tutvae/ptb`.
+    The `folder` holds `ptb.train.txt`, `ptb.valid.txt` and `ptb.test.txt`, gzipped or not.
+    Without it, `$TUTVAE_DATA/ptb` is read; else the files are fetched once, to there or to
+    `~/.cache/tutvae/ptb`.
 
     Raises:
         FileNotFoundError: the folder or one of its files is missing, or there is no network.
@@ -121,10 +119,9 @@ def yahoo(folder: str | Path | None = None) -> Corpus[Texts]:
     1,000 of `val.txt` are for validation and the others for training, a tenth of the published
     data. Say so beside its results. A test document has 79.867 predicted tokens on average.
 
-    Args:
-        folder: where the files lie. Without it, `$TUTVAE_DATA/yahoo-unlabelled` is read if it
-            exists; else the Hugging Face Hub, through the `data` extra, which has what the
-            sample was drawn from: 1,400,000 training and 60,000 test documents with topics.
+    Without a `folder`, `$TUTVAE_DATA/yahoo-unlabelled` is read if it exists; else the Hugging
+    Face Hub, through the `data` extra, which has what the sample was drawn from: 1,400,000
+    training and 60,000 test documents with topics.
 
     Raises:
         FileNotFoundError: the folder or one of its files is missing, or there is no network.
@@ -155,11 +152,10 @@ def yahoo(folder: str | Path | None = None) -> Corpus[Texts]:
 def yelp(folder: str | Path | None = None) -> Corpus[Texts]:
     """Load Yelp reviews with their stars, 1 to 5, as labels 0 to 4.
 
-    Args:
-        folder: where `train.jsonl`, `valid.jsonl` and `test.jsonl` lie, gzipped or not, with
-            the keys "text" and "label"; or `yelp.train.txt` and so on, in the layout of `yahoo`.
-            Without it, `$TUTVAE_DATA/yelp-stars` is read if it exists; else the Hugging Face
-            Hub, through the `data` extra: 650,000 training and 50,000 test reviews.
+    The `folder` holds `train.jsonl`, `valid.jsonl` and `test.jsonl`, gzipped or not, with the
+    keys "text" and "label"; or `yelp.train.txt` and so on, in the layout of `yahoo`. Without it,
+    `$TUTVAE_DATA/yelp-stars` is read if it exists; else the Hugging Face Hub, through the `data`
+    extra: 650,000 training and 50,000 test reviews.
 
     Raises:
         FileNotFoundError: the folder or one of its files is missing, or there is no network.
@@ -179,11 +175,9 @@ def yelp(folder: str | Path | None = None) -> Corpus[Texts]:
 def ag_news(folder: str | Path | None = None) -> Corpus[Texts]:
     """Load AG News: titles and leads of news articles on four topics.
 
-    Args:
-        folder: where `train.jsonl`, `valid.jsonl` and `test.jsonl` lie, gzipped or not, with
-            the keys "text" and "label". Without it, `$TUTVAE_DATA/ag-news` is read if it exists;
-            else the Hugging Face Hub, through the `data` extra: 120,000 training and 7,600 test
-            articles.
+    The `folder` holds `train.jsonl`, `valid.jsonl` and `test.jsonl`, gzipped or not, with the
+    keys "text" and "label". Without it, `$TUTVAE_DATA/ag-news` is read if it exists; else the
+    Hugging Face Hub, through the `data` extra: 120,000 training and 7,600 test articles.
 
     Raises:
         FileNotFoundError: the folder or one of its files is missing, or there is no network.
@@ -230,18 +224,14 @@ def whereabouts() -> dict[str, Whereabouts]:
 class Entry(NamedTuple):
     """A corpus by name.
 
-    Attributes:
-        load: returns a `Corpus[Texts]` or `Corpus[Images]`, as its annotation says; where the
-            corpus has a folder, it takes `folder`, by default None.
-        folder: the name of the folder that its files are looked for in; None if it has none.
-        files: of which one is there where the corpus is, without `.gz`.
-        fetched: whether its files are kept in the cache once they were fetched.
+    `load` returns a `Corpus[Texts]` or `Corpus[Images]`, as its annotation says; where the
+    corpus has a folder, it takes `folder`, by default None.
     """
 
     load: Callable[..., Corpus[Any]]
-    folder: str | None = None
-    files: tuple[str, ...] = ()
-    fetched: bool = False
+    folder: str | None = None  # the name of the folder that its files are looked for in
+    files: tuple[str, ...] = ()  # of which one is there where the corpus is, without `.gz`
+    fetched: bool = False  # whether its files are kept in the cache once they were fetched
 
 
 CORPORA = {

@@ -52,7 +52,6 @@ class Images:
             raise ValueError("pixels must lie in [0, 1]: divide bytes by 255, and look for NaN")
 
     def __len__(self) -> int:
-        """The number of images N."""
         return len(self.pixels)
 
     def __repr__(self) -> str:
@@ -79,7 +78,6 @@ class Texts:
     label_names: Sequence[str] | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
-        """The number of documents N."""
         return len(self.texts)
 
     def part(self, positions: Sequence[int] | np.ndarray) -> Texts:

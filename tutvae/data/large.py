@@ -33,14 +33,11 @@ ID, END = np.dtype("<i4"), np.dtype("<i8")
 class Lines:
     """Text files with a document a line, read anew at each iteration and never held in memory.
 
-    Args:
-        files: UTF-8 text, unpacked on the way if a name ends in `.gz`.
+    `files` are UTF-8 text, unpacked on the way if a name ends in `.gz`. Chapter 10.
 
     Raises:
         FileNotFoundError: a file does not exist.
         ValueError: while it is read, a file is not UTF-8 text or not a whole gzip file.
-
-    Source: chapter 10.
     """
 
     def __init__(self, files: Sequence[str | Path]) -> None:
@@ -57,16 +54,14 @@ class Lines:
     @property
     def fingerprint(self) -> list[Any]:
         """What tells these files from others, their names, sizes and times of change."""
-        stats = [(file.name, file.stat()) for file in self.files]
-        return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+        return [[x.name, x.stat().st_size, x.stat().st_mtime_ns] for x in self.files]
 
 
 class MappedTexts:
     """Documents that were tokenised into files on the disk; see `tokenize_once`.
 
-    Args:
-        folder: holds `about.json`, all ids end to end in `tokens.bin`, and where each document
-            ends in `ends.bin`.
+    Its `folder` holds `about.json`, all ids end to end in `tokens.bin`, and where each document
+    ends in `ends.bin`. Chapter 10.
 
     Attributes:
         documents: how many there are, N.
@@ -76,8 +71,6 @@ class MappedTexts:
     Raises:
         FileNotFoundError: the folder holds no tokenised corpus.
         ValueError: its files are not those that `tokenize_once` wrote.
-
-    Source: chapter 10.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -97,7 +90,6 @@ class MappedTexts:
             raise ValueError(f"{folder}: its files are not as long as {about} says. {ANEW}")
 
     def __len__(self) -> int:
-        """The number of documents N."""
         return self.documents
 
     def windows(self, size: int, skip: int, random: np.random.Generator | None) -> Iterator[Window]:
@@ -125,15 +117,14 @@ class MappedTexts:
         ends = np.fromfile(self.folder / "ends.bin", END, stop - first, offset=END.itemsize * first)
         bounds[-len(ends) :] = ends
         begin, end = int(bounds[0]), int(bounds[-1])
-        offset = ID.itemsize * begin
-        ids = np.fromfile(self.folder / "tokens.bin", ID, end - begin, offset=offset)
+        ids = np.fromfile(self.folder / "tokens.bin", ID, end - begin, offset=ID.itemsize * begin)
         return np.arange(start, stop), np.split(ids, bounds[1:-1] - begin)
 
 
 class StreamedTexts:
     """Documents that are tokenised as they come, epoch after epoch, and never kept.
 
-    Shuffling reorders them within a window; the windows come in the stream's order.
+    Shuffling reorders them within a window; the windows come in the stream's order. Chapter 10.
 
     Args:
         texts: strings, from their first on at each iteration, unlike a generator: `Lines`, or a
@@ -143,8 +134,6 @@ class StreamedTexts:
 
     Raises:
         TypeError: `texts` can be iterated over only once, or is one string.
-
-    Source: chapter 10.
     """
 
     def __init__(
@@ -178,7 +167,7 @@ class StreamedTexts:
 def tokenize_once(
     texts: Iterable[str], tokenizer: Tokenizer, folder: str | Path, *, max_length: int | None = None
 ) -> MappedTexts:
-    """Tokenise a corpus into files, unless that was done before.
+    """Tokenise a corpus into files, unless that was done before. Chapter 10.
 
     Args:
         texts: the documents, for example `Lines`; they are never all in memory.
@@ -192,8 +181,6 @@ def tokenize_once(
         OSError: the folder cannot be written to, or the disk is full.
         TypeError: a document is not a string, or `texts` is one.
         ValueError: there are no documents, or the folder holds another corpus.
-
-    Source: chapter 10.
     """
     folder = Path(folder)
     known, sha256 = getattr(texts, "fingerprint", None), hashlib.sha256()
@@ -221,8 +208,7 @@ def tokenize_once(
             f"tokens and were cut to the first {max_length}",
             stacklevel=2,
         )
-    about = wanted | {"texts": known or sha256.hexdigest()} | counts
-    about["pad_id"] = tokenizer.pad_id
+    about = {**wanted, "texts": known or sha256.hexdigest(), **counts, "pad_id": tokenizer.pad_id}
     # Last: without it, what was written counts for nothing.
     write_beside(folder / "about.json", (json.dumps(about, indent=2) + "\n").encode())
     return MappedTexts(folder)

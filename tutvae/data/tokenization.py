@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
-from itertools import combinations, islice
+from itertools import combinations, islice, takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,7 +69,6 @@ class Tokenizer:
                     f"one by existing.add_special_tokens(['<{role}>']), and say {role}='<{role}>'"
                 )
         self._size = _size_of(backend)
-        self._structure = {self.pad_id, self.bos_id, self.eos_id}
         # Longest first: one mark may begin another.
         structural = sorted((pad, bos, eos), key=len, reverse=True)
         self._structural = re.compile("|".join(map(re.escape, structural)))
@@ -117,12 +116,9 @@ class Tokenizer:
     ) -> Tokenizer:
         """Take over any tokenizer of Hugging Face's `tokenizers`; the original is not changed.
 
-        Args:
-            existing: the tokenizer, or the path of its JSON file.
-            pad: its padding mark, for example "[PAD]".
-            bos: its start mark, for example "[CLS]" or "<s>".
-            eos: its end mark, for example "[SEP]" or "</s>".
-            unk: its unknown mark, or None where it has none.
+        `existing` is the tokenizer, or the path of its JSON file. `pad`, `bos`, `eos` and `unk`
+        are its marks, for example "[PAD]", "[CLS]" (or "<s>"), "[SEP]" (or "</s>") and "[UNK]";
+        `unk` is None where it has none.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -147,15 +143,9 @@ class Tokenizer:
         Missing padding, start and end marks are added after the last word. A missing unknown
         mark is not: then a word outside the vocabulary is an error.
 
-        Args:
-            vocab: an object with `.itos` (torchtext up to 0.8) or `.get_itos()` (from 0.9).
-            pad: what the vocabulary's padding mark is called.
-            bos: what its start mark is called, often "<sos>".
-            eos: what its end mark is called.
-            unk: what its unknown mark is called.
-
-        Raises:
-            TypeError: it is neither shape of vocabulary.
+        `vocab` has `.itos` (torchtext up to 0.8) or `.get_itos()` (from 0.9), else it is a
+        TypeError. `pad`, `bos`, `eos` and `unk` are what its marks are called; that of the start
+        is often "<sos>".
         """
         if not hasattr(vocab, "get_itos") and not hasattr(vocab, "itos"):
             kind = type(vocab).__name__
@@ -163,8 +153,8 @@ class Tokenizer:
         words = list(vocab.get_itos() if hasattr(vocab, "get_itos") else vocab.itos)
         known = unk if unk in words else None
         words += [mark for mark in (pad, bos, eos) if mark not in words]
-        marks = [mark for mark in (pad, bos, eos, known) if mark is not None]
-        return cls(backends.word_backend(words, known, marks), pad=pad, bos=bos, eos=eos, unk=known)
+        backend = backends.word_backend(words, known, filter(None, (pad, bos, eos, known)))
+        return cls(backend, pad=pad, bos=bos, eos=eos, unk=known)
 
     def encode(self, texts: Iterable[str]) -> list[list[int]]:
         """Turn N documents into N lists of token ids, each from its start mark to its end mark.
@@ -188,22 +178,17 @@ class Tokenizer:
         return encoded
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Turn one document's token ids into text; unknown marks are shown.
+        """Turn one document's token ids, a list or a tensor `[T]`, into text.
 
-        Args:
-            ids: a list or a tensor `[T]`; what follows the first end mark is left out.
-
-        Raises:
-            ValueError: an id is outside the vocabulary.
+        Unknown marks are shown; what follows the first end mark is left out. An id outside the
+        vocabulary is a ValueError.
         """
-        kept: list[int] = []
-        for token in ids.tolist() if hasattr(ids, "tolist") else ids:
-            if token == self.eos_id:
-                break
+        given = ids.tolist() if hasattr(ids, "tolist") else ids
+        tokens = list(takewhile(lambda token: token != self.eos_id, given))
+        for token in tokens:
             if not 0 <= token < len(self):
                 raise ValueError(f"the id {token} is outside the vocabulary of {len(self)}")
-            if token not in self._structure:
-                kept.append(token)
+        kept = [token for token in tokens if token not in (self.pad_id, self.bos_id)]
         return self.backend.decode(kept, skip_special_tokens=False)
 
     def save(self, path: str | Path) -> None:

@@ -26,13 +26,8 @@ DILATIONS: dict[Preset, tuple[int, ...]] = {
 class CausalConv1d(nn.Module):
     """A convolution over time that looks back only: at t, t - dilation, t - 2 dilation, ...
 
-    Args:
-        channels: width of its inputs and of its outputs, C.
-        width: how many inputs an output sees.
-        dilation: tokens from one of these inputs to the next.
-
-    Raises:
-        ValueError: the width is below 2 or the dilation below 1.
+    Its inputs and its outputs have C channels; an output sees `width` inputs. A width below 2, or
+    a dilation below 1, is a ValueError.
 
     Source: van den Oord et al. (2016). Chapter 6.
     """
@@ -69,15 +64,8 @@ class ResidualBlock(nn.Module):
     A 1x1 convolution, which is a linear layer at every position, narrows the channels to half;
     the dilated convolution looks back; another 1x1 widens them again. The normalisation is over
     the channels of one position, so that it looks neither across time nor across the batch.
-
-    Args:
-        channels: width of its inputs and of its outputs, C.
-        width: how many inputs the convolution sees at once.
-        dilation: tokens from one of these inputs to the next.
-        dropout: in training, the share of zeroed entries in what is added.
-
-    Raises:
-        ValueError: there are fewer than 2 channels, or as for `CausalConv1d`.
+    `dropout` is, in training, the share of zeroed entries in what is added. Fewer than 2 channels
+    are a ValueError, as is what `CausalConv1d` does not take.
 
     Source: Yang et al. (2017), after van den Oord et al. (2016). Chapter 6.
     """
@@ -115,8 +103,7 @@ class DilatedConvDecoder(Decoder):
         latent_size: dimensions of the code, Z; 0 makes a language model.
         dilations: one a block, from the inputs upwards: a name in `DILATIONS`, or numbers.
         width: how many inputs each convolution sees at once.
-        dropout: in training, the share of zeroed entries in word vectors and in what each block
-            adds.
+        dropout: in training, the share of zeroed entries in word vectors and in what blocks add.
 
     Raises:
         ValueError: an option is impossible; the message names it.

@@ -31,9 +31,7 @@ def describe(model: nn.Module) -> dict[str, Any]:
     `{"class": "TextVAE", "encoder": {"class": "LSTMEncoder", "vocabulary_size": 812, ...},
     "decoder": {"class": "LSTMDecoder", ..., "tied": True}}`: each class with the arguments of its
     constructor. A temperature that is a function of the step is described by its present value.
-
-    Args:
-        model: one of `tutvae.models`, also with a decoder of your own from `DECODERS`.
+    A decoder of your own may be in the model if it is in `DECODERS`.
 
     Raises:
         ValueError: a class is none of these, or an argument cannot be put into JSON.
@@ -55,8 +53,7 @@ def describe(model: nn.Module) -> dict[str, Any]:
 def build(description: Mapping[str, Any]) -> Any:
     """Make the model that a description tells of, on the CPU, from torch's random state.
 
-    Raises:
-        ValueError: a class is not known here, or does not take these arguments.
+    A class that is not known here, or does not take these arguments, is a ValueError.
     """
     arguments = dict(description)
     name = arguments.pop("class", None)
@@ -95,10 +92,8 @@ def _arguments(model: nn.Module) -> dict[str, Any]:
         args, kwargs = model.made_with
         bound = signature.bind(model, *args, **kwargs)
         bound.apply_defaults()
-        _, *given = bound.arguments.items()
-        others = inspect.Parameter.VAR_KEYWORD
-        by_name = [{k: x} if signature.parameters[k].kind != others else x for k, x in given]
-        return {name: value for some in by_name for name, value in some.items()}
+        _, *by_position = zip(signature.parameters, bound.args, strict=False)
+        return dict(by_position) | bound.kwargs
     _, *names = signature.parameters
     try:
         return {k: READ[k](model) if k in READ else getattr(model, k) for k in names}

@@ -11,14 +11,10 @@ from tutvae.models.protocols import Decoder, State
 class WordDropout(nn.Module):
     """Hide words from a decoder, so that it has to ask the code for them.
 
-    In training, each token but the start mark becomes the unknown mark with probability `rate`.
-    In eval mode nothing is hidden, except at rate 1: such a decoder, called inputless, never
-    learnt to read words, so it gets none in eval mode either.
-
-    Args:
-        rate: the probability; 0 hides nothing.
-        unk_id: id of the unknown mark; None, if there is none, goes with rate 0 alone.
-        bos_id: id of the start mark.
+    In training, each token but the start mark, `bos_id`, becomes the unknown mark, `unk_id`, with
+    probability `rate`. In eval mode nothing is hidden, except at rate 1: such a decoder, called
+    inputless, never learnt to read words, so it gets none in eval mode either. An `unk_id` of
+    None, if there is no such mark, goes with rate 0 alone.
 
     Raises:
         ValueError: the rate lies outside [0, 1], or there is no unknown mark for it.
@@ -133,11 +129,9 @@ class LSTMDecoder(Decoder):
 def tie_weights(decoder: LSTMDecoder) -> None:
     """Make a decoder read and predict words by the same vectors, `[V, E]`, changed in place.
 
-    That takes E = H, leaves a third to a half of the weights and helps where there is little text.
-    The word vectors become the weights of the output layer, so the decoder should be a new one.
-
-    Raises:
-        ValueError: E and H differ.
+    That takes E = H (else it is a ValueError), leaves a third to a half of the weights and helps
+    where there is little text. The word vectors become the weights of the output layer, so the
+    decoder should be a new one.
 
     Source: Press & Wolf (2017), "Using the Output Embedding to Improve Language Models"; Inan et
     al. (2017). Chapter 10.

@@ -58,12 +58,9 @@ class Described(nn.Module):
 
     A class that derives from it calls `super().__init__()` as ever, and does nothing else for
     it. No chapter defines it: it is for saving and loading.
-
-    Attributes:
-        made_with: the arguments of its constructor, those by position and those by name.
     """
 
-    made_with: tuple[tuple[Any, ...], dict[str, Any]]
+    made_with: tuple[tuple[Any, ...], dict[str, Any]]  # by position, and by name
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """Note the arguments; a copy is made without any, and gets those of its original."""
@@ -75,12 +72,8 @@ class Described(nn.Module):
 class Encoder(Described, ABC):
     """What every encoder of text offers: features of a document, and q(z|x) made of them.
 
-    A model with labels reads q(y|x) from the same features.
-
-    Args:
-        vocabulary_size: size of the vocabulary, V.
-        hidden_size: width of the features, H.
-        latent_size: dimensions of the code, Z.
+    A model with labels reads q(y|x) from the same features, of width H, the `hidden_size`. The
+    code has Z dimensions, the `latent_size`.
 
     Source: Yang et al. (2017), section 3.3, for features that two posteriors share. Chapter 4.
     """
@@ -109,14 +102,8 @@ class Decoder(Described, ABC):
 
     The full pass ends in hidden states; `project` turns those that count into logits. `start`
     and `step` give the same logits one token at a time, at a cost that does not grow with the
-    length.
-
-    Args:
-        vocabulary_size: size of the vocabulary, V.
-        latent_size: dimensions of the code, Z; 0 for a language model, which has none.
-
-    Raises:
-        ValueError: the vocabulary is empty, or `latent_size` is negative.
+    length. The code has Z dimensions, the `latent_size`: 0 for a language model, which has none.
+    An empty vocabulary, or a negative `latent_size`, is a ValueError.
 
     Source: chapter 4.
     """
@@ -161,14 +148,9 @@ class Decoder(Described, ABC):
         return tuple(tensor[rows] for tensor in state)
 
     def check_code(self, z: Tensor | None, batch_size: int | None = None) -> int:
-        """Return the number of rows B if the code fits decoder and batch; else explain.
+        """Return the number of rows B if z, `[B, Z]` or None where Z = 0, fits decoder and batch.
 
-        Args:
-            z: codes `[B, Z]`, or None where Z = 0.
-            batch_size: rows B; needed only where there are no codes to tell it.
-
-        Raises:
-            ValueError: the code does not fit, or B is unknown.
+        Else a ValueError explains. `batch_size` is needed only where no codes tell B.
         """
         if z is None:
             if self.latent_size > 0:

@@ -115,10 +115,7 @@ class SemiSupervisedTextVAE(nn.Module):
         """Encode B documents with labels `[B]` to q(z|x, y), a Normal of shape `[B, Z]`.
 
         Without labels, each document is encoded with its most probable one by q(y|x); those of
-        the batch are not looked at.
-
-        Raises:
-            ValueError: the labels are not one a document.
+        the batch are not looked at. Labels that are not one a document are a ValueError.
         """
         features = self._features(batch)
         if labels is None:
@@ -132,18 +129,11 @@ class SemiSupervisedTextVAE(nn.Module):
         return torch.cat([z, self._one_hot(labels)], dim=-1)
 
     def log_likelihood(self, batch: TextBatch, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Score B documents: log p(x|y, z), or log p(x|z) = log sum_y p(y) p(x|y, z).
+        """Score B documents at codes `[..., B, Z]`, `[..., B]` nats per document.
 
-        Args:
-            batch: the documents; their own labels are not looked at.
-            z: codes, `[..., B, Z]`.
-            labels: classes, `[B]` or `[..., B]`; None sums over all K of them.
-
-        Returns:
-            `[..., B]` nats per document.
-
-        Raises:
-            ValueError: `z` or `labels` has another shape.
+        That is log p(x|y, z) at labels `[B]` or `[..., B]`, or log p(x|z) = log sum_y p(y)
+        p(x|y, z) without; the batch's own labels are not looked at. Codes or labels of another
+        shape are a ValueError.
         """
         if labels is None:
             classes = torch.arange(self.classes, device=z.device)[:, None].expand(-1, len(batch))

@@ -15,13 +15,8 @@ from tutvae.models.text_vae import check_tokens, standard_normal
 class LabelHead(nn.Module):
     """The classifier q(y|x) on an encoder's features: dropout and a linear layer.
 
-    Args:
-        feature_size: width of the features, H.
-        classes: how many there are, K.
-        dropout: in training, the share of zeroed features.
-
-    Raises:
-        ValueError: there is no class.
+    The features have width H, the `feature_size`, and there are K classes; none is a ValueError.
+    `dropout` is, in training, the share of zeroed features.
 
     Source: Yang et al. (2017), section 3.3. Chapter 8.
     """
@@ -96,8 +91,7 @@ class TextClassifier(nn.Module):
     def log_likelihood(self, batch: TextBatch, z: Tensor | None = None) -> Tensor:
         """Score the labels of B documents: log q(y|x), `[B]` nats; `[..., B]` for z `[..., B, 0]`.
 
-        Raises:
-            ValueError: a document has no label, or one that is not a class.
+        A document without a label, or with one that is not a class, is a ValueError.
         """
         if batch.labels is None or (batch.labels == -1).any():
             raise ValueError("a classifier is trained on labels: some documents have none")

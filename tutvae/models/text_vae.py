@@ -24,12 +24,8 @@ def document_log_likelihood(decoder: Decoder, batch: TextBatch, z: Tensor | None
     """Score documents: the sum of the log-probabilities of words and end marks, `[B]` nats.
 
     Each document starts at its start mark, and each target is predicted from the true tokens
-    before it (teacher forcing). Only targets that count are turned into logits.
-
-    Args:
-        decoder: with Z = 0 the score is log p(x), otherwise log p(x|z).
-        batch: the documents.
-        z: codes `[B, Z]`, or None where Z = 0.
+    before it (teacher forcing). Only targets that count are turned into logits. The score is
+    log p(x|z) at codes z `[B, Z]`, or log p(x) where the decoder's Z = 0 and z is None.
 
     Source: Mikolov et al. (2010) for Z = 0, Bowman et al. (2016). Chapters 3 and 4.
     """
@@ -41,12 +37,9 @@ def document_log_likelihood(decoder: Decoder, batch: TextBatch, z: Tensor | None
 
 
 def target_costs(decoder: Decoder, hidden: Tensor, targets: Tensor) -> Tensor:
-    """Compute -log p(target) for every target, `[N]` nats, a part of the logits at a time.
+    """Compute -log p(target) of targets `[N]` at hidden states `[N, H]`: `[N]` nats.
 
-    Args:
-        decoder: projects hidden states to logits.
-        hidden: a state for each target, `[N, H]`.
-        targets: token ids `[N]`.
+    The decoder projects a part of the states to logits at a time.
 
     Source: chapter 3, equation `chain-rule`, whose terms these are.
     """
@@ -90,13 +83,7 @@ class LanguageModel(nn.Module):
     """A decoder without a code: p(x) as a product over the words, each given those before it.
 
     To `fit` and `evaluate` it is a latent-variable model with Z = 0: its KL is 0, and its bound
-    is the exact NLL.
-
-    Args:
-        decoder: any decoder with `latent_size` 0.
-
-    Raises:
-        ValueError: the decoder has a code.
+    is the exact NLL. The decoder is any one with `latent_size` 0; another is a ValueError.
 
     >>> model = tutvae.LanguageModel(tutvae.LSTMDecoder(100, 8, 16))
     >>> model.log_likelihood(tutvae.EncodedTexts([[1, 7, 8, 2], [1, 7, 2]]).batch()).shape
@@ -249,17 +236,14 @@ def initialise_encoder(model: nn.Module, language_model: LanguageModel) -> None:
             "an LSTMEncoder can start from a language model with an LSTMDecoder, "
             f"not {type(encoder).__name__} from {type(decoder).__name__}"
         )
-    sizes = [
-        {
-            "vocabulary_size": part.vocabulary_size,
-            "embedding_size": part.embedding.embedding_dim,
-            "hidden_size": part.lstm.hidden_size,
-        }
+    names = ("vocabulary_size", "embedding_size", "hidden_size")
+    ours, theirs = (
+        dict(zip(names, (*part.embedding.weight.shape, part.lstm.hidden_size), strict=True))
         for part in (encoder, decoder)
-    ]
-    if sizes[0] != sizes[1]:
+    )
+    if ours != theirs:
         raise ValueError(
-            f"encoder and language model must have the same sizes: {sizes[0]} and {sizes[1]}"
+            f"encoder and language model must have the same sizes: {ours} and {theirs}"
         )
     encoder.embedding.load_state_dict(decoder.embedding.state_dict())
     encoder.lstm.load_state_dict(decoder.lstm.state_dict())

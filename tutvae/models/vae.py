@@ -26,10 +26,7 @@ def mlp(sizes: Sequence[int]) -> nn.Sequential:
 class GaussianEncoder(nn.Module):
     """The approximate posterior q(z|x): a diagonal Normal whose parameters a network computes.
 
-    Args:
-        data_size: pixels of an image, D.
-        hidden_sizes: widths of the hidden layers.
-        latent_size: dimensions of the code, Z.
+    An image has `data_size` pixels, D, and its code `latent_size` dimensions, Z.
 
     Source: Kingma & Welling (2014), appendix C.2. Chapter 1.
     """
@@ -51,10 +48,7 @@ class GaussianEncoder(nn.Module):
 class BernoulliDecoder(nn.Module):
     """The likelihood p(x|z): an independent coin for every pixel.
 
-    Args:
-        latent_size: dimensions of the code, Z.
-        hidden_sizes: widths of the hidden layers, from the code outwards.
-        data_size: pixels of an image, D.
+    Like `GaussianEncoder`, with the hidden layers from the code outwards.
 
     Source: Kingma & Welling (2014), appendix C.1. Chapter 1.
     """
@@ -100,11 +94,7 @@ class VAE(nn.Module):
         return Normal(mean, torch.ones_like(mean), validate_args=False)
 
     def posterior(self, x: Tensor) -> Normal:
-        """Encode images `[B, D]` to q(z|x), a Normal of shape `[B, Z]`.
-
-        Raises:
-            ValueError: the images do not have D pixels.
-        """
+        """Encode images `[B, D]` to q(z|x), a Normal `[B, Z]`; ValueError for another D."""
         if x.shape[-1] != self.data_size:
             raise ValueError(f"this VAE takes [B, {self.data_size}] images, not {list(x.shape)}")
         return self.encoder(x)

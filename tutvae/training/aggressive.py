@@ -31,11 +31,7 @@ from tutvae.training.step import Stepper, check_loss_options, check_whole
 class AggressiveRound:
     """Some updates of the decoder, each after as many of the encoder as it could use.
 
-    Attributes:
-        decoder_steps: updates of the decoder.
-        encoder_steps: updates of the encoder.
-        mutual_information: between validation examples and codes afterwards, in nats.
-        seconds: the time that it took.
+    `mutual_information`, in nats, is that between validation examples and codes afterwards.
     """
 
     decoder_steps: int
@@ -67,7 +63,8 @@ def fit_aggressively(
     Early in training the encoder lags behind: the posterior of the model moves away from the
     prior before q(z|x) does, so that the decoder learns to do without a code. Here the encoder
     alone is updated until its loss stops falling, and only then, once, the decoder. That ends
-    when the mutual information between validation examples and codes stops rising.
+    when the mutual information between validation examples and codes stops rising. An entry a
+    measurement says what happened; only the last one may not have risen.
 
     With a `run_folder` a finished phase is not done again: the same call returns to its end. One
     that is killed meanwhile begins anew.
@@ -92,9 +89,6 @@ def fit_aggressively(
         run_folder: keeps the finished phase; the same folder that `fit` is given.
         configuration: the same that `fit` is given.
 
-    Returns:
-        What happened, an entry a measurement; only the last one may not have risen.
-
     Raises:
         BlockingIOError: another process trains in the run folder.
         FloatingPointError: the loss became NaN or infinite.
@@ -109,7 +103,7 @@ def fit_aggressively(
     check_loss_options(max_grad_norm, kl_weight)
     schedule = kl_weight if callable(kl_weight) else lambda step: kl_weight
     network: Any = model  # its protocol does not say that it is a module of two halves
-    engine = Engine(network, pick_device() if device is None else device, precision)
+    engine = Engine(network, device or pick_device(), precision)
     if engine.processes > 1:
         raise ValueError("aggressive training runs in one process: start it without torchrun")
     folder = None if run_folder is None else RunFolder(run_folder)
@@ -139,8 +133,8 @@ def fit_aggressively(
         if place is not None:
             feed.load_state_dict(place)
         if folder is not None:
-            about: dict[str, Any] = {"configuration": own, "random": checkpoints.random_state()}
-            about["rounds"] = [asdict(done) for done in rounds]
+            said = [asdict(one) for one in rounds]
+            about = {"configuration": own, "random": checkpoints.random_state(), "rounds": said}
             checkpoints.save_tensors(folder.aggressive, network.state_dict(), about)
     return rounds
 
@@ -156,14 +150,14 @@ def _finished_before(path: Path, model: nn.Module) -> list[AggressiveRound]:
         raise checkpoints.not_ours(path, repr(error)) from error
 
 
+@dataclass
 class _Turn:
     """Updates one half of a model while the other stays as it is."""
 
-    def __init__(self, frozen: nn.Module, stepper: Stepper, batches: Iterator[Any]) -> None:
-        self.frozen = frozen
-        self.stepper = stepper
-        self.batches = batches
-        self.steps = 0
+    frozen: nn.Module
+    stepper: Stepper
+    batches: Iterator[Any]
+    steps: int = 0
 
     def step(self, kl_weight: float) -> float:
         """Take one step on the next batch; return its loss in nats a predicted token."""

@@ -28,10 +28,8 @@ ABOUT = "tutvae"  # the entry of a file's metadata, and how its tensors' names b
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], about: Any = None) -> None:
     """Write tensors, and what there is to say about them, into one safetensors file.
 
-    Args:
-        path: the file. It is replaced in one move, once the new one is whole.
-        tensors: by name.
-        about: numbers, strings, None, tensors, lists and mappings of them.
+    The file is replaced in one move, once the new one is whole. `about` may hold numbers,
+    strings, None, tensors, lists and mappings of them.
 
     Raises:
         OSError: it cannot be written; what was there before stays.
@@ -61,9 +59,7 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], Any]:
 def said_of(path: str | Path, key: str) -> Any:
     """Read one thing that a checkpoint, or a file of weights, says; None if it does not say it.
 
-    Args:
-        path: a safetensors file.
-        key: "configuration", for which run it is of; "model", for its model's description.
+    That is the "configuration" of the run it is of, or the description of its "model".
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -73,19 +69,14 @@ def said_of(path: str | Path, key: str) -> Any:
 
 
 def save_weights(model: nn.Module, path: str | Path, *, half: bool = False, **about: Any) -> None:
-    """Write a model's state dict, and what the model is, into a safetensors file.
+    """Write a model's state dict, and what the model is, into a safetensors file. Chapter 10.
 
-    Args:
-        model: on any device. Tied weights are written once.
-        path: the file. It is replaced in one move, once the new one is whole.
-        half: write 16 bits a weight (fp16).
-        **about: what else to say of them, ready for JSON. A `configuration` is that of the run
-            that the weights are of; see `RunFolder.open`.
+    The file is replaced in one move, once the new one is whole; tied weights are in it once, and
+    `half` makes it 16 bits a weight (fp16). `about` is what else to say of them, ready for JSON:
+    a `configuration` is that of the run that they are of; see `RunFolder.open`.
 
     Raises:
         OSError: it cannot be written; what was there before stays.
-
-    Source: chapter 10.
     """
     state = model.state_dict()
     first = _first_names(state)
@@ -110,19 +101,15 @@ def best_weights(folder: str | Path) -> Path:
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Give a model the weights of a run.
+    """Give a model, built as it was for a run, the weights of that run. Chapter 10.
 
-    Args:
-        model: built as it was for the run; on any device. It keeps its precision.
-        path: a safetensors file with a model's weights; or a run folder, which means those of
-            the finished run, else its best, else its last.
+    It may be on any device, and keeps its precision. `path` is a safetensors file with a model's
+    weights, or a run folder, which means those of the finished run, else its best, else its last.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the weights are those of another model, also of one whose weights have the
             same shapes.
-
-    Source: chapter 10.
     """
     path = best_weights(path) if Path(path).is_dir() else Path(path)
     tensors, _ = _read(path)
@@ -138,17 +125,15 @@ def set_weights(
 ) -> None:
     """Load a state dict, in which tied weights may stand once.
 
-    Raises:
-        ValueError: a name or a shape differs, or the model is another one than the description,
-            where there is one, says; the message names `where` they came from.
+    A name or a shape that differs, or another model than the description, where there is one,
+    tells of, is a ValueError; it names `where` they came from.
     """
     state = model.state_dict()
     tied = {name: first for name, first in _first_names(state).items() if first in weights}
     weights = {name: weights[first] for name, first in tied.items()} | dict(weights)
     own = {name: tuple(x.shape) for name, x in state.items()}
     theirs = {name: tuple(x.shape) for name, x in weights.items()}
-    wrong = [name for name in {**own, **theirs} if own.get(name) != theirs.get(name)]
-    if wrong:
+    if wrong := [name for name in {**own, **theirs} if own.get(name) != theirs.get(name)]:
         name = wrong[0]
         raise ValueError(
             f"{where} holds the weights of another model: {len(wrong)} tensors differ, the first "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any, Literal, get_args
 
@@ -46,7 +46,7 @@ class Engine:
     Attributes:
         rank: the number of this process, from 0.
         processes: how many there are.
-        scaler: keeps small gradients above fp16's zero; None in other precisions.
+        scaler: keeps small gradients above fp16's zero; it does nothing in other precisions.
 
     Raises:
         ValueError: there is no such precision, or not on this device; or the environment speaks
@@ -73,7 +73,7 @@ class Engine:
         if self.processes > 1:
             self._forward = nn.parallel.DistributedDataParallel(self.model)
         self._half = _HALVES.get(precision)
-        self.scaler = torch.amp.GradScaler(self.device.type) if precision == "fp16" else None
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self._rows: list[int] = []  # of each process's present batch
 
     def shares(self, batches: Sequence[Any]) -> Iterator[tuple[Any, float]]:
@@ -91,8 +91,7 @@ class Engine:
         """Bound the union of all processes' present batches; gradients go to this one's rows."""
         with autocast(self.device, self._half) if self._half else nullcontext():
             elbo: Elbo = self._forward(batch)
-        values = {field.name: getattr(elbo, field.name) for field in fields(elbo)}
-        tensors = {name: x for name, x in values.items() if isinstance(x, Tensor)}
+        tensors = {name: x for name, x in vars(elbo).items() if isinstance(x, Tensor)}
         halves = _HALVES.values()
         tensors = {name: x.float() if x.dtype in halves else x for name, x in tensors.items()}
         return replace(elbo, **(tensors if self.processes == 1 else self._union(tensors)))
@@ -100,20 +99,15 @@ class Engine:
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of a loss of the union, from whichever process's rows, to `.grad`."""
         # The processes' gradients are averaged, and what is due is their sum.
-        loss = loss * self.processes
-        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+        self.scaler.scale(loss * self.processes).backward()
 
     def update(self, optimizer: torch.optim.Optimizer, max_grad_norm: float | None = None) -> None:
         """Take an optimizer's step, along a gradient that is no longer than `max_grad_norm`."""
-        if self.scaler is not None:
-            self.scaler.unscale_(optimizer)
+        self.scaler.unscale_(optimizer)
         if max_grad_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), max_grad_norm)
-        if self.scaler is None:
-            optimizer.step()
-        else:
-            self.scaler.step(optimizer)
-            self.scaler.update()
+        self.scaler.step(optimizer)
+        self.scaler.update()
 
     def gather(self, value: Any) -> list[Any]:
         """What each process has for `value`, which may be anything small, in their order."""

@@ -33,11 +33,8 @@ class History:
     `history["train_kl"]` is a column as a list; `history.records` are the rows. Columns: epoch,
     step, kl_weight, learning_rate; and the terms of the bound in nats an example,
     `train_reconstruction`, `train_kl` and, of a model with labels, `train_label_kl`; the same
-    with `valid_` where there is a validation set.
-
-    Args:
-        records: rows to start from.
-        seconds: time that training took, all its resumptions together.
+    with `valid_` where there is a validation set. `seconds` is the time that training took, all
+    its resumptions together.
 
     >>> history = tutvae.History([{"train_reconstruction": 9.0, "train_kl": 1.0}])
     >>> history, history["train_kl"]
@@ -51,12 +48,10 @@ class History:
     @classmethod
     def from_columns(cls, columns: dict[str, list[float]]) -> History:
         """Rebuild a history from its columns, as a results file keeps them."""
-        return cls(
-            dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
-        )
+        rows = zip(*columns.values(), strict=True)
+        return cls(dict(zip(columns, row, strict=True)) for row in rows)
 
     def __len__(self) -> int:
-        """The number of epochs."""
         return len(self.records)
 
     def __repr__(self) -> str:
@@ -66,22 +61,14 @@ class History:
         return f"History(epochs={len(self)}, last bound {last:.2f}, best {best:.2f})"
 
     def __getitem__(self, column: str) -> list[float]:
-        """One column, an entry an epoch.
-
-        Raises:
-            KeyError: there is no such column; the message lists those there are.
-        """
+        """One column, an entry an epoch; KeyError, with the names there are, for another."""
         if self.records and column not in self.records[0]:
             raise KeyError(f"no column {column!r}; there are {', '.join(self.records[0])}")
         return [record[column] for record in self.records]
 
     @property
     def best(self) -> dict[str, float]:
-        """The record of the epoch with the best bound, on the validation set where there is one.
-
-        Raises:
-            ValueError: there was no epoch yet.
-        """
+        """The record with the best bound, of validation if there is one; ValueError before any."""
         if not self.records:
             raise ValueError("no epoch is complete, so none is the best")
         return best_record(self.records)
@@ -122,7 +109,7 @@ def fit(
     tensorboard: bool = False,
     progress: bool | None = None,
 ) -> History:
-    """Maximise a model's bound on the training data.
+    """Maximise a model's bound on the training data; return its terms after every epoch.
 
     With a `run_folder`, training may be killed at any moment: the same call goes on from the
     last checkpoint and, on the CPU, ends as a run that was left alone. Several processes, started
@@ -147,8 +134,8 @@ def fit(
             that with the best bound in which a smaller KL counts as this much.
         max_grad_norm: a longer gradient is scaled down to this norm; None leaves gradients alone.
         accumulation_steps: batches that make one step: the loss is the mean over their
-            examples. (Free bits count in each batch by itself, and so does
-            the mean over its labelled documents: keep their share the same.)
+            examples. Free bits count in each batch by itself, and so does the mean over its
+            labelled documents: keep their share the same.
         patience: stop after so many epochs in a row without a better bound.
         precision: "fp32", "bf16" or "fp16"; see `Engine`.
         device: the fastest at hand by default.
@@ -158,9 +145,6 @@ def fit(
         checkpoint_minutes: longest time between checkpoints. There is one after every epoch.
         tensorboard: write the metrics for TensorBoard, too, into the run folder.
         progress: show a bar; by default only where somebody watches.
-
-    Returns:
-        The terms of the bound after every epoch.
 
     Raises:
         BlockingIOError: another process trains in the run folder.
@@ -184,8 +168,7 @@ def fit(
     check_loss_options(max_grad_norm, kl_weight, free_bits, rate)
     if tensorboard and run_folder is None:
         raise ValueError("tensorboard=True writes into the run folder: give run_folder as well")
-    device = pick_device() if device is None else device
-    engine = Engine(cast(nn.Module, model), device, precision)
+    engine = Engine(cast(nn.Module, model), device or pick_device(), precision)
     optimizer = optimizer or adam(model.parameters())
     if isinstance(scheduler, str):
         scheduler = _named_scheduler(scheduler, optimizer, epochs)
@@ -287,9 +270,7 @@ def _out_of_patience(records: list[dict[str, float]], patience: int | None) -> b
 
 def _bar(state: TrainingState, epochs: int, shown: bool) -> tqdm:
     """A progress bar over the batches of all epochs."""
-    if not shown:
-        return tqdm(disable=True)
     an_epoch = length_hint(state.train)
     total = epochs * an_epoch or None
     done = len(state.records) * an_epoch + state.batches
-    return tqdm(total=total, initial=done, unit="batch", leave=False)
+    return tqdm(total=total, initial=done, unit="batch", leave=False, disable=not shown)

@@ -11,23 +11,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from tutvae.training.checkpoints import (
-    BEST,
-    LAST,
-    WEIGHTS,
-    difference,
-    not_written,
-    said_of,
-    write_or_explain,
-)
+from tutvae.training import checkpoints
 
 
 class RunFolder:
-    """The files of one training run.
-
-    Args:
-        path: the folder; it is made where it does not exist.
-        tensorboard: write the metrics for TensorBoard too.
+    """The files of one training run, with the metrics for TensorBoard if wanted. Chapter 10.
 
     Attributes:
         configuration: `configuration.json`: what the run is. Checkpoints and weights say it, too.
@@ -40,15 +28,13 @@ class RunFolder:
         weights: of an experiment file's run, those that are measured.
         tokenizer: of a model of texts.
         record: what the finished run achieved.
-
-    Source: chapter 10.
     """
 
     def __init__(self, path: str | Path, *, tensorboard: bool = False) -> None:
         self.path = Path(path)
-        self.last = self.path / LAST
-        self.best = self.path / BEST
-        self.weights = self.path / WEIGHTS
+        self.last = self.path / checkpoints.LAST
+        self.best = self.path / checkpoints.BEST
+        self.weights = self.path / checkpoints.WEIGHTS
         self.metrics = self.path / "metrics.jsonl"
         self.configuration = self.path / "configuration.json"
         self.tokenizer = self.path / "tokenizer.json"
@@ -62,11 +48,8 @@ class RunFolder:
     def open(self, configuration: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Make the folder, sweep away what a killed run left half written, and note what it is.
 
-        Args:
-            configuration: what the run is, ready for JSON; a run that goes on must have the same.
-
-        Returns:
-            The configuration as JSON gives it back, which checkpoints are to carry.
+        That is its configuration, ready for JSON; a run that goes on must have the same. It comes
+        back as JSON gives it back, for checkpoints to carry.
 
         Raises:
             ImportError: TensorBoard is wanted and not installed.
@@ -82,13 +65,14 @@ class RunFolder:
                 for partial in self.path.glob(f".{file.name}.*"):
                     partial.unlink()
         except OSError as error:
-            raise not_written(self.path, error) from error
-        wanted: dict[str, Any] = json.loads(json.dumps(dict(configuration or {})))
+            raise checkpoints.not_written(self.path, error) from error
+        said = json.dumps(dict(configuration or {}), indent=2)
+        wanted: dict[str, Any] = json.loads(said)
         there = [file for file in (*self._checkpoints, self.weights) if file.exists()]
-        owners = {file: said_of(file, "configuration") for file in there}
+        owners = {file: checkpoints.said_of(file, "configuration") for file in there}
         found = {self.path: self.read_configuration()} if self.configuration.exists() else {}
         for path, owner in (found | owners).items():
-            if owner is not None and (different := difference(owner, wanted)):
+            if owner is not None and (different := checkpoints.difference(owner, wanted)):
                 raise ValueError(
                     f"{path} holds another run: {different}. Go on with the same configuration, "
                     "choose another folder, or remove this one to begin anew"
@@ -99,7 +83,7 @@ class RunFolder:
                     f"{self.path} holds a run, and no {self.configuration.name} that says which: "
                     "put that back, choose another folder, or remove this one to begin anew"
                 )
-            write_or_explain(self.configuration, (json.dumps(wanted, indent=2) + "\n").encode())
+            checkpoints.write_or_explain(self.configuration, f"{said}\n".encode())
         return wanted
 
     def read_configuration(self) -> dict[str, Any]:
@@ -118,7 +102,7 @@ class RunFolder:
     def write_metrics(self, records: list[dict[str, float]]) -> None:
         """Write the records of all epochs so far; the last of them is new."""
         lines = "".join(json.dumps(record) + "\n" for record in records)
-        write_or_explain(self.metrics, lines.encode())
+        checkpoints.write_or_explain(self.metrics, lines.encode())
         if self._tensorboard:
             epoch = len(records)
             if self._writer is None:
@@ -133,8 +117,7 @@ class RunFolder:
 def locked(folder: str | Path) -> Iterator[None]:
     """Keep every other run out of a folder, until this process lets go of it or ends.
 
-    Args:
-        folder: made if it does not exist. The thread that holds it may take it again.
+    The folder is made if it does not exist. The thread that holds it may take it again.
 
     Raises:
         BlockingIOError: another process or thread holds the lock.
@@ -152,7 +135,7 @@ def locked(folder: str | Path) -> Iterator[None]:
             "choose another folder"
         ) from None
     except OSError as error:
-        raise not_written(folder, error) from error
+        raise checkpoints.not_written(folder, error) from error
     try:
         yield
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from itertools import islice
 from operator import length_hint
 from pathlib import Path
@@ -19,67 +20,38 @@ from tutvae.training.run_folder import RunFolder
 
 JOINED_AT = 1_000  # so many small tensors of a long epoch are kept before they become one
 ASKED_EVERY = 10  # steps after which several processes agree on whether to save
-# Attributes of the state that a checkpoint holds as they are.
-KEPT = (
-    "configuration",
-    "hyperparameters",
-    "records",
-    "step",
-    "batches",
-    "exhausted",
-    "term_names",
-    "terms",
-)
 
 
+@dataclass(eq=False)
 class TrainingState:
     """Everything that decides how a training run goes on: what a checkpoint holds.
 
-    Args:
-        engine: has the model, and knows the processes.
-        optimizer: its state.
-        scheduler: its state; None where there is none.
-        train: the batches. If they have `state_dict` and `load_state_dict`, as `Batches` has,
-            an epoch goes on in its middle by these; otherwise its first batches are drawn
-            again, from the epoch's first random state, and left out.
-        folder: where to save; None saves nothing.
-        checkpoint_minutes: longest time between two checkpoints.
-
-    Attributes:
-        configuration: what the run is.
-        hyperparameters: of each group of the optimizer's parameters, when the run began.
-        records: of the epochs completed.
-        step: steps taken so far.
-        batches: those of the present epoch that were handed out.
-        exhausted: whether the batches have moved on to the next epoch already.
-        term_names: the terms of the model's bound.
-        terms: rows of the present epoch's sums over the examples of a batch: of each of these
-            terms, and of the examples, `[batches, terms + 1]` all together.
+    If the batches have `state_dict` and `load_state_dict`, as `Batches` has, an epoch goes on in
+    its middle by these; otherwise its first batches are drawn again, from the epoch's first
+    random state, and left out. Without a folder nothing is saved.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        optimizer: torch.optim.Optimizer,
-        scheduler: torch.optim.lr_scheduler.LRScheduler | None,
-        train: Any,
-        folder: RunFolder | None,
-        checkpoint_minutes: float,
-    ) -> None:
-        self.engine = engine
-        self.optimizer = optimizer
-        self.scheduler = scheduler
-        self.train = train
-        self.folder = folder
-        self.checkpoint_minutes = checkpoint_minutes
-        self.configuration: dict[str, Any] = {}
-        self.hyperparameters = _hyperparameters(optimizer)
-        self.records: list[dict[str, float]] = []
-        self.step = 0
-        self.batches = 0
-        self.exhausted = False
-        self.term_names: list[str] = []
+    engine: Engine
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None
+    train: Any
+    folder: RunFolder | None
+    checkpoint_minutes: float  # longest time between two
+
+    def __post_init__(self) -> None:
+        # What a checkpoint holds as it is:
+        self.configuration: dict[str, Any] = {}  # what the run is
+        self.hyperparameters = _hyperparameters(self.optimizer)  # when the run began
+        self.records: list[dict[str, float]] = []  # of the epochs completed
+        self.step = 0  # steps taken so far
+        self.batches = 0  # those of the present epoch that were handed out
+        self.exhausted = False  # whether the batches have moved on to the next epoch already
+        self.term_names: list[str] = []  # the terms of the model's bound
+        # The present epoch's sums over the examples of a batch: of each of these terms, and of
+        # the examples, `[batches, terms + 1]` all together.
         self.terms: list[Tensor] = []
+        given = {field.name for field in fields(self)}
+        self._kept = [name for name in vars(self) if name not in given]
         self._epoch_start: dict[str, Any] = {}  # the random states there, if they matter
         self._started = self._saved = time.monotonic()
 
@@ -120,12 +92,8 @@ class TrainingState:
         if self.engine.rank == 0:
             self.folder.write_metrics(self.records)
             if best_record(self.records) is record:
-                checkpoints.save_weights(
-                    self.engine.model,
-                    self.folder.best,
-                    configuration=self.configuration,
-                    record=record,
-                )
+                about: dict[str, Any] = {"configuration": self.configuration, "record": record}
+                checkpoints.save_weights(self.engine.model, self.folder.best, **about)
         self.save()
 
     @property
@@ -156,12 +124,12 @@ class TrainingState:
             return
         if self.terms:
             self.terms = [torch.cat(self.terms)]
-        about = {name: getattr(self, name) for name in KEPT} | {
+        about = {name: getattr(self, name) for name in self._kept} | {
             "model": checkpoints.described(self.engine.model),
             "seconds": self.seconds,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
-            "scaler": self.engine.scaler.state_dict() if self.engine.scaler else None,
+            "scaler": self.engine.scaler.state_dict(),
             "processes": of_processes,
         }
         checkpoints.save_tensors(self.folder.last, weights, about)
@@ -202,10 +170,9 @@ class TrainingState:
         self.optimizer.load_state_dict(about["optimizer"])
         if self.scheduler:
             self.scheduler.load_state_dict(about["scheduler"])
-        if self.engine.scaler and about["scaler"]:
+        if about["scaler"]:
             self.engine.scaler.load_state_dict(about["scaler"])
-        for name in KEPT:
-            setattr(self, name, about[name])
+        vars(self).update({name: about[name] for name in self._kept})
         self.terms = [rows.to(self.engine.device) for rows in self.terms]
         self._started -= about["seconds"]
         of_process = about["processes"][self.engine.rank]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,19 +27,19 @@ def adam(parameters: Iterable[nn.Parameter], learning_rate: float = 1e-3) -> Ada
     return Adam(parameters, lr=learning_rate, fused=fused)
 
 
+@dataclass(eq=False)
 class Stepper:
     """Takes an optimizer's steps; stops training at a loss that is NaN or infinite.
 
     On the CPU that is before the loss reaches the weights, on a GPU before any checkpoint.
     """
 
-    def __init__(
-        self, engine: Engine, optimizer: Optimizer, max_grad_norm: float | None = None
-    ) -> None:
-        self.engine = engine
-        self.optimizer = optimizer
-        self.max_grad_norm = max_grad_norm
-        self.together = 1 if engine.device.type == "cpu" else LOOKED_AT_TOGETHER
+    engine: Engine
+    optimizer: Optimizer
+    max_grad_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        self.together = 1 if self.engine.device.type == "cpu" else LOOKED_AT_TOGETHER
         self.losses: list[tuple[int, Tensor]] = []
 
     def step(
@@ -46,8 +47,7 @@ class Stepper:
     ) -> tuple[Tensor, list[dict[str, Tensor]]]:
         """Take one step on the union of some batches; `loss_options` are those of `Elbo.loss`.
 
-        Returns:
-            The step's loss, and for each batch the terms of its bound, `[B]` each.
+        Returns the step's loss, and for each batch the terms of its bound, `[B]` each.
         """
         self.engine.model.zero_grad()  # of all: what another optimizer left counts in the norm
         total = torch.zeros((), device=self.engine.device)

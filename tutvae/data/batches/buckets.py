@@ -16,17 +16,10 @@ def draw_batches(
     world_size: int = 1,
     random: np.random.Generator | None = None,
 ) -> list[list[np.ndarray]]:
-    """Draw an epoch's batches.
+    """Draw, for each step of an epoch, a batch for each process: positions `[B]` into `lengths`.
 
-    Args:
-        lengths: tokens of each document, `[N]`.
-        size: documents a batch, or its largest B x T.
-        by_tokens: whether `size` is B x T.
-        world_size: how many processes share the epoch.
-        random: jitters the lengths and shuffles the steps; None sorts by length.
-
-    Returns:
-        For each step, a batch for each process: positions into `lengths`, `[B]` each.
+    A batch has `size` documents or, `by_tokens`, that B x T at most. `random` jitters the
+    lengths `[N]` and shuffles the steps; without it the documents come by length.
     """
     order = _by_length(lengths, random)
     ends = _budget_ends(lengths[order], size) if by_tokens else range(size, len(order), size)

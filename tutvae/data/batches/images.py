@@ -14,11 +14,7 @@ from tutvae.data.corpus import Images
 
 
 def binarise(pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Draw each pixel as 0 or 1, with its intensity as the probability of 1.
-
-    Args:
-        pixels: intensities in [0, 1], any shape.
-        generator: source of randomness; torch's global one by default.
+    """Draw each pixel as 0 or 1, its intensity in [0, 1] the probability of 1, in any shape.
 
     Source: Salakhutdinov & Murray (2008). Chapter 2.
     """
@@ -61,7 +57,6 @@ class ImageBatches(Resumable[Tensor]):
         self._epoch_start = self.generator.get_state()
 
     def __len__(self) -> int:
-        """The number of batches an epoch."""
         return -(-len(self.images) // self.batch_size)
 
     def state_dict(self) -> dict[str, Any]:

@@ -19,15 +19,12 @@ def label_subset(labels: Sequence[int] | Tensor | np.ndarray, count: int, seed: 
     """Draw the documents that keep their label, equally many from each class.
 
     Where the classes do not divide `count`, some give one document more. With one seed, a
-    smaller subset is part of a larger one.
+    smaller subset is part of a larger one. The positions come in ascending order, `[count]`.
 
     Args:
         labels: class of each document, `[N]`; -1 is no label.
         count: documents to draw.
         seed: of the draw.
-
-    Returns:
-        Their positions in ascending order, `[count]`.
 
     Raises:
         ValueError: a class would get no document, or has too few.
@@ -137,15 +134,20 @@ class MixedBatches(Batches):
         """Hide the labels of an unlabelled batch, and add the labelled documents of `turns`."""
         if self.unlabelled is None:
             return replace(batch, positions=None)
-        hidden = replace(batch, labels=torch.full_like(batch.lengths, -1), positions=None)
+        hidden = torch.full_like(batch.lengths, -1)
         if self.labelled is None:
-            return hidden
-        return _join(self.labelled.batch(self._in_turn(turns)), hidden, self.texts.pad_id)
+            return replace(batch, labels=hidden, positions=None)
+        known = self.labelled.batch(self._in_turn(turns, len(self.labelled)))
+        assert known.labels is not None
+        rows = [*known.tokens, *batch.tokens]
+        return TextBatch(
+            pad_sequence(rows, batch_first=True, padding_value=self.texts.pad_id),
+            torch.cat([known.lengths, batch.lengths]),
+            torch.cat([known.labels, hidden]),
+        )
 
-    def _in_turn(self, turns: range) -> np.ndarray:
-        """The labelled documents whose turn it is: turn t is that of round t // N, place t % N."""
-        assert self.labelled is not None
-        N = len(self.labelled)
+    def _in_turn(self, turns: range, N: int) -> np.ndarray:
+        """The documents of N whose turn it is: turn t is that of round t // N, place t % N."""
         rounds = range(turns.start // N, (turns.stop - 1) // N + 1)
         orders = [_order(self.seed, i, N) for i in rounds]
         start = turns.start - rounds.start * N
@@ -156,15 +158,3 @@ class MixedBatches(Batches):
 def _order(seed: int, number: int, documents: int) -> np.ndarray:
     """The order in which labelled documents have their turn in one round."""
     return np.random.default_rng([seed, number]).permutation(documents)
-
-
-def _join(first: TextBatch, second: TextBatch, pad_id: int) -> TextBatch:
-    """Stack two batches, the shorter rows padded: first the documents of the one."""
-    rows = [*first.tokens, *second.tokens]
-    assert first.labels is not None
-    assert second.labels is not None
-    return TextBatch(
-        pad_sequence(rows, batch_first=True, padding_value=pad_id),
-        torch.cat([first.lengths, second.lengths]),
-        torch.cat([first.labels, second.labels]),
-    )

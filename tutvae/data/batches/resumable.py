@@ -14,15 +14,12 @@ class Resumable(ABC, Generic[Batch]):
 
     An epoch that is broken off starts again from its first batch at the next iteration. To go
     on in its middle, also in another process, use `state_dict` and `load_state_dict`.
-
-    Attributes:
-        epoch: the epochs completed so far.
     """
 
     _start: Any = 0  # where an epoch starts: a number of batches, but for windows
 
     def __init__(self) -> None:
-        self.epoch = 0
+        self.epoch = 0  # those completed so far
         self._done = self._start  # where the present epoch stands
         self._resume_at = self._start  # where the next iteration starts
 
@@ -44,11 +41,7 @@ class Resumable(ABC, Generic[Batch]):
         return {"epoch": self.epoch, "batch": self._done} | self._configuration()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Make the next iteration go on where `state` was taken, with identical batches.
-
-        Raises:
-            ValueError: the state is of other documents or other settings.
-        """
+        """Make the next iteration go on where `state` was; ValueError if it is of other batches."""
         for name, value in self._configuration().items():
             if state.get(name) != value:
                 raise ValueError(
@@ -68,11 +61,7 @@ class Resumable(ABC, Generic[Batch]):
 
 
 def endless(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """Yield the batches of one epoch after another.
-
-    Raises:
-        ValueError: an epoch has no batch.
-    """
+    """Yield the batches of one epoch after another; ValueError for an epoch without any."""
     while True:
         empty = True
         for batch in batches:

@@ -77,8 +77,7 @@ class TextBatch:
     def extremes(self) -> tuple[int, int, int, int]:
         """The lowest and the largest token id, the shortest and the longest length.
 
-        Raises:
-            ValueError: tokens or lengths have another shape, or are no integers.
+        Tokens or lengths of another shape, or that are no integers, are a ValueError.
         """
         tokens, lengths = self.tokens, self.lengths
         if tokens.dim() != 2 or len(tokens) == 0 or lengths.shape != tokens.shape[:1]:
@@ -86,10 +85,9 @@ class TextBatch:
                 "a batch has tokens [B, T] and lengths [B] of at least one document, "
                 f"not {list(tokens.shape)} and {list(lengths.shape)}"
             )
-        if tokens.is_floating_point() or lengths.is_floating_point():
-            raise ValueError(
-                f"tokens and lengths are integers, not {tokens.dtype}, {lengths.dtype}"
-            )
+        kinds = tokens.dtype, lengths.dtype
+        if any(kind.is_floating_point for kind in kinds):
+            raise ValueError(f"tokens and lengths are integers, not {kinds[0]}, {kinds[1]}")
         extremes = [*tokens.aminmax(), *lengths.aminmax()]
         # One look at the device for all four.
         lowest, largest, shortest, longest = torch.stack([x.long() for x in extremes]).tolist()
@@ -107,7 +105,6 @@ class TextBatch:
         return moved
 
     def __len__(self) -> int:
-        """The number of documents B."""
         return len(self.tokens)
 
     def __repr__(self) -> str:
@@ -177,22 +174,16 @@ class EncodedTexts:
 
     @classmethod
     def from_texts(
-        cls,
-        texts: Texts | Sequence[str],
-        tokenizer: Tokenizer,
-        *,
-        max_length: int | None = None,
+        cls, texts: Texts | Sequence[str], tokenizer: Tokenizer, *, max_length: int | None = None
     ) -> EncodedTexts:
         """Encode a corpus's split with its labels, or a list of strings, and keep the tokenizer."""
         strings, labels = (texts.texts, texts.labels) if isinstance(texts, Texts) else (texts, None)
-        encoded = cls(
-            tokenizer.encode(strings), labels, pad_id=tokenizer.pad_id, max_length=max_length
-        )
+        ids = tokenizer.encode(strings)
+        encoded = cls(ids, labels, pad_id=tokenizer.pad_id, max_length=max_length)
         encoded.tokenizer = tokenizer
         return encoded
 
     def __len__(self) -> int:
-        """The number of documents N."""
         return len(self.lengths)
 
     def __repr__(self) -> str:
@@ -213,45 +204,37 @@ class EncodedTexts:
     def part(self, positions: Sequence[int] | np.ndarray) -> EncodedTexts:
         """Take the documents at `positions`, with their labels, as they were cut."""
         rows = np.asarray(positions, dtype=np.int64)
-        ends = self._starts.numpy()[rows] + self.lengths[rows]
-        flat = self._flat.numpy()
-        documents = [
-            flat[start:end] for start, end in zip(self._starts.numpy()[rows], ends, strict=True)
-        ]
-        labels = None if self.labels is None else self.labels[torch.from_numpy(rows)].tolist()
+        flat, starts = self._flat.numpy(), self._starts.numpy()
+        documents = [flat[starts[i] : starts[i] + self.lengths[i]] for i in rows]
+        labels = None if self.labels is None else self.labels.numpy()[rows].tolist()
         return EncodedTexts(documents, labels, pad_id=self.pad_id)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Bucketed(Resumable[TextBatch]):
     """The settings of batches of documents of about the same length; see `Batches`."""
 
-    def __init__(
-        self,
-        batch_size: int | None = None,
-        token_budget: int | None = None,
-        shuffle: bool = True,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        sizes = [size for size in (batch_size, token_budget) if size is not None]
+    batch_size: int | None = None
+    token_budget: int | None = None
+    shuffle: bool = True
+    seed: int = 0
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        sizes = [size for size in (self.batch_size, self.token_budget) if size is not None]
         if len(sizes) != 1 or sizes[0] < 1:
             raise ValueError("give either batch_size or token_budget, a number of at least 1")
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank must lie in 0 ... world_size - 1 = {world_size - 1}")
+        if not 0 <= self.rank < self.world_size:
+            raise ValueError(f"rank must lie in 0 ... world_size - 1 = {self.world_size - 1}")
         super().__init__()
-        self.batch_size = batch_size
-        self.token_budget = token_budget
-        self.shuffle = shuffle
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
 
     def _configuration(self) -> dict[str, Any]:
         names = ("batch_size", "token_budget", "shuffle", "seed", "world_size")
         return {name: getattr(self, name) for name in names}
 
 
+@dataclass(eq=False, repr=False)
 class Batches(Bucketed):
     """One epoch of minibatches each time it is iterated over.
 
@@ -268,7 +251,7 @@ class Batches(Bucketed):
     get neighbouring batches, so of about equal length; all have the same number of batches.
 
     Args:
-        texts: the documents.
+        texts: the documents; `fit` keeps their tokenizer, where it is known, in the run folder.
         batch_size: documents a batch; some batch is smaller. Give this or `token_budget`.
         token_budget: largest B x T of a batch, padding included; a longer document makes a
             batch of its own. Give this or `batch_size`.
@@ -276,10 +259,6 @@ class Batches(Bucketed):
         seed: of the draws; that of epoch e depends on `(seed, e)` alone.
         rank: which of the processes this is, from 0.
         world_size: the number of processes.
-
-    Attributes:
-        tokenizer: what encoded the documents, where that is known: `fit` keeps it in the run
-            folder.
 
     Raises:
         ValueError: not exactly one of `batch_size` and `token_budget` is given, one of them is
@@ -292,22 +271,14 @@ class Batches(Bucketed):
     Source: chapter 3.
     """
 
-    def __init__(
-        self,
-        texts: EncodedTexts,
-        *,
-        batch_size: int | None = None,
-        token_budget: int | None = None,
-        shuffle: bool = True,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        super().__init__(batch_size, token_budget, shuffle, seed, rank, world_size)
-        if len(texts) < world_size:
-            raise ValueError(f"{len(texts)} documents are too few for {world_size} processes")
-        self.texts = texts
-        self.tokenizer = texts.tokenizer
+    texts: EncodedTexts
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        documents, processes = len(self.texts), self.world_size
+        if documents < processes:
+            raise ValueError(f"{documents} documents are too few for {processes} processes")
+        self.tokenizer = self.texts.tokenizer
         self._drawn: tuple[int, list[np.ndarray]] | None = None
 
     @classmethod
@@ -319,14 +290,7 @@ class Batches(Bucketed):
         max_length: int | None = None,
         **options: Any,
     ) -> Batches:
-        """Encode documents and make batches of them.
-
-        Args:
-            texts: a corpus's split, or a list of strings.
-            tokenizer: turns them into ids.
-            max_length: see `EncodedTexts`.
-            **options: the arguments of `Batches`.
-        """
+        """Encode documents as `EncodedTexts.from_texts` does, and make batches with `options`."""
         return cls(EncodedTexts.from_texts(texts, tokenizer, max_length=max_length), **options)
 
     def __len__(self) -> int:
@@ -365,16 +329,14 @@ class Batches(Bucketed):
 
 def _end_to_end(documents: Sequence[Sequence[int] | np.ndarray]) -> np.ndarray:
     """Join lists or, faster, arrays of ids into one array, `[total]`."""
+    must = "token ids must be integers in 0 ... 2^31 - 1"
     if isinstance(documents[0], np.ndarray):
         ids = np.concatenate(documents)
     else:
         try:
             ids = np.frombuffer(array("i", chain.from_iterable(documents)), dtype=np.int32)
         except (OverflowError, TypeError) as error:
-            raise ValueError(f"token ids must be integers in 0 ... 2^31 - 1: {error}") from error
+            raise ValueError(f"{must}: {error}") from error
     if ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= 2**31:
-        raise ValueError(
-            f"token ids must be integers in 0 ... 2^31 - 1, not {ids.dtype} in "
-            f"{ids.min()} ... {ids.max()}"
-        )
+        raise ValueError(f"{must}, not {ids.dtype} in {ids.min()} ... {ids.max()}")
     return ids.astype(np.int32, copy=False)

@@ -32,7 +32,7 @@ class WindowedBatches(Bucketed):
     """Batches of a corpus that is larger than memory; else like `Batches`.
 
     An epoch goes through the corpus window by window, each document once. Within a window,
-    documents of about the same length share a batch.
+    documents of about the same length share a batch. Chapter 10.
 
     Args:
         source: `MappedTexts` or `StreamedTexts` of `tutvae.data.large`.
@@ -41,8 +41,6 @@ class WindowedBatches(Bucketed):
 
     Raises:
         ValueError: the window is smaller than the number of processes; see also `Batches`.
-
-    Source: chapter 10.
     """
 
     _start = (0, 0)  # windows, and batches of the next window
@@ -58,11 +56,9 @@ class WindowedBatches(Bucketed):
 
     def __length_hint__(self) -> int:
         """About how many batches an epoch has on this process, where the source knows its size."""
-        if self.batch_size is not None:
-            total, size = getattr(self.source, "documents", 0), self.batch_size
-        else:
-            total, size = getattr(self.source, "tokens", 0), self.token_budget or 1
-        return -(-total // (size * self.world_size))
+        counted = "tokens" if self.batch_size is None else "documents"
+        size = self.batch_size or self.token_budget or 1
+        return -(-getattr(self.source, counted, 0) // (size * self.world_size))
 
     def _batches_from(self, start: tuple[int, int]) -> Iterator[tuple[tuple[int, int], TextBatch]]:
         first, skip = start
@@ -80,8 +76,7 @@ class WindowedBatches(Bucketed):
             skip = 0
 
     def _configuration(self) -> dict[str, Any]:
-        of_corpus = {"window": self.window, "source": self.source.describe()}
-        return super()._configuration() | of_corpus
+        return super()._configuration() | {"window": self.window, "source": self.source.describe()}
 
 
 def _without_small_rest(windows: Iterator[Window], size: int) -> Iterator[Window]:
