@@ -76,7 +76,7 @@ class SentenceVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TextModel, 
         dropout: of the decoder, in training.
         tokenizer: "bpe", byte-pair encoding, to which nothing is unknown; "words"; or a
             `Tokenizer`.
-        vocabulary_size: largest vocabulary, V.
+        vocabulary_size: largest vocabulary, V; of byte-pair encoding only what occurs ten times.
         max_length: longer texts are cut to so many tokens, marks included.
         epochs: most passes over the texts; by default 16, and with few texts as many as make
             2,000 steps.

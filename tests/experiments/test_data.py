@@ -115,6 +115,16 @@ class TestNamed:
         with pytest.raises(ValueError, match="Field required"):
             named(name="mine")
 
+    def test_byte_pairs_that_are_rare_are_no_tokens(
+        self, corpora: dict[str, Corpus[Texts]]
+    ) -> None:
+        tokenizer = named(name="ag_news", tokenizer="bpe").train_tokenizer(
+            ["often"] * 10 + ["rarely"] * 9
+        )
+        often, rarely = tokenizer.encode(["often", "rarely"])
+        assert len(often) == 3  # between its marks
+        assert len(rarely) > 3
+
     def test_images_are_none_of_texts(self) -> None:
         with pytest.raises(ValueError, match=r"name should be .reviews. or .*, not .mnist."):
             named(name="mnist")
