@@ -58,7 +58,7 @@ class TestTrain:
             again = tutvae.evaluate(model, batches, importance_samples=7)
         assert again.bound == pytest.approx(report["bound"], rel=1e-4)
 
-        valid, test, wrote = result.output.splitlines()
+        valid, test, wrote = result.stdout.splitlines()
         assert valid.startswith("valid: bound ")
         nll = report["importance_weighted_nll"]
         assert test == f"test: bound {report['bound']:.2f}, NLL {nll:.2f} (7 samples)"

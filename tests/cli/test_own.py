@@ -140,7 +140,7 @@ class TestTrain:
     def test_an_empty_code_is_told(self, table: Path) -> None:
         rate = ["--set", "training.rate=0.001"]
         result = train(table, "--text-column", "sentence", *rate)
-        assert "the code is empty (KL 0.0" in result.stderr
+        assert "the code is empty (KL 0." in result.stderr
 
     def test_blanks_in_a_column_of_classes_are_no_class(self, table: Path) -> None:
         result = train(table, "--text-column", "sentence", "--label-column", "mood")
@@ -203,7 +203,9 @@ class TestTrain:
     @pytest.mark.filterwarnings("always")
     def test_a_warning_is_one_line(self) -> None:
         Path("my.csv").write_text("text\n" + "\n".join([*TEXTS, '" "']))
-        assert train("my.csv").stderr == "warning: my.csv: blank documents skipped: 1\n"
+        first, *rest = train("my.csv").stderr.splitlines()
+        assert first == "warning: my.csv: blank documents skipped: 1"
+        assert not any("blank documents" in line for line in rest)
 
     @pytest.mark.parametrize(
         ("name", "columns", "message"),
