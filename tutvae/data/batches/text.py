@@ -67,7 +67,7 @@ class TextBatch:
 
     @cached_property
     def words(self) -> Tensor:
-        """Where the targets that count are, row by row: their rows and their times, `[2, words]`.
+        """Rows and times of the targets that count, one row after another, `[2, words]`.
 
         Each is a word or an end mark. A GPU indexes by these without a wait, by the mask with one.
         """
