@@ -108,13 +108,13 @@ class TestSaving:
         assert trained.report == REPORT
 
     def test_half_the_precision(self, model: TextVAE, tmp_path: Path) -> None:
-        trained = load(save(model, tmp_path, half=True))
+        trained = load(save(model, tmp_path, bits=16))
         for name, x in trained.model_.state_dict().items():
             assert x.dtype == torch.float32
             assert torch.equal(x, model.state_dict()[name].half().float())
 
     def test_the_card_is_one_for_the_hub(self, model: TextVAE, tmp_path: Path) -> None:
-        save(model, tmp_path / "mine", report=REPORT, half=True)
+        save(model, tmp_path / "mine", report=REPORT, bits=16)
         card = (tmp_path / "mine" / "README.md").read_text("utf-8")
         assert card.startswith("---\nlibrary_name: tutvae\ntags:\n- TextVAE\n---\n\n# mine\n")
         weights = sum(x.numel() for x in model.parameters())

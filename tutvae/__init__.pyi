@@ -18,6 +18,7 @@ from tutvae.data.corpora import digits as digits
 from tutvae.data.corpora import from_files as from_files
 from tutvae.data.corpora import mnist as mnist
 from tutvae.data.corpora import ptb as ptb
+from tutvae.data.corpora import tatoeba as tatoeba
 from tutvae.data.corpora import yahoo as yahoo
 from tutvae.data.corpora import yelp as yelp
 from tutvae.data.corpus import Corpus as Corpus

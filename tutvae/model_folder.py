@@ -70,7 +70,7 @@ def save(
     configuration: Mapping[str, Any] | None = None,
     label_names: Sequence[str] | None = None,
     report: Report | None = None,
-    half: bool = False,
+    bits: checkpoints.Bits = 32,
 ) -> Path:
     """Write a model into a new folder: its weights, and all that `tutvae.load` needs; return it.
 
@@ -84,7 +84,7 @@ def save(
         configuration: what the run was, ready for JSON.
         label_names: of the classes, in their order.
         report: what the model achieved.
-        half: write 16 bits a weight, half the size; they are read as 32.
+        bits: of a weight in the file, 8, 16 or 32; they are read as 32.
 
     Raises:
         FileExistsError: there is something in the folder.
@@ -114,13 +114,13 @@ def save(
         tokenizer.save(target.tokenizer)
     about = {"configuration": configuration, "label_names": names}
     measured = None if report is None else report.to_dict()
-    checkpoints.save_weights(model, target.weights, half=half, report=measured, **about)
+    checkpoints.save_weights(model, target.weights, bits=bits, report=measured, **about)
     card = CARD.read_text("utf-8").format(
         kind=described_as["class"],
         name=target.path.name,
         version=version("tutvae"),
         weights=sum(parameter.numel() for parameter in model.parameters()),
-        precision=" of 16 bits" if half else "",
+        precision="" if bits == 32 else f" of {bits} bits",
         description=json.dumps(described_as, indent=2),
     )
     if report is not None:

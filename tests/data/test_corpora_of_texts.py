@@ -1,5 +1,6 @@
 """The named text corpora: layouts, downloads, and the counts of the real files."""
 
+import bz2
 import gzip
 import hashlib
 import json
@@ -12,7 +13,8 @@ from itertools import pairwise
 import pytest
 
 from tutvae.data import corpora
-from tutvae.data.corpora import CORPORA, ag_news, ptb, yahoo, yelp
+from tutvae.data.corpora import CORPORA, ag_news, ptb, tatoeba, yahoo, yelp
+from tutvae.data.readers import tatoeba as tatoeba_files
 from tutvae.data.tokenization import Tokenizer
 
 PTB = {"train": " a cat \n the <unk> \n", "valid": " N dogs \n", "test": " a dog \n"}
@@ -100,6 +102,65 @@ def test_ptb_is_fetched_once(small_ptb, nowhere, server):
     assert len(asked) == 3
     ptb()
     assert len(asked) == 3
+
+
+TATOEBA = ["I see a cat.", "You see a dog.", "Is it late?", "I see a cat."]
+
+
+def served_tatoeba(folder, content=None):
+    rows = "".join(f"{i}\teng\t{text}\n" for i, text in enumerate(TATOEBA))
+    export = bz2.compress(rows.encode()) if content is None else content
+    (folder / tatoeba_files.EXPORT).write_bytes(export)
+
+
+@pytest.fixture
+def tatoeba_server(server, monkeypatch):
+    url = f"{corpora.PTB_URL}/{tatoeba_files.EXPORT}"
+    monkeypatch.setattr(tatoeba_files, "EXPORT_URL", url)
+    return server
+
+
+def all_texts(corpus):
+    return sorted([*corpus.train.texts, *corpus.valid.texts, *corpus.test.texts])
+
+
+def test_tatoeba_is_fetched_once(nowhere, tatoeba_server):
+    folder, asked = tatoeba_server
+    served_tatoeba(folder)
+    assert all_texts(tatoeba()) == sorted(set(TATOEBA))
+    assert all_texts(tatoeba()) == sorted(set(TATOEBA))
+    assert len(asked) == 1
+
+
+def test_a_line_a_sentence_gives_the_same_splits(tmp_path, nowhere, tatoeba_server):
+    served_tatoeba(tatoeba_server[0])
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    with gzip.open(folder / "eng.txt.gz", "wt") as file:
+        file.write("\n".join(reversed(TATOEBA)))
+    assert sorted(tatoeba(folder).train.texts) == sorted(tatoeba().train.texts)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"moved", "not a whole bzip2 file"), (bz2.compress(b"1\tno columns\n"), "line 1: 3 columns")],
+)
+def test_a_broken_export(nowhere, tatoeba_server, content, message):
+    served_tatoeba(tatoeba_server[0], content)
+    with pytest.raises(ValueError, match=message):
+        tatoeba()
+
+
+def test_no_network_for_tatoeba(nowhere, tatoeba_server):
+    with pytest.raises(FileNotFoundError, match=r"tatoeba are not here.*could not be fetched"):
+        tatoeba()
+
+
+def test_capitals_do_not_decide_on_the_split():
+    splits = [tatoeba_files.split_of(f"Sentence {i}.") for i in range(4000)]
+    assert splits == [tatoeba_files.split_of(f"SENTENCE {i}.") for i in range(4000)]
+    assert 70 < splits.count("test") < 140
+    assert 70 < splits.count("valid") < 140
 
 
 def test_a_download_that_was_interrupted_goes_on(small_ptb, nowhere, server, monkeypatch):

@@ -25,7 +25,7 @@ def saved(run: Path, folder: Path, configuration: dict[str, Any] | None = None) 
         folder,
         tokenizer=trained.tokenizer_,
         configuration=trained.configuration if configuration is None else configuration,
-        half=True,
+        bits=16,
     )
 
 

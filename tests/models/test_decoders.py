@@ -373,8 +373,13 @@ class TestTiedWeights:
         assert fresh.embedding.weight is fresh.output.weight
 
     def test_other_sizes(self) -> None:
-        with pytest.raises(ValueError, match="embedding_size equal to hidden_size, not 5 and 7"):
+        with pytest.raises(ValueError, match="or to output_size, not 5 and 7"):
             tie_weights(LSTMDecoder(V, 5, 7))
+
+    def test_wider_states_than_words(self) -> None:
+        decoder = LSTMDecoder(V, 5, 7, Z, output_size=5)
+        tie_weights(decoder)
+        assert decoder.embedding.weight is decoder.output.weight
 
 
 class TestWordDropout:

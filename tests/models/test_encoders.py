@@ -17,13 +17,14 @@ LENGTHS = torch.tensor([4, 6, 2, 5])
 in_both_modes = pytest.mark.parametrize("training", [False, True])
 
 
-@pytest.fixture(params=["last", "max"])
+@pytest.fixture(params=["last", "max", "both ways"])
 def encoder(request: pytest.FixtureRequest) -> Callable[..., LSTMEncoder]:
     """A function to an encoder in eval mode, `scale` times its start: far from linear."""
 
     def build(seed: int = 0, scale: float = 2.0) -> LSTMEncoder:
         torch.manual_seed(seed)
-        model = LSTMEncoder(V, E, H, Z, pooling=request.param)
+        options = {"pooling": "max", "bidirectional": True} if request.param == "both ways" else {}
+        model = LSTMEncoder(V, E, H, Z, **(options or {"pooling": request.param}))
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.mul_(scale)
@@ -61,9 +62,9 @@ def test_shapes(encoder: Callable[..., LSTMEncoder]) -> None:
 
 def test_features_then_posterior(encoder: Callable[..., LSTMEncoder]) -> None:
     model = encoder()
-    assert model.hidden_size == H
+    assert model.hidden_size in (H, 2 * H)
     features = model.features(documents())
-    assert features.shape == (B, H)
+    assert features.shape == (B, model.hidden_size)
     q, whole = model.posterior(features), model(documents())
     assert torch.equal(q.loc, whole.loc)
     assert torch.equal(q.scale, whole.scale)

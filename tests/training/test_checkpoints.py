@@ -139,11 +139,23 @@ class TestWeights:
     def test_weights_of_half_the_precision(self, tmp_path: Path) -> None:
         model = nn.BatchNorm1d(3)
         nn.init.normal_(model.weight)
-        save_weights(model, tmp_path / "x.safetensors", half=True)
+        save_weights(model, tmp_path / "x.safetensors", bits=16)
         kept = load_file(tmp_path / "x.safetensors")
         assert kept["weight"].dtype == torch.float16
         assert kept["num_batches_tracked"].dtype == torch.int64
         assert torch.equal(kept["weight"].float(), model.weight.half().float())
+
+    def test_a_byte_a_weight(self, tmp_path: Path) -> None:
+        """Each row of a matrix is rounded to half a step of its own; vectors have 16 bits."""
+        model, other = nn.Linear(300, 4), nn.Linear(300, 4)
+        with torch.no_grad():
+            model.weight *= torch.tensor([[1.0], [100.0], [0.01], [0.0]])
+        save_weights(model, tmp_path / "x.safetensors", bits=8)
+        assert (tmp_path / "x.safetensors").stat().st_size < 300 * 4 + 500
+        load_weights(other, tmp_path / "x.safetensors")
+        step = model.weight.abs().amax(1, keepdim=True) / 127
+        assert ((other.weight - model.weight).abs() <= 0.51 * step).all()
+        assert torch.equal(other.bias, model.bias.half().float())
 
     def test_the_weights_of_a_folder_are_the_best_there_are(self, tmp_path: Path) -> None:
         """Those of the finished run before the best, and the best before the last."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast, get_args
 
 import typer
 
@@ -15,6 +15,7 @@ from tutvae.experiments.runs import evaluate_run
 from tutvae.model_folder import TrainedModel
 from tutvae.models import VAE, LanguageModel, SemiSupervisedTextVAE, TextVAE
 from tutvae.saving import load_trained, save
+from tutvae.training.checkpoints import Bits
 from tutvae.training.loop import pick_device
 
 Run = Annotated[
@@ -95,8 +96,14 @@ def interpolate(
     return walk, walk
 
 
-def export(run: Run, folder: Annotated[Path, typer.Argument(help="A new folder.")]) -> None:
-    """Write what is needed to use the model of a run, in 16 bits: a folder to hand on."""
+def export(
+    run: Run,
+    folder: Annotated[Path, typer.Argument(help="A new folder.")],
+    bits: Annotated[int, typer.Option(help="Of a weight: 8, 16 or 32.")] = 16,
+) -> None:
+    """Write what is needed to use the model of a run, in fewer bits: a folder to hand on."""
+    if bits not in get_args(Bits):
+        raise ValueError(f"a weight has 8, 16 or 32 bits, not {bits}")
     trained = load_trained(run)
     exported = save(
         trained.model_,
@@ -105,7 +112,7 @@ def export(run: Run, folder: Annotated[Path, typer.Argument(help="A new folder."
         configuration=trained.configuration,
         label_names=trained.label_names,
         report=trained.report,
-        half=True,
+        bits=cast(Bits, bits),
     )
     size = sum(path.stat().st_size for path in exported.iterdir())
     typer.echo(f"wrote {exported}, {size / 1e6:.1f} MB")

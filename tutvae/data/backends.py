@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 PAD, BOS, EOS, UNK = MARKS = ("<pad>", "<bos>", "<eos>", "<unk>")
 # The library reserves memory for all byte pairs that there may be, and aborts where it gets none.
@@ -15,12 +15,14 @@ MOST_WORDS, MOST_PIECES = 2**31 - 1, 10_000_000
 
 
 def train_words(
-    texts: Iterable[str], max_vocabulary: int, min_frequency: int
+    texts: Iterable[str], max_vocabulary: int, min_frequency: int, uncased: bool
 ) -> tokenizers.Tokenizer:
     """Count the words between white space; ValueError if none is left or has room."""
     options = _options(max_vocabulary, min_frequency, len(MARKS) + 1, MOST_WORDS)
     trainer = trainers.WordLevelTrainer(**options)
     backend = word_backend([], unk=UNK, marks=())
+    if uncased:
+        backend.normalizer = normalizers.Lowercase()
     backend.train_from_iterator(_without_marks(texts), trainer)
     if backend.get_vocab_size() == len(MARKS):
         raise ValueError("there is nothing to train a tokenizer on: no word came often enough")
@@ -38,15 +40,18 @@ def word_backend(words: list[str], unk: str | None, marks: Iterable[str]) -> tok
 
 
 def train_bpe(
-    texts: Iterable[str], max_vocabulary: int, min_frequency: int
+    texts: Iterable[str], max_vocabulary: int, min_frequency: int, uncased: bool
 ) -> tokenizers.Tokenizer:
     """Learn byte-level byte-pair merges; ValueError if there is no room for the 256 bytes."""
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     options = _options(max_vocabulary, min_frequency, len(MARKS) + len(alphabet), MOST_PIECES)
     trainer = trainers.BpeTrainer(**options, initial_alphabet=alphabet)
     backend = tokenizers.Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=uncased)
     backend.decoder = decoders.ByteLevel()
+    if uncased:  # then a word has the same tokens wherever it stands, also at the beginning
+        backend.normalizer = normalizers.Lowercase()
+        backend.decoder = decoders.Sequence([backend.decoder, decoders.Strip(" ", 1, 0)])
     backend.train_from_iterator(_without_marks(texts), trainer)
     return backend
 

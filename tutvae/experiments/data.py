@@ -52,12 +52,14 @@ class CorpusSection(Section):
         vocabulary_size: the V most frequent types have ids, marks included; all by default. Of
             byte-pair encoding they are fewer where few pairs occur ten times.
         max_length: longer documents are cut to so many tokens, marks included.
+        uncased: capital letters are read as small ones.
     """
 
     name: str
     tokenizer: Literal["bpe", "words"] | None = None
     vocabulary_size: Annotated[int, Field(ge=5, le=ALL_TYPES)] | None = None
     max_length: Annotated[int, Field(ge=2, le=ALL_TYPES)] | None = None
+    uncased: bool = False
 
     @classmethod
     def chosen(cls, table: Any) -> type[Section]:
@@ -72,12 +74,13 @@ class CorpusSection(Section):
 
     def train_tokenizer(self, texts: Sequence[str]) -> Tokenizer:
         """Build the vocabulary of some documents."""
+        options: dict[str, Any] = {"max_vocabulary": ALL_TYPES, "uncased": self.uncased}
         if self.tokenizer == "bpe":
-            largest = self.vocabulary_size or MOST_PIECES
-            return Tokenizer.train(
-                texts, model="bpe", max_vocabulary=largest, min_frequency=OFTEN_ENOUGH
-            )
-        return Tokenizer.train(texts, max_vocabulary=self.vocabulary_size or ALL_TYPES)
+            options |= {"model": "bpe", "min_frequency": OFTEN_ENOUGH}
+            options["max_vocabulary"] = MOST_PIECES
+        if self.vocabulary_size:
+            options["max_vocabulary"] = self.vocabulary_size
+        return Tokenizer.train(texts, **options)
 
     def build(self, tokenizer: Tokenizer | None = None) -> EncodedCorpus:
         """Load or write the texts and encode them.

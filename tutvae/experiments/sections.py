@@ -42,11 +42,13 @@ class EncoderSection(Section):
     embedding_size: Count
     hidden_size: Count
     pooling: Literal["last", "max"] = "last"
+    bidirectional: bool = False
+    dropout: Rate = 0.0
 
     def build(self, tokenizer: Tokenizer, latent_size: int) -> LSTMEncoder:
         """Make the encoder, from torch's present random state."""
-        sizes = (self.embedding_size, self.hidden_size, latent_size)
-        return LSTMEncoder(len(tokenizer), *sizes, pooling=self.pooling)
+        options = self.model_dump(exclude={"kind"})
+        return LSTMEncoder(len(tokenizer), latent_size=latent_size, **options)
 
     def language_model(self, decoder: DecoderSection) -> dict[str, Any]:
         """The `[decoder]` of a language model that the encoder can start from."""

@@ -6,7 +6,7 @@ import json
 import random
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import safetensors
@@ -15,13 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from tutvae.data.readers.files import write_beside
-from tutvae.models.description import describe
+from tutvae.models.description import build, describe
 
 LAST, BEST = "last.safetensors", "best.safetensors"  # in a run folder
 WEIGHTS = "weights.safetensors"  # there, too: a model's state dict alone
 REMEDY = "Build the model as it was for that run, or choose another folder"
 # What may change while a model trains, and so tells nothing about whose weights they are.
 PASSING = {"temperature": None}
+SCALE = ".scale"  # behind the name of a tensor of bytes: what its rows are multiplied by
+Bits = Literal[8, 16, 32]
 ABOUT = "tutvae"  # the entry of a file's metadata, and how its tensors' names begin
 
 
@@ -68,12 +70,13 @@ def said_of(path: str | Path, key: str) -> Any:
         return None  # whoever reads all of it is told what is wrong
 
 
-def save_weights(model: nn.Module, path: str | Path, *, half: bool = False, **about: Any) -> None:
+def save_weights(model: nn.Module, path: str | Path, *, bits: Bits = 32, **about: Any) -> None:
     """Write a model's state dict, and what the model is, into a safetensors file. Chapter 10.
 
-    The file is replaced in one move, once the new one is whole; tied weights are in it once, and
-    `half` makes it 16 bits a weight (fp16). `about` is what else to say of them, ready for JSON:
-    a `configuration` is that of the run that they are of; see `RunFolder.open`.
+    The file is replaced in one move, once the new one is whole; tied weights are in it once, with
+    so many `bits` each (16 are fp16; with 8, each row of a matrix has a scale of its own).
+    `about` is what else to say of them, ready for JSON: a `configuration` is that of the run that
+    they are of; see `RunFolder.open`.
 
     Raises:
         OSError: it cannot be written; what was there before stays.
@@ -81,9 +84,33 @@ def save_weights(model: nn.Module, path: str | Path, *, half: bool = False, **ab
     state = model.state_dict()
     first = _first_names(state)
     tensors = {name: x for name, x in state.items() if first[name] == name}
-    if half:
+    if bits == 8:
+        tensors = _in_bytes(tensors)
+    if bits < 32:
         tensors = {n: x.half() if x.is_floating_point() else x for n, x in tensors.items()}
     save_tensors(path, tensors, {"model": described(model), **about})
+
+
+def _in_bytes(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Round each row of a matrix to 255 multiples of the 127th part of its largest number."""
+    rounded = {}
+    for name, x in tensors.items():
+        if x.is_floating_point() and x.dim() == 2:
+            scale = (x.abs().amax(1, keepdim=True) / 127).clamp(min=6e-8).half()
+            rounded[name + SCALE] = scale
+            x = (x / scale.float()).round().clamp(-127, 127).to(torch.int8)
+        rounded[name] = x
+    return rounded
+
+
+def _from_bytes(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Undo `_in_bytes`, up to the rounding."""
+    scales = {name.removesuffix(SCALE): x for name, x in tensors.items() if name.endswith(SCALE)}
+    return {
+        name: x.float() * scales[name].float() if name in scales else x
+        for name, x in tensors.items()
+        if not name.endswith(SCALE)
+    }
 
 
 def described(model: nn.Module) -> dict[str, Any] | None:
@@ -113,7 +140,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     """
     path = best_weights(path) if Path(path).is_dir() else Path(path)
     tensors, _ = _read(path)
-    weights = {name: x for name, x in tensors.items() if not name.startswith(f"{ABOUT}.")}
+    tensors = {name: x for name, x in tensors.items() if not name.startswith(f"{ABOUT}.")}
+    weights = _from_bytes(tensors)
     set_weights(model, weights, str(path), said_of(path, "model"))
 
 
@@ -140,7 +168,10 @@ def set_weights(
             f"of them {name!r}, {theirs.get(name, 'absent')} there and {own.get(name, 'absent')} "
             f"in the model. {REMEDY}"
         )
-    here, there = described(model) or {}, description or {}
+    # What this version can tell of a model and an older one could not, has its default.
+    with torch.device("meta"):
+        there = described(build(description)) if description else None
+    here, there = described(model) or {}, there or {}
     different = here and there and difference({**there, **PASSING}, {**here, **PASSING})
     if different:
         raise ValueError(f"{where} holds the weights of another model: {different}. {REMEDY}")

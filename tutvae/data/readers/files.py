@@ -139,8 +139,8 @@ def _synchronise(descriptor: int) -> None:
             raise
 
 
-def download(url: str, path: Path, sha256: str) -> None:
-    """Fetch `url` into `path`, once it is seen to be the published file.
+def download(url: str, path: Path, sha256: str | None = None) -> None:
+    """Fetch `url` into `path`, once it is seen to be the published file, if it always is the same.
 
     Raises:
         OSError: the address cannot be reached, or the file not written.
@@ -154,6 +154,7 @@ def download(url: str, path: Path, sha256: str) -> None:
         raise OSError(f"{url}: {error}") from error
     except http.client.HTTPException as error:
         raise OSError(f"{url} broke off: {error!r}") from error
-    check_sha256(content, sha256, url)
+    if sha256 is not None:
+        check_sha256(content, sha256, url)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_beside(path, content)
