@@ -1,6 +1,6 @@
 """What `SentenceVAE().fit(texts)`, untouched, makes of five real corpora, and of little text.
 
-    python experiments/defaults.py [CORPUS ...]
+    python experiments/defaults.py [CORPUS ...] [--jobs N]
 
 Each corpus gives its first 4,000 documents, cut to 40 words, and 500 test documents. Three
 seeds of the estimator stand beside one language model: the same decoder without a code, trained in
@@ -10,13 +10,13 @@ is not done again. The corpora are read from $TUTVAE_DATA.
 
 from __future__ import annotations
 
+import argparse
 import json
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from joblib import Parallel, delayed
 
 import tutvae
 from tutvae.experiments.records import provenance
@@ -29,7 +29,7 @@ RECORD = Path(__file__).parents[1] / "results" / "own_data" / "defaults.json"
 
 def tatoeba() -> tutvae.Corpus:
     """Everyday sentences, in a drawn order."""
-    corpus = tutvae.from_files(Path(os.environ["TUTVAE_DATA"]) / "tatoeba" / "eng.txt.gz")
+    corpus = tutvae.tatoeba()
     order = np.random.default_rng(0).permutation(len(corpus.train))
     return tutvae.Corpus("tatoeba", corpus.train.part(order[:DOCUMENTS]), corpus.valid, corpus.test)
 
@@ -66,21 +66,33 @@ def measured(train: list[str], test: list[str], samples: int, **parameters: int)
     }
 
 
-def main(names: list[str]) -> None:
+def fitted(name: str, label: str, parameters: dict[str, int]) -> tuple[str, str, dict[str, Any]]:
+    """One row of the table, and where it stands."""
+    corpus = CORPORA[name]()
+    texts = cut(corpus.train, DOCUMENTS), cut(corpus.test, TEST)
+    return name, label, measured(*texts, SAMPLES[name], **parameters)
+
+
+def main() -> None:
     """Do what is not done yet, of some corpora or of all, and print the table."""
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("corpora", nargs="*", default=list(CORPORA))
+    arguments.add_argument("--jobs", type=int, default=1)
+    given = arguments.parse_args()
     done = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    wanted = {"language model": {"latent_size": 0}}
+    wanted |= {f"seed {seed}": {"random_state": seed} for seed in SEEDS}
+    places = [(n, x) for n in given.corpora for x in wanted if x not in done.get(n, {})]
     RECORD.parent.mkdir(parents=True, exist_ok=True)
-    for name in names or CORPORA:
-        wanted = {"language model": {"latent_size": 0}}
-        wanted |= {f"seed {seed}": {"random_state": seed} for seed in SEEDS}
-        for label, parameters in wanted.items():
-            if label not in done.setdefault(name, {}):
-                corpus = CORPORA[name]()
-                texts = cut(corpus.train, DOCUMENTS), cut(corpus.test, TEST)
-                done[name][label] = measured(*texts, SAMPLES[name], **parameters)
-                RECORD.write_text(json.dumps(done, indent=2) + "\n")
+    parallel = Parallel(n_jobs=given.jobs, return_as="generator_unordered")
+    for name, label, row in parallel(delayed(fitted)(n, x, wanted[x]) for n, x in places):
+        done.setdefault(name, {})[label] = row
+        RECORD.write_text(json.dumps(done, indent=2) + "\n")
+        print(name, label, f"{row['seconds']:.0f} s", flush=True)
+    for name in given.corpora:
+        for label in wanted:
             base = done[name]["language model"]["importance_weighted_nll"]
-            print(line(name, label, done[name][label], base), flush=True)
+            print(line(name, label, done[name][label], base))
 
 
 def line(name: str, label: str, row: dict[str, Any], base: float) -> str:
@@ -94,4 +106,4 @@ def line(name: str, label: str, row: dict[str, Any], base: float) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
