@@ -97,7 +97,9 @@ def weights(stepper: Stepper) -> dict[str, Tensor]:
     return stepper.engine.model.state_dict()
 
 
-def both_step(ours: Stepper, ordinary: Stepper, given: TextBatch, number: int, *options: Any) -> None:
+def both_step(
+    ours: Stepper, ordinary: Stepper, given: TextBatch, number: int, *options: Any
+) -> None:
     results = []
     for stepper in (ours, ordinary):
         torch.manual_seed(number)

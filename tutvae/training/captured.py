@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -111,14 +111,17 @@ class CapturedSteps:
         self.rates = [torch.zeros((), device=engine.device) for _ in optimizer.param_groups]
         self.shapes: dict[Any, _Shape] = {}
 
-    def step(self, batch: TextBatch, kl_weight: float = 1.0, *options: Any) -> Outputs | None:
-        """Take a step, or return None where there are too many shapes to remember this one.
+    def step(self, batches: Sequence[Any], kl_weight: float = 1.0, *options: Any) -> Outputs | None:
+        """Take a step, or return None where it is none to record: then it is still to be taken.
 
         Args:
-            batch: at most `MULTIPLE - 1` tokens of padding are added to its rows.
+            batches: a step of several has no graph, nor have images, nor one shape too many.
             kl_weight: the first option of `Elbo.loss`.
             *options: the others. Each choice of them has graphs of its own.
         """
+        if len(batches) > 1 or not isinstance(batches[0], TextBatch):
+            return None
+        (batch,) = batches
         T = -(-batch.tokens.shape[1] // MULTIPLE) * MULTIPLE
         settings = [{k: v for k, v in g.items() if k not in ("params", "lr")} for g in self._groups]
         key = (len(batch), T, options, str(settings))

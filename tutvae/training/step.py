@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
-from tutvae.data.batches.text import TextBatch
 from tutvae.training.captured import CapturedSteps, can_capture
 from tutvae.training.engine import Engine
 
@@ -54,10 +53,9 @@ class Stepper:
 
         Returns the step's loss, and for each batch the terms of its bound, `[B]` each.
         """
-        if self.captured and len(batches) == 1 and isinstance(batches[0], TextBatch):
-            if taken := self.captured.step(batches[0], *loss_options):
-                self.watch(taken[0], number)
-                return taken[0], [taken[1]]
+        if taken := self.captured and self.captured.step(batches, *loss_options):
+            self.watch(taken[0], number)
+            return taken[0], [taken[1]]
         self.engine.model.zero_grad()  # of all: what another optimizer left counts in the norm
         total = torch.zeros((), device=self.engine.device)
         terms = []
