@@ -86,7 +86,9 @@ def loss(model: TextVAE, batch: TextBatch) -> Tensor:
 
 def train(model: TextVAE, batches: Iterable[TextBatch], optimizer: torch.optim.Optimizer) -> None:
     """A pass over the batches."""
-    for batch in batches:
+    device = next(model.parameters()).device
+    for given in batches:
+        batch = TextBatch(given.tokens.to(device), given.lengths)
         optimizer.zero_grad()
         loss(model, batch).backward()
         optimizer.step()
@@ -119,7 +121,7 @@ def mutual_information(q: Normal, codes: Tensor, block: int = 100) -> float:
 @torch.no_grad()
 def greedy(decoder: Recurrent, z: Tensor, length: int) -> Tensor:
     """The most probable token, step by step, for all rows: `[B, length]`."""
-    token, state = torch.full((len(z), 1), BOS), initial_state(decoder, z)
+    token, state = torch.full((len(z), 1), BOS, device=z.device), initial_state(decoder, z)
     tokens = []
     for _ in range(length):
         hidden, state = cell(decoder)(with_code(decoder, token, z), state)
@@ -131,7 +133,7 @@ def greedy(decoder: Recurrent, z: Tensor, length: int) -> Tensor:
 @torch.no_grad()
 def full_passes(decoder: DilatedConvDecoder, z: Tensor, length: int) -> Tensor:
     """The most probable token, each by a whole pass over those before it: `[B, length]`."""
-    tokens = torch.full((len(z), 1), BOS)
+    tokens = torch.full((len(z), 1), BOS, device=z.device)
     for _ in range(length):
         logits = decoder.project(decoder(tokens, z)[:, -1])
         tokens = torch.cat([tokens, logits.argmax(-1)[:, None]], dim=1)

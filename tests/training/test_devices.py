@@ -20,6 +20,7 @@ from tutvae.models import (
     LSTMEncoder,
     TextVAE,
 )
+from tutvae.training.captured import CapturedSteps
 from tutvae.training.engine import Engine
 from tutvae.training.step import LOOKED_AT_TOGETHER, Stepper, adam
 
@@ -59,6 +60,17 @@ def batch() -> TextBatch:
     return EncodedTexts([[1, 5, 6, 2], [1, 2], [1, 7, 8, 9, 4, 2]]).batch()
 
 
+class Played:
+    """In place of a GPU's recorder: to play is to do again."""
+
+    def rehearse(self, work: Callable[[], Any]) -> Any:
+        return work()
+
+    def record(self, work: Callable[[], Any]) -> Callable[[], Any]:
+        return work
+
+
+@pytest.mark.parametrize("captured", [False, True], ids=["ordinary", "recorded"])
 @pytest.mark.parametrize(
     "model",
     [
@@ -69,14 +81,20 @@ def batch() -> TextBatch:
     ],
     ids=["language model", "lstm", "gru", "cnn"],
 )
-def test_a_step_never_waits_for_a_gpu(model: Callable[[], nn.Module], waits: Waits) -> None:
+def test_a_step_never_waits_for_a_gpu(
+    model: Callable[[], nn.Module], captured: bool, waits: Waits
+) -> None:
     engine = Engine(model(), "cpu")
     stepper = Stepper(engine, adam(engine.model.parameters()), max_grad_norm=5.0)
     stepper.together = LOOKED_AT_TOGETHER
+    if captured:
+        played: Any = Played()
+        stepper.captured = CapturedSteps(engine, stepper.optimizer, 5.0, played)
     moved = batch().to("cpu")  # what there is to look up, is by now
     waits.found.clear()
     with waits:
-        stepper.step([moved], 0, 0.5, 0.1)
+        for number in range(2):
+            stepper.step([moved], number, 0.5, 0.1)
     assert waits.found == []
 
 

@@ -16,8 +16,9 @@ from tutvae.models.encoders import LSTMEncoder
 from tutvae.models.lstm_decoder import LSTMDecoder
 from tutvae.models.protocols import Decoder, Encoder
 
-# Of all tensors the logits are by far the largest; so many stay in a processor's cache.
-LOGITS_AT_ONCE = 2**22
+# Of all tensors the logits are by far the largest; so many stay in a processor's cache. A GPU has
+# none of that size, and wants large products.
+LOGITS_AT_ONCE, ON_A_GPU = 2**22, 2**26
 
 
 def document_log_likelihood(decoder: Decoder, batch: TextBatch, z: Tensor | None = None) -> Tensor:
@@ -29,11 +30,8 @@ def document_log_likelihood(decoder: Decoder, batch: TextBatch, z: Tensor | None
 
     Source: Mikolov et al. (2010) for Z = 0, Bowman et al. (2016). Chapters 3 and 4.
     """
-    rows, times = batch.words
-    hidden = decoder(batch.inputs, z)[rows, times]  # [words and end marks, H]
-    log_probs = -target_costs(decoder, hidden, batch.targets[rows, times])
-    padded = log_probs.new_zeros(batch.targets.shape)  # [B, T]
-    return padded.index_put((rows, times), log_probs).sum(1)
+    hidden = batch.counting(decoder(batch.inputs, z))  # [words and end marks, H]
+    return -batch.by_document(target_costs(decoder, hidden, batch.counting(batch.targets)))
 
 
 def target_costs(decoder: Decoder, hidden: Tensor, targets: Tensor) -> Tensor:
@@ -43,7 +41,8 @@ def target_costs(decoder: Decoder, hidden: Tensor, targets: Tensor) -> Tensor:
 
     Source: chapter 3, equation `chain-rule`, whose terms these are.
     """
-    rows = max(1, LOGITS_AT_ONCE // decoder.vocabulary_size)
+    at_once = ON_A_GPU if hidden.is_cuda else LOGITS_AT_ONCE
+    rows = max(1, at_once // decoder.vocabulary_size)
     parts = zip(hidden.split(rows), targets.split(rows), strict=True)
     costs = [F.cross_entropy(decoder.project(h), y, reduction="none") for h, y in parts]
     return torch.cat(costs)

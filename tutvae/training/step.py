@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
+from tutvae.training.captured import CapturedSteps, can_capture
 from tutvae.training.engine import Engine
 
 LOOKED_AT_TOGETHER = 50  # losses on a GPU, because each look waits for it
@@ -41,6 +42,9 @@ class Stepper:
     def __post_init__(self) -> None:
         self.together = 1 if self.engine.device.type == "cpu" else LOOKED_AT_TOGETHER
         self.losses: list[tuple[int, Tensor]] = []
+        self.captured: CapturedSteps | None = None
+        if can_capture(self.engine, self.optimizer):
+            self.captured = CapturedSteps(self.engine, self.optimizer, self.max_grad_norm)
 
     def step(
         self, batches: Sequence[Any], number: int, *loss_options: Any
@@ -49,6 +53,9 @@ class Stepper:
 
         Returns the step's loss, and for each batch the terms of its bound, `[B]` each.
         """
+        if taken := self.captured and self.captured.step(batches, *loss_options):
+            self.watch(taken[0], number)
+            return taken[0], [taken[1]]
         self.engine.model.zero_grad()  # of all: what another optimizer left counts in the norm
         total = torch.zeros((), device=self.engine.device)
         terms = []

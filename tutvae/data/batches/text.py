@@ -73,6 +73,17 @@ class TextBatch:
         """
         return self.mask.nonzero().T.contiguous()
 
+    def counting(self, x: Tensor) -> Tensor:
+        """Take from `[B, T - 1, ...]` what stands at the targets that count: `[words, ...]`."""
+        rows, times = self.words
+        return x[rows, times]
+
+    def by_document(self, values: Tensor) -> Tensor:
+        """Sum values of the targets that count, `[words]`, over each document: `[B]`."""
+        rows, times = self.words
+        padded = values.new_zeros(len(self), self.tokens.shape[1] - 1)
+        return padded.index_put((rows, times), values).sum(1)
+
     @cached_property
     def extremes(self) -> tuple[int, int, int, int]:
         """The lowest and the largest token id, the shortest and the longest length.
