@@ -74,7 +74,7 @@ def walks(trained: Any, texts: list[str]) -> list[list[str]]:
 
 
 def drift(walk: list[str]) -> float:
-    """The rank correlation of the step with how much nearer a text is to the last than the first."""
+    """Rank correlation of the step with how much nearer a text is to the end than to the start."""
     nearer = [
         sacrebleu.sentence_chrf(text, [walk[-1]]).score
         - sacrebleu.sentence_chrf(text, [walk[0]]).score
