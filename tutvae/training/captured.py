@@ -192,9 +192,9 @@ def can_capture(engine: Engine, optimizer: Optimizer) -> bool:
     """
     return (
         engine.device.type == "cuda"
-        and engine.processes == 1
         and type(optimizer) in (Adam, AdamW)
         and all(group["fused"] for group in optimizer.param_groups)
+        and engine.processes == 1
         and type(engine.model) in (LanguageModel, TextVAE)
         and all(type(x).__module__.split(".")[0] in OWN for x in engine.model.modules())
     )
