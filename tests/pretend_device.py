@@ -92,6 +92,12 @@ class Backend:
     def manual_seed_all(self, seed: int) -> None:
         """It draws by the generator of the CPU."""
 
+    def get_rng_state(self, device: torch.device) -> Tensor:
+        return torch.empty(0)
+
+    def set_rng_state(self, state: Tensor, device: torch.device) -> None:
+        pass
+
     def _is_in_bad_fork(self) -> bool:
         return False
 
@@ -191,4 +197,3 @@ CELLS = {
     aten._thnn_fused_gru_cell.default: gru_cell,
     aten._thnn_fused_gru_cell_backward.default: gru_cell_backward,
 }
-

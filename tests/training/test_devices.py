@@ -18,12 +18,14 @@ from tutvae.models import (
     LanguageModel,
     LSTMDecoder,
     LSTMEncoder,
+    SemiSupervisedTextVAE,
+    TextClassifier,
     TextVAE,
 )
 from tutvae.training.engine import Engine
 from tutvae.training.step import LOOKED_AT_TOGETHER, Stepper, adam
 
-V, E, H, Z = 13, 5, 6, 3
+V, E, H, Z, K = 13, 5, 6, 3, 4
 aten = torch.ops.aten
 
 
@@ -55,8 +57,25 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
     return mode
 
 
-def batch() -> TextBatch:
-    return EncodedTexts([[1, 5, 6, 2], [1, 2], [1, 7, 8, 9, 4, 2]]).batch()
+def batch(labels: list[int] | None = None) -> TextBatch:
+    return EncodedTexts([[1, 5, 6, 2], [1, 2], [1, 7, 8, 9, 4, 2]], labels).batch()
+
+
+def with_labels(**options: Any) -> nn.Module:
+    decoder = LSTMDecoder(V, E, H, Z + K)
+    return SemiSupervisedTextVAE(LSTMEncoder(V, E, H, Z), decoder, K, dropout=0.1, **options)
+
+
+def waited_for(model: nn.Module, batch: TextBatch, waits: Waits) -> list[str]:
+    """What a step of training on a batch waits for."""
+    engine = Engine(model, "cpu")
+    stepper = Stepper(engine, adam(engine.model.parameters()), max_grad_norm=5.0)
+    stepper.together = LOOKED_AT_TOGETHER
+    moved = batch.to("cpu")  # what there is to look up, is by now
+    waits.found.clear()
+    with waits:
+        stepper.step([moved], 0, 0.5, 0.1)
+    return waits.found
 
 
 @pytest.mark.parametrize(
@@ -70,14 +89,21 @@ def batch() -> TextBatch:
     ids=["language model", "lstm", "gru", "cnn"],
 )
 def test_a_step_never_waits_for_a_gpu(model: Callable[[], nn.Module], waits: Waits) -> None:
-    engine = Engine(model(), "cpu")
-    stepper = Stepper(engine, adam(engine.model.parameters()), max_grad_norm=5.0)
-    stepper.together = LOOKED_AT_TOGETHER
-    moved = batch().to("cpu")  # what there is to look up, is by now
-    waits.found.clear()
-    with waits:
-        stepper.step([moved], 0, 0.5, 0.1)
-    assert waits.found == []
+    assert waited_for(model(), batch(), waits) == []
+
+
+@pytest.mark.parametrize("labels", [[-1, 2, -1], [0, 1, 2], [-1, -1, -1], None], ids=str)
+@pytest.mark.parametrize("marginal", ["enumerate", "gumbel"])
+def test_nor_does_one_with_a_latent_label(
+    marginal: str, labels: list[int] | None, waits: Waits
+) -> None:
+    model = with_labels(marginal=marginal, temperature=lambda step: 1.0)
+    assert waited_for(model, batch(labels), waits) == []
+
+
+def test_nor_does_one_of_a_classifier(waits: Waits) -> None:
+    model = TextClassifier(LSTMEncoder(V, E, H, Z), K)
+    assert waited_for(model, batch([0, 1, 2]), waits) == []
 
 
 def test_a_look_at_the_device_is_noticed(waits: Waits) -> None:
