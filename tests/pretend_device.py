@@ -1,8 +1,8 @@
 """A second device in plain Python, for computers that have none.
 
-Its tensors stand for tensors of the CPU, which do the work. What raises on a GPU raises here: to mix
-the two devices, to read its tensors as arrays, to draw on it by a generator of the CPU. So tests
-find code that forgets to move a tensor. Autocast does nothing there.
+Its tensors stand for tensors of the CPU, which do the work. What raises on a GPU raises here: to
+mix the two devices, to read its tensors as arrays, to draw on it by a generator of the CPU. So
+tests find code that forgets to move a tensor. Autocast does nothing there.
 """
 
 from __future__ import annotations

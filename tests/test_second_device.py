@@ -16,7 +16,6 @@ from torch.utils import backend_registration
 import tutvae
 from tests.pretend_device import Elsewhere, pretend_device
 from tutvae import generation
-from tutvae.evaluation.diagnostics import own_code_gain
 from tutvae.evaluation.report import mean_terms, score
 from tutvae.models import (
     DECODERS,

@@ -220,7 +220,8 @@ class SemiSupervisedTextVAE(nn.Module):
         if self.marginal == "gumbel":
             soft = F.gumbel_softmax(q_y.logits, self._present_temperature())
             y = torch.where(labelled[:, None], known, soft)
-            return batch, torch.arange(len(y), device=y.device), y, torch.ones_like(y[:, 0])
+            rows = torch.arange(len(y), device=y.device)
+            return batch, rows, y, torch.ones_like(y[:, 0])
         others = torch.arange(1, self.classes, device=classes.device)[:, None]
         cases = torch.cat([classes, others.expand(-1, len(batch.unlabelled)).flatten()])
         batch, rows = batch.with_copies(len(others))
