@@ -418,7 +418,9 @@ def main() -> None:
     print(json.dumps(record), flush=True)
     record["rows"] = done(everything(texts), arguments.seconds - (perf_counter() - start))
     if arguments.out:
-        arguments.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        arguments.out.write_text(
+            json.dumps(record, indent=1, default=float) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -12,9 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -118,33 +117,33 @@ class FreerVAE(TextVAE):
             nn.init.zeros_(self.below.weight)
             nn.init.zeros_(self.below.bias)
 
-    def freer_posterior(self, batch: Any) -> Distribution:
-        """q(z|x): independent dimensions, or a full covariance by its Cholesky factor."""
-        features = self.encoder.features(batch).float()
-        q = self.encoder.posterior(features)
-        if self.below is None:
-            return Independent(Normal(q.loc.float(), q.scale.float(), validate_args=False), 1)
-        Z = self.latent_size
-        factor = torch.diag_embed(q.scale.float())
-        rows, columns = torch.tril_indices(Z, Z, -1, device=factor.device)
-        factor[:, rows, columns] = 0.3 * self.below(features).float()
-        return MultivariateNormal(q.loc.float(), scale_tril=factor, validate_args=False)
-
-    def log_prior(self, z: Tensor) -> Tensor:
-        """Return log p(z), `[...]`, of codes `[..., Z]`."""
-        if self.own_prior is None:
-            return self.prior().log_prob(z).sum(-1)
-        return self.own_prior(self.encoder).log_prob(z)
-
     def forward(self, batch: Any) -> tutvae.Elbo:
-        """The bound at a sample; its KL is exact where both are Normals, else of the sample."""
-        q = self.freer_posterior(batch)
+        """Bound log p(x) at one sample a document, at which the KL is taken, too."""
+        q = posterior_of(self, batch)
         z = q.rsample()
-        if self.own_prior is None and self.below is None:
-            kl = kl_divergence(q.base_dist, self.prior()).sum(-1)
-        else:
-            kl = q.log_prob(z) - self.log_prior(z)
+        kl = q.log_prob(z) - log_prior(self, z)
         return tutvae.Elbo(-document_log_likelihood(self.decoder, batch, z), kl)
+
+
+def posterior_of(model: TextVAE, batch: Any) -> Distribution:
+    """q(z|x): independent dimensions, or a full covariance by its Cholesky factor."""
+    features = model.encoder.features(batch).float()
+    q = model.encoder.posterior(features)
+    loc, scale = q.loc.float(), q.scale.float()
+    below = getattr(model, "below", None)
+    if below is None:
+        return Independent(Normal(loc, scale, validate_args=False), 1)
+    Z = model.latent_size
+    factor = torch.diag_embed(scale)
+    rows, columns = torch.tril_indices(Z, Z, -1, device=factor.device)
+    factor[:, rows, columns] = 0.3 * below(features).float()
+    return MultivariateNormal(loc, scale_tril=factor, validate_args=False)
+
+
+def log_prior(model: TextVAE, z: Tensor) -> Tensor:
+    """Return log p(z), `[...]`, of codes `[..., Z]`."""
+    own = getattr(model, "own_prior", None)
+    return model.prior().log_prob(z).sum(-1) if own is None else own(model.encoder).log_prob(z)
 
 
 @dataclass(frozen=True)
@@ -184,12 +183,15 @@ PLANS = {
     "decoder: more dropout": replace(BASE, decoder={"dropout": 0.5}),
     "decoder: words hidden": replace(BASE, decoder={"word_dropout": 0.2}),
     "decoder: code not at the output": replace(BASE, decoder={"code_to_output": False}),
+    "optimisation: twice the learning rate": replace(BASE, learning_rate=4e-3),
+    "encoder and decoder: more dropout": replace(
+        BASE, encoder={"dropout": 0.4}, decoder={"dropout": 0.5}
+    ),
     "width: twice the state": replace(BASE, hidden_size=768),
     "width: twice the code": replace(BASE, latent_size=64),
 }
 
 
-@cache
 def texts() -> tuple[tutvae.Tokenizer, list[tutvae.EncodedTexts]]:
     """The tokenizer, and the encoded sentences to train on, to choose by and to test on."""
     corpus = tutvae.tatoeba()
@@ -200,7 +202,7 @@ def texts() -> tuple[tutvae.Tokenizer, list[tutvae.EncodedTexts]]:
     return tokenizer, [tutvae.EncodedTexts.from_texts(x, tokenizer) for x in splits]
 
 
-def build(plan: Plan, tokenizer: tutvae.Tokenizer) -> LanguageModel | FreerVAE:
+def build(plan: Plan, tokenizer: tutvae.Tokenizer) -> LanguageModel | TextVAE:
     """The model of a plan."""
     V, E, Z = len(tokenizer), 192, plan.latent_size
     options = {"output_size": E, "code_to_output": Z > 0, "dropout": 0.3} | plan.decoder
@@ -210,7 +212,9 @@ def build(plan: Plan, tokenizer: tutvae.Tokenizer) -> LanguageModel | FreerVAE:
         return LanguageModel(decoder)
     options = {"pooling": "max", "bidirectional": True, "dropout": 0.15} | plan.encoder
     encoder = LSTMEncoder(V, E, 192, Z, **options)
-    priors = {
+    if plan.prior == "normal" and not plan.full:
+        return TextVAE(encoder, decoder)
+    priors: dict[str, Callable[[], nn.Module | None]] = {
         "normal": lambda: None,
         "mixture": lambda: MixturePrior(Z),
         "vamp": lambda: VampPrior(encoder.hidden_size),
@@ -219,9 +223,10 @@ def build(plan: Plan, tokenizer: tutvae.Tokenizer) -> LanguageModel | FreerVAE:
     return FreerVAE(encoder, decoder, priors[plan.prior](), plan.full)
 
 
-def trained(plan: Plan, seed: int) -> Any:
-    """Train a model as its plan says; return it with the weights of its best epoch."""
-    tokenizer, (train, valid, _) = texts()
+def trained(
+    plan: Plan, seed: int, tokenizer: tutvae.Tokenizer, train: Any, valid: tutvae.EncodedTexts
+) -> Any:
+    """Train a model as its plan says."""
     torch.manual_seed(seed)
     model = build(plan, tokenizer)
     batches = tutvae.Batches(train, batch_size=plan.batch_size, seed=seed)
@@ -242,10 +247,11 @@ def trained(plan: Plan, seed: int) -> Any:
     return model.eval()
 
 
-def refined(model: FreerVAE, batch: Any, steps: int = 30) -> Distribution:
+def refined(model: TextVAE, batch: Any, steps: int = 30) -> Distribution:
     """q(z|x) after some gradient steps on each sentence's own mean and scale."""
     with torch.no_grad():
-        q = model.freer_posterior(batch).base_dist
+        q: Any = posterior_of(model, batch)
+        q = q.base_dist
     loc, log_scale = q.loc.clone().requires_grad_(), q.scale.log().requires_grad_()
     optimizer = torch.optim.Adam([loc, log_scale], lr=0.03)
     for _ in range(steps):
@@ -268,10 +274,10 @@ def measured(model: Any, batches: Iterator[Any], refine: bool = False) -> dict[s
     torch.manual_seed(0)
     for batch in batches:
         batch = batch.to(device)
-        q = refined(model, batch) if refine else model.freer_posterior(batch)
+        q = refined(model, batch) if refine else posterior_of(model, batch)
         with torch.no_grad():
             z = q.sample((SAMPLES,))
-            kl = q.log_prob(z) - model.log_prior(z)
+            kl = q.log_prob(z) - log_prior(model, z)
             costs = -torch.cat([model.log_likelihood(batch, part) for part in z.split(10)])
             nll = math.log(SAMPLES) - torch.logsumexp(-costs - kl, 0)
         found = {"bound": (costs + kl).mean(0), "kl": kl.mean(0), "nll": nll}
@@ -283,8 +289,8 @@ def measured(model: Any, batches: Iterator[Any], refine: bool = False) -> dict[s
 def run(name: str, seed: int) -> dict[str, Any]:
     """Train and measure one model."""
     begun, plan = provenance(), PLANS[name]
-    model = trained(plan, seed)
-    _, (train, _, test) = texts()
+    tokenizer, (train, valid, test) = texts()
+    model = trained(plan, seed, tokenizer, train, valid)
     some = train.part(range(0, len(train), 12))
     batches = {"test": test, "train": some}
     parts = {k: tutvae.Batches(x, batch_size=256, shuffle=False) for k, x in batches.items()}

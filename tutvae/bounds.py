@@ -25,6 +25,7 @@ class Elbo:
         reconstruction: -log p(x|z) at a sample z of the posterior, `[B]`.
         kl: KL(q(z|x) || p(z)), `[B]`.
         kl_per_dimension: the same before its sum over dimensions, `[B, Z]`.
+        weights: of each example in the batch's means, `[B]`, with sum 1; equal by default.
 
     >>> elbo = tutvae.Elbo(reconstruction=torch.tensor([3.0, 5.0]), kl=torch.tensor([1.0, 1.0]))
     >>> elbo.value, elbo.loss(kl_weight=0.5)
@@ -36,6 +37,7 @@ class Elbo:
     reconstruction: Tensor
     kl: Tensor
     kl_per_dimension: Tensor | None = None
+    weights: Tensor | None = None
 
     @property
     def value(self) -> Tensor:
@@ -46,6 +48,12 @@ class Elbo:
     def terms(self) -> dict[str, Tensor]:
         """The costs that add up to the negative bound, by name, `[B]` nats each."""
         return {"reconstruction": self.reconstruction, "kl": self.kl}
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Average values `[B, ...]` over the batch: `[...]`."""
+        if self.weights is None:
+            return values.mean(0)
+        return (values.movedim(0, -1) * self.weights).sum(-1)
 
     def loss(
         self,
@@ -81,22 +89,22 @@ class Elbo:
         elif free_bits:
             raise ValueError("a rate holds the KL by itself: leave free_bits out")
         else:
-            kl = rate + RATE_WEIGHT * (self.kl.mean() - rate).clamp(min=0)
-        return self.reconstruction.mean() + kl_weight * kl
+            kl = rate + RATE_WEIGHT * (self.mean(self.kl) - rate).clamp(min=0)
+        return self.mean(self.reconstruction) + kl_weight * kl
 
     def _kl_with_free_bits(self, free_bits: float, per: FreeBitsPer) -> Tensor:
         """The batch's mean KL, a scalar, where nothing counts as less than its free bits."""
         if per not in get_args(FreeBitsPer):
             raise ValueError(f"free_bits_per must be one of {get_args(FreeBitsPer)}, not {per!r}")
         if free_bits == 0.0:
-            return self.kl.mean()
+            return self.mean(self.kl)
         if per == "total":
-            return self.kl.mean().clamp(min=free_bits)
+            return self.mean(self.kl).clamp(min=free_bits)
         if per == "example":
-            return self.kl.clamp(min=free_bits).mean()
+            return self.mean(self.kl.clamp(min=free_bits))
         if self.kl_per_dimension is None:
             raise ValueError("free_bits needs kl_per_dimension, and this bound has none")
-        return self.kl_per_dimension.mean(0).clamp(min=free_bits).sum()
+        return self.mean(self.kl_per_dimension).clamp(min=free_bits).sum()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -163,22 +171,15 @@ class LabelElbo(Elbo):
         """
         loss = self.reconstruction.new_zeros(())
         for rows, floor in ((self.labelled, 0.0), (~self.labelled, self.label_kl_floor)):
-            if rows.any():
-                bound = self._of_z(rows).loss(kl_weight, free_bits, free_bits_per, rate)
-                label_kl = self.label_kl[rows].mean().clamp(min=floor)
-                classification = self.classification[rows].mean()
-                loss = loss + bound + kl_weight * label_kl
-                loss = loss + self.classification_weight * classification
+            # Weights instead of a choice of rows, whose number a GPU would have to tell.
+            weights = rows.to(self.reconstruction) / rows.sum().clamp(min=1)
+            part = Elbo(self.reconstruction, self.kl, self.kl_per_dimension, weights)
+            bound = part.loss(kl_weight, free_bits, free_bits_per, rate)
+            label_kl = part.mean(self.label_kl).clamp(min=floor)
+            classification = part.mean(self.classification)
+            cost = bound + kl_weight * label_kl + self.classification_weight * classification
+            loss = loss + rows.any() * cost
         return loss
-
-    def _of_z(self, rows: Tensor) -> Elbo:
-        """The terms without those of the label, for some of the documents."""
-        per_dimension = self.kl_per_dimension
-        return Elbo(
-            self.reconstruction[rows],
-            self.kl[rows],
-            None if per_dimension is None else per_dimension[rows],
-        )
 
 
 def importance_weighted_bound(log_weights: Tensor) -> Tensor:

@@ -18,13 +18,15 @@ from tutvae.models import (
     LanguageModel,
     LSTMDecoder,
     LSTMEncoder,
+    SemiSupervisedTextVAE,
+    TextClassifier,
     TextVAE,
 )
 from tutvae.training.captured import CapturedSteps
 from tutvae.training.engine import Engine
 from tutvae.training.step import LOOKED_AT_TOGETHER, Stepper, adam
 
-V, E, H, Z = 13, 5, 6, 3
+V, E, H, Z, K = 13, 5, 6, 3, 4
 aten = torch.ops.aten
 
 
@@ -56,8 +58,13 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
     return mode
 
 
-def batch() -> TextBatch:
-    return EncodedTexts([[1, 5, 6, 2], [1, 2], [1, 7, 8, 9, 4, 2]]).batch()
+def batch(labels: list[int] | None = None) -> TextBatch:
+    return EncodedTexts([[1, 5, 6, 2], [1, 2], [1, 7, 8, 9, 4, 2]], labels).batch()
+
+
+def with_labels(**options: Any) -> nn.Module:
+    decoder = LSTMDecoder(V, E, H, Z + K)
+    return SemiSupervisedTextVAE(LSTMEncoder(V, E, H, Z), decoder, K, dropout=0.1, **options)
 
 
 class Played:
@@ -68,6 +75,24 @@ class Played:
 
     def record(self, work: Callable[[], Any]) -> Callable[[], Any]:
         return work
+
+
+def waited_for(
+    model: nn.Module, batch: TextBatch, waits: Waits, captured: bool = False
+) -> list[str]:
+    """What two steps of training on a batch wait for."""
+    engine = Engine(model, "cpu")
+    stepper = Stepper(engine, adam(engine.model.parameters()), max_grad_norm=5.0)
+    stepper.together = LOOKED_AT_TOGETHER
+    if captured:
+        played: Any = Played()
+        stepper.captured = CapturedSteps(engine, stepper.optimizer, 5.0, played)
+    moved = batch.to("cpu")  # what there is to look up, is by now
+    waits.found.clear()
+    with waits:
+        for number in range(2):
+            stepper.step([moved], number, 0.5, 0.1)
+    return waits.found
 
 
 @pytest.mark.parametrize("captured", [False, True], ids=["ordinary", "recorded"])
@@ -84,18 +109,21 @@ class Played:
 def test_a_step_never_waits_for_a_gpu(
     model: Callable[[], nn.Module], captured: bool, waits: Waits
 ) -> None:
-    engine = Engine(model(), "cpu")
-    stepper = Stepper(engine, adam(engine.model.parameters()), max_grad_norm=5.0)
-    stepper.together = LOOKED_AT_TOGETHER
-    if captured:
-        played: Any = Played()
-        stepper.captured = CapturedSteps(engine, stepper.optimizer, 5.0, played)
-    moved = batch().to("cpu")  # what there is to look up, is by now
-    waits.found.clear()
-    with waits:
-        for number in range(2):
-            stepper.step([moved], number, 0.5, 0.1)
-    assert waits.found == []
+    assert waited_for(model(), batch(), waits, captured) == []
+
+
+@pytest.mark.parametrize("labels", [[-1, 2, -1], [0, 1, 2], [-1, -1, -1], None], ids=str)
+@pytest.mark.parametrize("marginal", ["enumerate", "gumbel"])
+def test_nor_does_one_with_a_latent_label(
+    marginal: str, labels: list[int] | None, waits: Waits
+) -> None:
+    model = with_labels(marginal=marginal, temperature=lambda step: 1.0)
+    assert waited_for(model, batch(labels), waits) == []
+
+
+def test_nor_does_one_of_a_classifier(waits: Waits) -> None:
+    model = TextClassifier(LSTMEncoder(V, E, H, Z), K)
+    assert waited_for(model, batch([0, 1, 2]), waits) == []
 
 
 def test_a_look_at_the_device_is_noticed(waits: Waits) -> None:

@@ -58,7 +58,7 @@ def interpolate(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
     """
     if left.shape != right.shape:
         raise ValueError(f"codes of sizes {list(left.shape)} and {list(right.shape)} do not mix")
-    a = weights[:, None]
+    a = weights[:, None].to(left.device)
     return a * left + (1 - a) * right
 
 

@@ -97,6 +97,8 @@ class SemiSupervisedTextVAE(nn.Module):
         self.label_kl_floor = label_kl_floor
         self.register_buffer("label_probabilities", _distribution(label_prior, classes))
         self.register_buffer("step", torch.tensor(0))
+        self.at_step(0)
+        self.register_load_state_dict_post_hook(_remember_step)
         self._present_temperature()
 
     def prior(self) -> Normal:
@@ -122,10 +124,12 @@ class SemiSupervisedTextVAE(nn.Module):
             labels = self.label_head(features).logits.argmax(-1)
         if labels.shape != (len(batch),):
             raise ValueError(f"labels must be [B] = [{len(batch)}], not {list(labels.shape)}")
+        check_labels(labels, self.classes)
         return self._moved(self.encoder.posterior(features), self._one_hot(labels))
 
     def code(self, z: Tensor, labels: Tensor) -> Tensor:
         """Join codes `[..., Z]` and labels `[...]` to what the decoder takes, `[..., Z + K]`."""
+        check_labels(labels, self.classes)
         return torch.cat([z, self._one_hot(labels)], dim=-1)
 
     def log_likelihood(self, batch: TextBatch, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -158,10 +162,10 @@ class SemiSupervisedTextVAE(nn.Module):
         features = self._features(batch)
         q_y = self.label_head(features)
         labels = torch.full_like(batch.lengths, -1) if batch.labels is None else batch.labels
-        check_labels(labels, self.classes, optional=True)
+        check_labels(batch.label_extremes, self.classes, optional=True)
         labelled, classes = labels >= 0, labels.clamp(min=0)
-        rows, y, weights = self._cases(q_y, labelled, classes)
-        reconstruction, kl = self._terms(batch, features, rows, y)
+        cases, rows, y, weights = self._cases(batch, q_y, labelled, classes)
+        reconstruction, kl = self._terms(cases, features, rows, y)
         kl = _sum_cases(weights[:, None] * kl, rows, len(batch))
         return LabelElbo(
             reconstruction=_sum_cases(weights * reconstruction, rows, len(batch)),
@@ -170,7 +174,7 @@ class SemiSupervisedTextVAE(nn.Module):
             label_kl=torch.where(
                 labelled,
                 -self.label_prior().log_prob(classes),
-                kl_divergence(q_y, self.label_prior()),
+                (q_y.probs * (q_y.logits - self.label_prior().logits)).sum(-1),
             ),
             classification=torch.where(labelled, -q_y.log_prob(classes), 0.0),
             labelled=labelled,
@@ -184,9 +188,8 @@ class SemiSupervisedTextVAE(nn.Module):
         return self.encoder.features(batch)
 
     def _one_hot(self, labels: Tensor) -> Tensor:
-        """Labels `[...]` as y `[..., K]`."""
-        check_labels(labels, self.classes)
-        return F.one_hot(labels, self.classes).to(self.label_probabilities)
+        """Labels `[...]`, each one a class, as y `[..., K]`."""
+        return torch.ones_like(self.label_probabilities).diag()[labels]
 
     def _moved(self, q: Normal, y: Tensor) -> Normal:
         """Move q(z|x), `[B, Z]`, to q(z|x, y) by labels y `[B, K]`."""
@@ -196,40 +199,51 @@ class SemiSupervisedTextVAE(nn.Module):
     def at_step(self, step: int) -> None:
         """Set the training step (0, 1, ...), which the temperature of soft labels follows."""
         self.step.fill_(step)
+        self._step = step  # the same: to ask the buffer would make a GPU wait
 
     def _present_temperature(self) -> float:
         """The temperature at the present step, which must be positive."""
         at = self.temperature
-        temperature = at(int(self.step)) if callable(at) else at
+        temperature = at(self._step) if callable(at) else at
         if not temperature > 0:
             raise ValueError(f"the temperature must be positive, not {temperature}")
         return temperature
 
     def _cases(
-        self, q_y: Categorical, labelled: Tensor, classes: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Pair documents with labels, P times: the row `[P]`, y `[P, K]`, its weight `[P]`."""
+        self, batch: TextBatch, q_y: Categorical, labelled: Tensor, classes: Tensor
+    ) -> tuple[TextBatch, Tensor, Tensor, Tensor]:
+        """Pair documents with labels, P times: a batch, its rows `[P]`, y `[P, K]`, weights `[P]`.
+
+        Each document comes with its label; one without comes with every class in turn.
+        """
         known = self._one_hot(classes)  # [B, K]
         if self.marginal == "gumbel":
             soft = F.gumbel_softmax(q_y.logits, self._present_temperature())
             y = torch.where(labelled[:, None], known, soft)
-            return torch.arange(len(y), device=y.device), y, torch.ones_like(y[:, 0])
-        possible = known.bool() | ~labelled[:, None]
-        rows, cases = possible.nonzero(as_tuple=True)
+            rows = torch.arange(len(y), device=y.device)
+            return batch, rows, y, torch.ones_like(y[:, 0])
+        others = torch.arange(1, self.classes, device=classes.device)[:, None]
+        cases = torch.cat([classes, others.expand(-1, len(batch.unlabelled)).flatten()])
+        batch, rows = batch.with_copies(len(others))
         weights = torch.where(labelled[:, None], known, q_y.probs)[rows, cases]
-        return rows, self._one_hot(cases), weights
+        return batch, rows, self._one_hot(cases), weights
 
     def _terms(
-        self, batch: TextBatch, features: Tensor, rows: Tensor, y: Tensor
+        self, cases: TextBatch, features: Tensor, rows: Tensor, y: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Reconstruction `[P]` and KL of z `[P, Z]` of P cases: documents `rows`, labels `y`."""
+        """Reconstruction `[P]` and KL of z `[P, Z]` of P cases: rows of a batch, labels y."""
         q = self.encoder.posterior(features)
         # One draw a document, whatever its label: what labels differ in is not lost in the noise.
         noise = torch.randn_like(q.loc)[rows]
         q = self._moved(Normal(q.loc[rows], q.scale[rows], validate_args=False), y)
         code = torch.cat([q.loc + q.scale * noise, y], dim=-1)
-        reconstruction = -document_log_likelihood(self.decoder, _rows(batch, rows), code)
+        reconstruction = -document_log_likelihood(self.decoder, cases, code)
         return reconstruction, kl_divergence(q, self.prior())
+
+
+def _remember_step(model: SemiSupervisedTextVAE, _: object) -> None:
+    """Take the step from the weights that were loaded."""
+    model.at_step(int(model.step))
 
 
 def _rows(batch: TextBatch, rows: Tensor) -> TextBatch:

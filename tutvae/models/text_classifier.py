@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Normal
@@ -37,13 +39,18 @@ class LabelHead(nn.Module):
         return Categorical(logits=logits, validate_args=False)
 
 
-def check_labels(labels: Tensor, classes: int, *, optional: bool = False) -> None:
-    """Raise ValueError for a label outside 0 ... K - 1; where `optional`, -1 is none at all."""
-    outside = (labels >= classes) | (labels < (-1 if optional else 0))
-    if outside.any():
-        allowed = f"the model's classes are 0 ... {classes - 1}"
-        none = ", and -1 means no label" if optional else ""
-        raise ValueError(f"label {int(labels[outside][0])} is not a class: {allowed}{none}")
+def check_labels(labels: Tensor | Iterable[int], classes: int, *, optional: bool = False) -> None:
+    """Raise ValueError for a label outside 0 ... K - 1; where `optional`, -1 is none at all.
+
+    Of a tensor the lowest and the largest are looked at, for which a GPU is waited for once.
+    """
+    if isinstance(labels, Tensor):
+        labels = torch.stack(labels.aminmax()).tolist() if labels.numel() > 0 else []
+    for label in labels:
+        if not (-1 if optional else 0) <= label < classes:
+            allowed = f"the model's classes are 0 ... {classes - 1}"
+            none = ", and -1 means no label" if optional else ""
+            raise ValueError(f"label {label} is not a class: {allowed}{none}")
 
 
 class TextClassifier(nn.Module):
@@ -93,9 +100,9 @@ class TextClassifier(nn.Module):
 
         A document without a label, or with one that is not a class, is a ValueError.
         """
-        if batch.labels is None or (batch.labels == -1).any():
+        if batch.labels is None or batch.label_extremes[0] == -1:
             raise ValueError("a classifier is trained on labels: some documents have none")
-        check_labels(batch.labels, self.classes)
+        check_labels(batch.label_extremes, self.classes)
         scores = self.label_posterior(batch).log_prob(batch.labels)
         return scores if z is None else scores.expand(z.shape[:-1])
 

@@ -85,6 +85,28 @@ class TextBatch:
         return padded.index_put((rows, times), values).sum(1)
 
     @cached_property
+    def unlabelled(self) -> Tensor:
+        """Rows of the documents without a label, `[U]`."""
+        if self.labels is None:
+            return torch.arange(len(self), device=self.tokens.device)
+        return (self.labels < 0).nonzero()[:, 0]
+
+    @cached_property
+    def unlabelled_words(self) -> Tensor:
+        """Which of the `words` are in documents without a label, as their places there."""
+        if self.labels is None:
+            return torch.arange(self.words.shape[1], device=self.tokens.device)
+        return (self.labels < 0)[self.words[0]].nonzero()[:, 0]
+
+    @cached_property
+    def label_extremes(self) -> tuple[int, int]:
+        """The lowest and the largest label; -1 is no label."""
+        if self.labels is None:
+            return -1, -1
+        lowest, largest = torch.stack(self.labels.aminmax()).tolist()
+        return lowest, largest
+
+    @cached_property
     def extremes(self) -> tuple[int, int, int, int]:
         """The lowest and the largest token id, the shortest and the longest length.
 
@@ -104,9 +126,27 @@ class TextBatch:
         lowest, largest, shortest, longest = torch.stack([x.long() for x in extremes]).tolist()
         return lowest, largest, shortest, longest
 
+    def with_copies(self, copies: int) -> tuple[TextBatch, Tensor]:
+        """Add copies of the documents without a label, all of them `copies` times in turn.
+
+        Returns P documents without their labels, and the row `[P]` that each of them is here.
+        """
+        B, U, device = len(self), len(self.unlabelled), self.tokens.device
+        rows = torch.cat([torch.arange(B, device=device), self.unlabelled.repeat(copies)])
+        copied = TextBatch(self.tokens[rows], self.lengths[rows])
+        words, times = self.words[:, self.unlabelled_words]
+        first = B + U * torch.arange(copies, device=device)[:, None]
+        places = (first + torch.searchsorted(self.unlabelled, words)).flatten()
+        # Known without a look at the copies, which would make a GPU wait.
+        new = torch.stack([places, times.repeat(copies)])
+        vars(copied)["words"] = torch.cat([self.words, new], 1)
+        return copied, rows
+
     def to(self, device: torch.device | str) -> TextBatch:
         """Copy every tensor to a device, with what to look up there would make a GPU wait."""
         _ = self.extremes, self.words
+        if self.labels is not None:
+            _ = self.label_extremes, self.unlabelled, self.unlabelled_words
         wait = torch.device(device).type != "cuda"
         moved = copy(self)
         for name, x in vars(self).items():
