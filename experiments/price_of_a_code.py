@@ -274,7 +274,9 @@ def measured(model: Any, batches: Iterator[Any], refine: bool = False) -> dict[s
     torch.manual_seed(0)
     for batch in batches:
         batch = batch.to(device)
-        q = refined(model, batch) if refine else posterior_of(model, batch)
+        # In eval mode cuDNN's LSTMs have no gradients.
+        with torch.backends.cudnn.flags(enabled=not refine):
+            q = refined(model, batch) if refine else posterior_of(model, batch)
         with torch.no_grad():
             z = q.sample((SAMPLES,))
             kl = q.log_prob(z) - log_prior(model, z)
