@@ -35,11 +35,12 @@ from benchmarks import usual
 from benchmarks.common import V, documents, file_order, forward_gflop
 from benchmarks.evaluation import posteriors
 from benchmarks.generation import by_generate, never_ending
+from tutvae.data.batches.fixed import padded_shape
 from tutvae.data.batches.resumable import endless
 from tutvae.data.batches.text import TextBatch
 from tutvae.experiments.records import provenance, significant
 from tutvae.models import DilatedConvDecoder, LanguageModel, LSTMDecoder, LSTMEncoder, TextVAE
-from tutvae.training.captured import MULTIPLE, CapturedSteps
+from tutvae.training.captured import CapturedSteps
 from tutvae.training.engine import Engine, Precision
 from tutvae.training.step import Stepper, adam
 
@@ -116,7 +117,7 @@ class Timed:
     def __iter__(self) -> Iterator[TextBatch]:
         self.tokens, self.batches, began = 0, 0, perf_counter()
         batches = tutvae.Batches(self.texts, batch_size=self.batch_size)
-        shapes = {(len(x), -(-x.tokens.shape[1] // MULTIPLE)): x for x in batches}
+        shapes = {padded_shape(batch): batch for batch in batches}
         yield from chain(shapes.values(), shapes.values())
         wait()
         start = perf_counter()
