@@ -71,7 +71,7 @@ class CapturedSteps:
     Dropout and samples are new each time: the graph moves the GPU's generator on. The first
     step of a shape is an ordinary one, the second is recorded.
 
-    Source: chapter 10.
+    No chapter defines it: it is for speed.
     """
 
     def __init__(

@@ -15,7 +15,6 @@ class FixedBatch(TextBatch):
     """A batch in which every position counts as a target, that of padding at no cost.
 
     Its tensors stay where they are, and any documents of as many rows can be put into them.
-    Chapter 10.
     """
 
     @classmethod
