@@ -11,22 +11,21 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import platform
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from copy import deepcopy
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, product
 from pathlib import Path
 from time import perf_counter
 from typing import Any
-from unittest.mock import patch
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Normal
 
 import tutvae
@@ -34,13 +33,13 @@ from benchmarks import usual
 from benchmarks.common import V, documents, file_order, forward_gflop
 from benchmarks.evaluation import posteriors
 from benchmarks.generation import by_generate, never_ending
+from benchmarks.gpu_checks import Found, Task, checks, cnn, lstm, recording
+from tutvae.data.batches.fixed import padded_shape
 from tutvae.data.batches.resumable import endless
 from tutvae.data.batches.text import TextBatch
-from tutvae.experiments.records import provenance, significant
-from tutvae.models import DilatedConvDecoder, LanguageModel, LSTMDecoder, LSTMEncoder, TextVAE
-from tutvae.training.captured import MULTIPLE
-from tutvae.training.engine import Engine, Precision
-from tutvae.training.step import Stepper, adam
+from tutvae.experiments.records import significant
+from tutvae.models import LSTMDecoder, TextVAE
+from tutvae.training.engine import Precision
 
 SECONDS = 0.6  # that a row measures, once it is warm
 BATCHES = (32, 256)
@@ -56,40 +55,14 @@ AIMS = {  # real tokens a second
     ("LSTM 512/1024/32", 256): 1_115_000,
 }
 
-Found = dict[str, Any]
-Task = tuple[Found, Callable[[], Found]]  # what is asked, and what finds out
-
-
-def lstm(sizes: Sequence[int], V: int = V, **options: float) -> TextVAE:
-    return TextVAE(LSTMEncoder(V, *sizes), LSTMDecoder(V, *sizes, **options))
-
-
-def cnn(sizes: Sequence[int], V: int = V, **options: float) -> TextVAE:
-    decoder = DilatedConvDecoder(V, *sizes, dilations="large", **options)
-    return TextVAE(LSTMEncoder(V, *sizes), decoder)
-
-
-def language_model(sizes: Sequence[int], V: int = V, **options: float) -> LanguageModel:
-    return LanguageModel(LSTMDecoder(V, *sizes[:2], **options))
-
 
 def model_called(name: str) -> TextVAE:
-    return cnn(CNN_SIZES) if name == CNN else lstm(LSTMS[name])
+    return cnn(CNN_SIZES, V) if name == CNN else lstm(LSTMS[name], V)
 
 
 def wait() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-
-
-def recording(captured: bool) -> Any:
-    """Let steps be recorded, or not."""
-    return (
-        nullcontext() if captured else patch("tutvae.training.step.can_capture", lambda *_: False)
-    )
-
-
-# Speed.
 
 
 def rate(work: Callable[[], float]) -> Found:
@@ -115,7 +88,7 @@ class Timed:
     def __iter__(self) -> Iterator[TextBatch]:
         self.tokens, self.batches, began = 0, 0, perf_counter()
         batches = tutvae.Batches(self.texts, batch_size=self.batch_size)
-        shapes = {(len(x), -(-x.tokens.shape[1] // MULTIPLE)): x for x in batches}
+        shapes = {padded_shape(batch): batch for batch in batches}
         yield from chain(shapes.values(), shapes.values())
         wait()
         start = perf_counter()
@@ -208,7 +181,7 @@ def using(texts: tutvae.EncodedTexts, device: str = "cuda") -> Iterator[Task]:
     alone = texts.batch([0])
 
     def nll() -> Found:
-        model = lstm(sizes).to(device)
+        model = lstm(sizes, V).to(device)
         count = 500 * batch.predicted_tokens
 
         def work() -> float:
@@ -218,9 +191,14 @@ def using(texts: tutvae.EncodedTexts, device: str = "cuda") -> Iterator[Task]:
         return rate(work)
 
     def usual_nll() -> Found:
-        model = lstm(sizes).to(device)
+        model = lstm(sizes, V).to(device)
         there, count = alone.to(device), 500 * alone.predicted_tokens
-        return rate(lambda: count + 0 * usual.importance_weighted_nll(model, there, 500, 100))
+
+        def work() -> float:
+            usual.importance_weighted_nll(model, there, 500, 100)
+            return count
+
+        return rate(work)
 
     def write(way: Callable[[Any, Tensor, int], Tensor]) -> Found:
         decoder = never_ending(LSTMDecoder(V, *sizes)).to(device)
@@ -230,7 +208,12 @@ def using(texts: tutvae.EncodedTexts, device: str = "cuda") -> Iterator[Task]:
     def information(way: Callable[[Normal], float], N: int = 10_000) -> Found:
         q = posteriors(N)
         there = Normal(q.loc.to(device), q.scale.to(device))
-        return rate(lambda: N + 0 * way(there))
+
+        def work() -> float:
+            way(there)
+            return N
+
+        return rate(work)
 
     way_of = {"ours": (nll, by_generate, tutvae.mutual_information)}
     way_of["usual"] = (usual_nll, usual.greedy, lambda q: usual.mutual_information(q, q.sample()))
@@ -239,127 +222,6 @@ def using(texts: tutvae.EncodedTexts, device: str = "cuda") -> Iterator[Task]:
         yield {"question": "write 64 x 60 tokens", "way": way}, partial(write, writes)
         about = {"question": "mutual information, 10,000 x 32", "way": way}
         yield about, partial(information, informs)
-
-
-# Checks.
-
-SMALL = {"sizes": (64, 128, 16), "V": 1000}
-
-
-def random_texts(count: int = 640) -> tutvae.EncodedTexts:
-    random = torch.Generator().manual_seed(0)
-    lengths = torch.randint(3, 31, (count,), generator=random).tolist()
-    words = (torch.randint(4, SMALL["V"], (n,), generator=random).tolist() for n in lengths)
-    return tutvae.EncodedTexts([[1, *ids, 2] for ids in words])
-
-
-def far(ours: nn.Module, theirs: nn.Module, start: nn.Module) -> float:
-    """How far two models went apart, as a share of how far they went."""
-    flat = [
-        nn.utils.parameters_to_vector(x.parameters()).detach().cpu() for x in (ours, theirs, start)
-    ]
-    return ((flat[0] - flat[1]).norm() / (flat[1] - flat[2]).norm()).item()
-
-
-def same_steps(
-    build: Callable[..., nn.Module], precision: Precision, steps: int = 20, device: str = "cuda"
-) -> Found:
-    """Steps that are recorded end where ordinary ones do, from the same seed."""
-    torch.manual_seed(0)
-    start = build(**SMALL)
-    batches = endless(tutvae.Batches(random_texts(), batch_size=32))
-    taken = [next(batches) for _ in range(steps)]
-    ends, losses, played = [], [], 0
-    for captured in (True, False):
-        model = deepcopy(start)
-        with recording(captured):
-            engine = Engine(model, device, precision)
-            stepper = Stepper(engine, adam(model.parameters()), max_grad_norm=5.0)
-        torch.manual_seed(1)
-        for number, batch in enumerate(taken):
-            stepper.optimizer.param_groups[0]["lr"] = 1e-3 / (1 + number / steps)
-            losses.append(stepper.step([batch], number, number / steps)[0].item())
-        ends.append(model)
-        if stepper.captured:
-            played = sum(shape.play is not None for shape in stepper.captured.shapes.values())
-    ratios = [abs(x / y - 1) for x, y in zip(losses[:steps], losses[steps:], strict=True)]
-    apart = far(*ends, start)
-    limits = (1e-4, 0.01) if precision == "fp32" else (0.01, 0.3)
-    passed = max(ratios) < limits[0] and apart < limits[1] and played > 0
-    return {"passed": passed, "losses": max(ratios), "weights": apart, "graphs": played}
-
-
-def resumed(precision: Precision, device: str = "cuda") -> Found:
-    """A run that breaks off ends, after another call, where one does that was left alone."""
-
-    def train(
-        folder: str | None, breaks_at: int | None
-    ) -> tuple[nn.Module, list[dict[str, float]]]:
-        def weight(step: int) -> float:
-            if step == breaks_at:
-                raise InterruptedError
-            return min(1.0, step / 15)
-
-        torch.manual_seed(0)
-        model = lstm(**SMALL, word_dropout=0.3, dropout=0.1)
-        history = tutvae.fit(
-            model,
-            tutvae.Batches(random_texts(320), batch_size=32),
-            epochs=2,
-            kl_weight=weight,
-            scheduler="cosine",
-            max_grad_norm=5.0,
-            precision=precision,
-            device=device,
-            run_folder=folder,
-            checkpoint_minutes=0,
-            progress=False,
-        )
-        return model, history.records
-
-    whole, records = train(None, None)
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            train(folder, 13)
-        except InterruptedError:
-            after, again = train(folder, None)
-    torch.manual_seed(0)
-    apart = far(after, whole, lstm(**SMALL))
-    ratio = again[-1]["train_reconstruction"] / records[-1]["train_reconstruction"]
-    return {"passed": apart < 0.01, "losses": abs(ratio - 1), "weights": apart}
-
-
-def no_wait(build: Callable[..., nn.Module], precision: Precision, captured: bool) -> Found:
-    """No operation of a step waits for the GPU."""
-    model = build(**SMALL)
-    with recording(captured):
-        engine = Engine(model, "cuda", precision)
-        stepper = Stepper(engine, adam(model.parameters()), max_grad_norm=5.0)
-    batch = random_texts().batch(range(32)).to("cuda")
-    for number in range(3):
-        stepper.step([batch], number, 0.5, 0.1)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        for number in range(3):
-            stepper.step([batch], number, 0.5, 0.1)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    return {"passed": True}
-
-
-def checks() -> Iterator[Task]:
-    builds = {"language model": language_model, "LSTM": lstm, "CNN": cnn}
-    for precision in DTYPES:
-        for name, build in builds.items():
-            about = {"check": f"graph as eager, {name}", "precision": precision}
-            yield about, partial(same_steps, build, precision)
-    for precision in DTYPES:
-        about = {"check": "killed and resumed, LSTM", "precision": precision}
-        yield about, partial(resumed, precision)
-    for (name, build), precision, captured in product(builds.items(), DTYPES, (True, False)):
-        about = {"check": f"no wait in a step, {name}", "precision": precision}
-        way = "graph" if captured else "eager"
-        yield about | {"way": way}, partial(no_wait, build, precision, captured)
 
 
 def everything(texts: tutvae.EncodedTexts) -> Iterator[Task]:
@@ -383,6 +245,7 @@ def done(tasks: Iterator[Task], seconds: float) -> list[Found]:
             try:
                 row = row | work()
             except Exception as error:
+                traceback.print_exc(limit=-3)
                 row = row | {"error": f"{type(error).__name__}: {error}"}
             row["took_s"] = perf_counter() - began
             gc.collect()
@@ -392,9 +255,21 @@ def done(tasks: Iterator[Task], seconds: float) -> list[Found]:
     return rows
 
 
-def driver() -> str:
+def machine() -> Found:
+    """The card and what drives it."""
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
+    driver = None
+    with suppress(OSError):
+        driver = subprocess.run(query, capture_output=True, text=True).stdout.strip()
+    card = torch.cuda.get_device_properties(0)
+    return {
+        "card": f"{card.name}, {card.total_memory / 2**30:.0f} GiB",
+        "driver": driver,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def main() -> None:
@@ -407,14 +282,7 @@ def main() -> None:
     start = perf_counter()
     texts, corpus = documents()
     texts = texts.part(range(len(texts) // max(BATCHES) * max(BATCHES)))  # whole batches only
-    card = torch.cuda.get_device_properties(0)
-    record = provenance() | {
-        "corpus": corpus,
-        "card": f"{card.name}, {card.total_memory / 2**30:.0f} GiB",
-        "driver": driver(),
-        "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),
-    }
+    record = machine() | {"corpus": corpus}
     print(json.dumps(record), flush=True)
     record["rows"] = done(everything(texts), arguments.seconds - (perf_counter() - start))
     if arguments.out:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tutvae.data.batches.fixed import FixedBatch
 from tutvae.data.batches.text import EncodedTexts, TextBatch
 from tutvae.models import (
     DilatedConvDecoder,
@@ -20,7 +21,7 @@ from tutvae.models import (
     TextVAE,
 )
 from tutvae.training import captured
-from tutvae.training.captured import CapturedSteps, FixedBatch, can_capture
+from tutvae.training.captured import CapturedSteps, can_capture
 from tutvae.training.engine import Engine
 from tutvae.training.step import Stepper, adam
 

@@ -11,41 +11,16 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, AdamW, Optimizer
 
+from tutvae.data.batches.fixed import FixedBatch, padded_shape
 from tutvae.data.batches.text import TextBatch
 from tutvae.models.text_vae import LanguageModel, TextVAE, check_tokens
 from tutvae.training.engine import Engine
 
-MULTIPLE = 8  # tokens; T is padded to a multiple, so that few shapes occur
 MOST_SHAPES = 32  # for each, a graph is kept
 OWN = ("torch", "tutvae")  # where layers are from that do the same every time
-IGNORED = -100  # the target that `cross_entropy` gives a cost, and a gradient, of zero
 
 Outputs = tuple[Tensor, dict[str, Tensor]]  # the loss, and the terms of the bound `[B]`
 Result = TypeVar("Result")
-
-
-class FixedBatch(TextBatch):
-    """A batch in which every position counts as a target, that of padding at no cost.
-
-    So no shape depends on the documents, and others of that shape can take their place.
-    """
-
-    @property
-    def targets(self) -> Tensor:  # noqa: D102
-        return super().targets.masked_fill(~self.mask, IGNORED)
-
-    def counting(self, x: Tensor) -> Tensor:  # noqa: D102
-        return x.flatten(0, 1)
-
-    def by_document(self, values: Tensor) -> Tensor:  # noqa: D102
-        return values.view(len(self), -1).sum(1)
-
-    def hold(self, batch: TextBatch) -> None:
-        """Put the documents of another batch, of as many rows, in place of those here."""
-        # Behind the end of a row, what was there before is as good as any padding.
-        self.tokens[:, : batch.tokens.shape[1]] = batch.tokens
-        self.lengths.copy_(batch.lengths)
-        vars(self)["extremes"] = batch.extremes  # to look them up, the GPU would have to wait
 
 
 class Recorder:
@@ -96,7 +71,7 @@ class CapturedSteps:
     Dropout and samples are new each time: the graph moves the GPU's generator on. The first
     step of a shape is an ordinary one, the second is recorded.
 
-    Source: chapter 10.
+    No chapter defines it: it is for speed.
     """
 
     def __init__(
@@ -123,13 +98,14 @@ class CapturedSteps:
         if len(batches) > 1 or not isinstance(batches[0], TextBatch):
             return None
         (batch,) = batches
-        T = -(-batch.tokens.shape[1] // MULTIPLE) * MULTIPLE
         settings = [{k: v for k, v in g.items() if k not in ("params", "lr")} for g in self._groups]
-        key = (len(batch), T, options, str(settings))
+        key = (padded_shape(batch), options, str(settings))
         known = key in self.shapes
         if not known and len(self.shapes) == MOST_SHAPES:
             return None
-        shape = self.shapes.setdefault(key, _Shape(self._empty(len(batch), T)))
+        if not known:
+            self.shapes[key] = _Shape(FixedBatch.for_those_like(batch, self.engine.device))
+        shape = self.shapes[key]
         self._fill(shape.batch, batch, kl_weight)
 
         def work() -> Outputs:
@@ -147,10 +123,6 @@ class CapturedSteps:
     @property
     def _groups(self) -> list[dict[str, Any]]:
         return self.optimizer.param_groups
-
-    def _empty(self, B: int, T: int) -> FixedBatch:
-        lengths = torch.zeros(B, dtype=torch.int64, device=self.engine.device)
-        return FixedBatch(lengths.new_zeros(B, T), lengths)
 
     def _fill(self, fixed: FixedBatch, batch: TextBatch, kl_weight: float) -> None:
         """Write down what is new in this step."""
@@ -174,14 +146,14 @@ class CapturedSteps:
     @contextmanager
     def _capturable(self) -> Iterator[None]:
         """Let the optimizer read its learning rates on the GPU, while it is recorded only."""
-        own = [group["lr"] for group in self._groups]
+        own = [dict(group) for group in self._groups]
         for group, rate in zip(self._groups, self.rates, strict=True):
             group |= {"lr": rate, "capturable": True}
         try:
             yield
         finally:
-            for group, lr in zip(self._groups, own, strict=True):
-                group |= {"lr": lr, "capturable": False}
+            for group, before in zip(self._groups, own, strict=True):
+                group |= before
 
 
 def can_capture(engine: Engine, optimizer: Optimizer) -> bool:
