@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tutvae.data.batches.text import TextBatch
 
-MULTIPLE = 8  # tokens; T is padded to a multiple, so that few shapes occur
+MULTIPLE = 4  # tokens; T is padded to a multiple, so that few shapes occur
 IGNORED = -100  # the target that `cross_entropy` gives a cost, and a gradient, of zero
 
 
