@@ -52,6 +52,9 @@ class Elsewhere(Tensor):
     def __repr__(self) -> str:
         return f"Elsewhere({self.here})"
 
+    def __format__(self, spec: str) -> str:
+        return format(self.here, spec)
+
     def tolist(self) -> Any:
         return self.here.tolist()
 

@@ -196,6 +196,7 @@ SMALL = {"tokenizer": "words", "embedding_size": E, "hidden_size": H, "latent_si
 SMALL |= {"epochs": 1, "progress": False}
 
 
+@pytest.mark.filterwarnings("ignore:the code is empty")
 def test_a_sentence_vae_is_trained_there_saved_and_used(
     device: torch.device, tmp_path: Path
 ) -> None:
@@ -217,6 +218,7 @@ def test_a_sentence_vae_is_trained_there_saved_and_used(
         assert ask(trained) == ask(loaded)
 
 
+@pytest.mark.filterwarnings("ignore:the code is empty")
 def test_a_semi_supervised_classifier_is_trained_there_and_used(device: torch.device) -> None:
     classifier = tutvae.SemiSupervisedClassifier(**SMALL, device=device)
     classifier.fit(TEXTS, [0, 1, -1, -1, 1, 0])
