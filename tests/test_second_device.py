@@ -281,6 +281,7 @@ def test_an_encoder_starts_from_a_language_model(device: torch.device) -> None:
         lambda x: x.numpy(),
         lambda x: np.asarray(x),
     ],
+    ids=["add", "add a number", "in place", "index", "cat", "generator", "numpy", "array"],
 )
 def test_the_device_raises_where_a_gpu_does(
     mix: Callable[[Tensor], Any], device: torch.device
