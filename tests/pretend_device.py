@@ -108,12 +108,15 @@ class Backend:
         return [torch.bfloat16]
 
 
+# At import, so before the first backward pass of a test: torch counts the devices there.
+if KNOWN := hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
+    backend_registration._setup_privateuseone_for_python_backend(NAME, Backend())
+    AUTOCAST.fallback(torch.library.fallthrough_kernel)
+
+
 @contextmanager
 def pretend_device() -> Iterator[torch.device]:
     """A context in which there is the device."""
-    if not hasattr(torch, NAME):
-        backend_registration._setup_privateuseone_for_python_backend(NAME, Backend())
-        AUTOCAST.fallback(torch.library.fallthrough_kernel)
     with Dispatch(), Constructors():
         yield torch.device(NAME, 0)
 
