@@ -109,7 +109,8 @@ class Backend:
 
 
 # At import, so before the first backward pass of a test: torch counts the devices there.
-if KNOWN := hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
+KNOWN = hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
+if KNOWN and not hasattr(torch, NAME):
     backend_registration._setup_privateuseone_for_python_backend(NAME, Backend())
     AUTOCAST.fallback(torch.library.fallthrough_kernel)
 
