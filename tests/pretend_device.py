@@ -52,6 +52,9 @@ class Elsewhere(Tensor):
     def __repr__(self) -> str:
         return f"Elsewhere({self.here})"
 
+    def __format__(self, spec: str) -> str:
+        return format(self.here, spec)
+
     def tolist(self) -> Any:
         return self.here.tolist()
 
@@ -105,12 +108,16 @@ class Backend:
         return [torch.bfloat16]
 
 
+# At import, so before the first backward pass of a test: torch counts the devices there.
+KNOWN = hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
+if KNOWN and not hasattr(torch, NAME):
+    backend_registration._setup_privateuseone_for_python_backend(NAME, Backend())
+    AUTOCAST.fallback(torch.library.fallthrough_kernel)
+
+
 @contextmanager
 def pretend_device() -> Iterator[torch.device]:
     """A context in which there is the device."""
-    if not hasattr(torch, NAME):
-        backend_registration._setup_privateuseone_for_python_backend(NAME, Backend())
-        AUTOCAST.fallback(torch.library.fallthrough_kernel)
     with Dispatch(), Constructors():
         yield torch.device(NAME, 0)
 

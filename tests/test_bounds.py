@@ -229,6 +229,15 @@ def only(labelled: bool, **options: object) -> LabelElbo:
     return LabelElbo(**{name: getattr(whole, name)[rows] for name in names}, **options)
 
 
+@pytest.mark.parametrize("per", ["dimension", "total", "example"])
+def test_weights_that_choose_some_examples_give_their_loss(per: str) -> None:
+    reconstruction, kl = torch.tensor([9.0, 4.0, 2.0]), torch.rand(3, 4)
+    chosen = Elbo(reconstruction[:2], kl[:2].sum(1), kl[:2])
+    weighted = Elbo(reconstruction, kl.sum(1), kl, weights=torch.tensor([0.5, 0.5, 0.0]))
+    for options in ({}, {"free_bits": 0.6, "free_bits_per": per}, {"rate": 1.0}):
+        torch.testing.assert_close(weighted.loss(0.3, **options), chosen.loss(0.3, **options))
+
+
 class TestLabelElbo:
     def test_the_value_has_every_term_of_the_bound_and_no_other(self) -> None:
         expected = torch.tensor([-15.5, -21.3, -32.6, -23.5, -74.2])
@@ -294,6 +303,14 @@ class TestLabelElbo:
         assert only(True).loss().item() == pytest.approx(19.5 + 2)
         assert only(False, label_kl_floor=0.4).loss().item() == pytest.approx(42.7 + 0.1)
         assert only(False).loss().item() == pytest.approx(-only(False).value.mean().item())
+
+    @pytest.mark.parametrize("kind", [True, False])
+    def test_documents_that_are_not_there_cost_nothing(self, kind: bool) -> None:
+        """Neither their free bits, nor their rate, nor their label's floor."""
+        bound = only(kind, label_kl_floor=0.0)
+        assert only(kind, label_kl_floor=0.0).loss(rate=50.0).item() == pytest.approx(
+            bound.loss(0.0).item() + 50 + bound.label_kl.mean().item()
+        )
 
     def test_it_does_without_the_kl_per_dimension(self) -> None:
         assert label_elbo(kl_per_dimension=None).loss().item() == pytest.approx(64.2)

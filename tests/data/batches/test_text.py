@@ -76,6 +76,18 @@ def test_moving_moves_every_tensor(batch):
     assert torch.equal(bare.tokens, batch.tokens)
 
 
+@pytest.mark.parametrize("labels", [[-1, 2, -1], [3, 0, 1], [-1, -1, -1], None])
+@pytest.mark.parametrize("copies", [0, 1, 2])
+def test_copies_of_the_documents_without_a_label_come_behind_all(labels, copies):
+    batch = EncodedTexts([[BOS, 5, 0, EOS], [BOS, EOS], [BOS, 6, 7, 8, EOS]], labels).batch()
+    without = [row for row in range(3) if labels is None or labels[row] < 0]
+    copied, rows = batch.with_copies(copies)
+    assert rows.tolist() == [0, 1, 2, *copies * without]
+    assert torch.equal(copied.tokens, batch.tokens[rows])
+    assert torch.equal(copied.words, TextBatch(copied.tokens, copied.lengths).words)
+    assert batch.label_extremes == ((-1, -1) if labels is None else (min(labels), max(labels)))
+
+
 def test_a_batch_of_chosen_documents_in_the_chosen_order():
     chosen = EncodedTexts(documents_of([3, 6, 2, 4]), pad_id=99).batch([3, 0])
     assert chosen.tokens.tolist() == [[1, 13, 13, 2], [1, 10, 2, 99]]
