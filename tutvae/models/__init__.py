@@ -1,11 +1,12 @@
 """The models: encoders, decoders, and the autoencoders made of them.
 
 >>> sorted(tutvae.models.DECODERS)
-['dilated_cnn', 'gru', 'lstm']
+['bag', 'dilated_cnn', 'gru', 'lstm']
 """
 
 import sys
 
+from tutvae.models.bag_decoder import BagDecoder as BagDecoder
 from tutvae.models.conv_decoder import DILATIONS as DILATIONS
 from tutvae.models.conv_decoder import CausalConv1d as CausalConv1d
 from tutvae.models.conv_decoder import DilatedConvDecoder as DilatedConvDecoder
