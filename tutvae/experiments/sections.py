@@ -18,7 +18,7 @@ from tutvae.data.batches.text import Batches, EncodedTexts
 from tutvae.data.tokenization import Tokenizer
 from tutvae.experiments.experiment import NumberOrSchedule, Section, section_like
 from tutvae.experiments.keys import Count, CountOrZero, NotNegative, Positive, Rate, Share
-from tutvae.models import DECODERS, Decoder, LSTMEncoder, tie_weights
+from tutvae.models import DECODERS, BagEncoder, Decoder, Encoder, LSTMEncoder, tie_weights
 from tutvae.models.semi_supervised import Marginal, SemiSupervisedTextVAE
 from tutvae.schedules import Schedule, temperature_decay
 from tutvae.training.engine import Precision, rank_and_world_size
@@ -36,17 +36,19 @@ SCHEDULE_OPTIONS = {"linear": "start", "logistic": "slope", "cyclical": "ramp"}
 
 
 class EncoderSection(Section):
-    """`[encoder]`: an `LSTMEncoder`."""
+    """`[encoder]`: an `LSTMEncoder`, with its `pooling`, or a `BagEncoder`."""
 
-    kind: Literal["lstm"] = "lstm"
+    kind: Literal["lstm", "bag"] = "lstm"
     embedding_size: Count
     hidden_size: Count
     pooling: Literal["last", "max"] = "last"
 
-    def build(self, tokenizer: Tokenizer, latent_size: int) -> LSTMEncoder:
+    def build(self, tokenizer: Tokenizer, latent_size: int) -> Encoder:
         """Make the encoder, from torch's present random state."""
-        sizes = (self.embedding_size, self.hidden_size, latent_size)
-        return LSTMEncoder(len(tokenizer), *sizes, pooling=self.pooling)
+        sizes = (len(tokenizer), self.embedding_size, self.hidden_size, latent_size)
+        if self.kind == "bag":
+            return BagEncoder(*sizes)
+        return LSTMEncoder(*sizes, pooling=self.pooling)
 
     def language_model(self, decoder: DecoderSection) -> dict[str, Any]:
         """The `[decoder]` of a language model that the encoder can start from."""

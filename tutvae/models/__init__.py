@@ -13,6 +13,7 @@ from tutvae.models.conv_decoder import DilatedConvDecoder as DilatedConvDecoder
 from tutvae.models.conv_decoder import Preset as Preset
 from tutvae.models.conv_decoder import ResidualBlock as ResidualBlock
 from tutvae.models.decoders import DECODERS as DECODERS
+from tutvae.models.encoders import BagEncoder as BagEncoder
 from tutvae.models.encoders import LSTMEncoder as LSTMEncoder
 from tutvae.models.gru_decoder import GRUDecoder as GRUDecoder
 from tutvae.models.lstm_decoder import LSTMDecoder as LSTMDecoder
