@@ -31,7 +31,7 @@ from tutvae.experiments.records import provenance
 
 SEEDS, SHOWN = (0, 1, 2), 4
 TEXTS = Path(__file__).with_suffix(".csv")
-# Chosen on a third of the texts to train on: a low learning rate, since few are soon known by heart.
+# Chosen on a third of the texts to train on: few texts are soon known by heart.
 BAGS: dict[str, Any] = {"encoder": "bag", "decoder": "bag", "rate": 20.0}
 BAGS |= {"learning_rate": 0.001, "epochs": 80}
 RECORD = Path(__file__).parents[1] / "results" / "own_data" / "three_kinds.json"
