@@ -246,7 +246,8 @@ class TestTexts:
             model.reconstruct(TEXTS)
 
     @pytest.mark.parametrize(
-        "decoder", ["lstm", "gru", {"kind": "dilated_cnn", "embedding_size": 8, "channels": 8}]
+        "decoder",
+        ["lstm", "gru", "bag", {"kind": "dilated_cnn", "embedding_size": 8, "channels": 8}],
     )
     def test_decoders_are_chosen_by_name_or_table(self, decoder: Any) -> None:
         assert fitted(SentenceVAE, decoder=decoder, epochs=1).transform(TEXTS).shape == (48, 3)

@@ -25,7 +25,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from tutvae.data.corpus import Corpus, Images, Texts
 from tutvae.data.readers.files import write_beside
 from tutvae.experiments.experiment import faults
-from tutvae.experiments.keys import Name, Rate
+from tutvae.experiments.keys import CountOrZero, Name, Rate
 from tutvae.training.checkpoints import difference
 
 PACKAGE = Path(__file__).parents[1]
@@ -132,7 +132,7 @@ class _OfTexts(_Part):
     reports: Annotated[dict[str, TextMeasures], _keys("valid", "test")]
     initialisation_seconds: Amount = ABSENT
     aggressive: _Aggressive = ABSENT
-    receptive_field: Count = ABSENT
+    receptive_field: CountOrZero = ABSENT
     best_epoch: Count = ABSENT
     probes: dict[str, Probe] = ABSENT
 
