@@ -24,6 +24,7 @@ COMMENTS = {
     "corpus.label": "the column of their classes; blank where there is none",
     "corpus.tokenizer": 'byte-pair encoding: no word is unknown; or "words"',
     "corpus.max_length": "tokens; longer documents are cut",
+    "encoder.kind": '"lstm", or "bag", which counts words',
     "decoder.kind": '"lstm", "gru", "dilated_cnn", or "bag", which sees no word',
     "model.latent_size": "numbers in a code",
     "training.patience": "epochs without a better bound, then it ends",
