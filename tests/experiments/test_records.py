@@ -72,7 +72,7 @@ FACTORS = {"category", "stars", "person", "tense"}
 # Of what the schema takes for a dict of one type.
 KEYS: dict[str, set[str]] = {
     "versions": {"python", "tutvae", "torch", "numpy"},
-    "curves": {*results.CURVES, "valid_reconstruction", "valid_kl"},
+    "curves": {*results.CURVES, "valid_reconstruction", "valid_kl", "rate"},
     "accuracy": {"valid", "test"},
     "entropy": {"value", "standard_error"},
     "bayes_accuracy": {"value", "standard_error"},

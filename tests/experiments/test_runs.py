@@ -109,6 +109,7 @@ class TestEvaluating:
         trained = load(saved(run_folders["vae"], tmp_path, configuration))
         assert evaluate_run(trained, importance_samples=1).examples == 53
 
+    @pytest.mark.filterwarnings("ignore:.*have more than 42 tokens")
     @pytest.mark.parametrize("rate", [8, 24])
     def test_it_is_the_recorded_one(self, real_data: Path, rate: int) -> None:
         """The bound of the test sentences on the real data, up to the rounding of the weights."""
