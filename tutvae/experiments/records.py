@@ -3,8 +3,6 @@
 The schema of a file is `ImageRecord`, `TextRecord`, `SweepRecord` or `ClassificationRecord`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
