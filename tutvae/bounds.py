@@ -1,7 +1,5 @@
 """The evidence lower bound, the losses made of it, and its importance-weighted form."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Literal, get_args

@@ -4,8 +4,6 @@ An estimator describes its training as an experiment file does; `tutvae train my
 the same description.
 """
 
-from __future__ import annotations
-
 import inspect
 import warnings
 from collections.abc import Sequence
@@ -131,7 +129,7 @@ class SentenceVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TextModel, 
     run_folder: str | Path | None = None
     random_state: int | np.random.RandomState | None = 0
 
-    def fit(self, texts: Any, y: Any = None, *, valid: Any = None) -> Self:
+    def fit(self, texts: Any, y: Any = None, *, valid: Any = None) -> "Self":
         """Train on texts.
 
         Args:
@@ -214,7 +212,7 @@ class SentenceVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TextModel, 
         )
 
     @classmethod
-    def from_trained(cls, trained: TrainedModel) -> Self:
+    def from_trained(cls, trained: TrainedModel) -> "Self":
         """Make a fitted estimator of what its folder holds; `tutvae.load` calls this."""
         configuration = trained.configuration
         parameters = dict(configuration["parameters"])
@@ -254,7 +252,7 @@ class SentenceVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TextModel, 
             return int(state)
         return check_random_state(state).randint(2**31)
 
-    def _fit(self, texts: Texts, valid: Any) -> Self:
+    def _fit(self, texts: Texts, valid: Any) -> "Self":
         """Train on texts, and on their labels if there are some; measure on those held out."""
         experiment = validate_experiment(self.description(len(texts)))
         assert isinstance(experiment, TextExperiment)
@@ -359,7 +357,7 @@ class SemiSupervisedClassifier(ClassifierMixin, SentenceVAE):
     classification_weight: float = 10.0
     labelled_size: int = 8
 
-    def fit(self, texts: Any, y: Any = None, *, valid: Any = None) -> Self:
+    def fit(self, texts: Any, y: Any = None, *, valid: Any = None) -> "Self":
         """Train on texts and those of their labels that are known.
 
         Args:

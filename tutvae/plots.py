@@ -4,8 +4,6 @@
 >>> ax = tutvae.plots.image_grid(images[:10], height=8, columns=5)
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +33,7 @@ def use_style() -> None:
     plt.style.use(Path(__file__).with_name("book.mplstyle"))
 
 
-def loss_curves(history: History, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+def loss_curves(history: History, axes: "Sequence[Axes] | None" = None) -> "Sequence[Axes]":
     """Draw the two terms of the bound against the epoch, side by side.
 
     Args:
@@ -54,7 +52,7 @@ def loss_curves(history: History, axes: Sequence[Axes] | None = None) -> Sequenc
     return axes
 
 
-def image_grid(pixels: Tensor, height: int, columns: int, ax: Axes | None = None) -> Axes:
+def image_grid(pixels: Tensor, height: int, columns: int, ax: "Axes | None" = None) -> "Axes":
     """Tile images, row by row.
 
     Args:
@@ -85,8 +83,8 @@ def image_grid(pixels: Tensor, height: int, columns: int, ax: Axes | None = None
 
 
 def reconstructions(
-    originals: Tensor, reconstructed: Tensor, height: int, ax: Axes | None = None
-) -> Axes:
+    originals: Tensor, reconstructed: Tensor, height: int, ax: "Axes | None" = None
+) -> "Axes":
     """Draw images in a row, and under each what the model makes of its code.
 
     Args:
@@ -104,8 +102,8 @@ def reconstructions(
 
 
 def interpolation_strip(
-    pixels: Tensor, weights: Tensor, height: int, ax: Axes | None = None
-) -> Axes:
+    pixels: Tensor, weights: Tensor, height: int, ax: "Axes | None" = None
+) -> "Axes":
     """Draw decoded images along a path of codes, with the weight a under each.
 
     Args:
@@ -124,7 +122,7 @@ def interpolation_strip(
     return ax
 
 
-def latent_scatter(codes: Tensor, labels: Tensor, ax: Axes | None = None) -> Axes:
+def latent_scatter(codes: Tensor, labels: Tensor, ax: "Axes | None" = None) -> "Axes":
     """Scatter two-dimensional codes, coloured by class.
 
     Args:
@@ -149,7 +147,7 @@ def latent_scatter(codes: Tensor, labels: Tensor, ax: Axes | None = None) -> Axe
     return ax
 
 
-def manifold(model: VAE, height: int, points: int = 18, ax: Axes | None = None) -> Axes:
+def manifold(model: "VAE", height: int, points: int = 18, ax: "Axes | None" = None) -> "Axes":
     """Decode a grid over a two-dimensional code, spaced so that the prior's mass is even.
 
     Args:
@@ -170,8 +168,8 @@ def manifold(model: VAE, height: int, points: int = 18, ax: Axes | None = None) 
 
 
 def dimension_bars(
-    kl: Sequence[float], variances: Tensor, axes: Sequence[Axes] | None = None
-) -> Sequence[Axes]:
+    kl: Sequence[float], variances: Tensor, axes: "Sequence[Axes] | None" = None
+) -> "Sequence[Axes]":
     """Draw what each latent dimension carries, largest first.
 
     Args:
@@ -196,8 +194,8 @@ def rate_distortion(
     rates: Sequence[float],
     distortions: Sequence[float],
     names: Sequence[str],
-    ax: Axes | None = None,
-) -> Axes:
+    ax: "Axes | None" = None,
+) -> "Axes":
     """Draw reconstruction against KL, a point a model, over lines of equal bound.
 
     Args:
@@ -221,8 +219,11 @@ def rate_distortion(
 
 
 def confusion(
-    table: np.ndarray, row_names: Sequence[str], column_names: Sequence[str], ax: Axes | None = None
-) -> Axes:
+    table: np.ndarray,
+    row_names: Sequence[str],
+    column_names: Sequence[str],
+    ax: "Axes | None" = None,
+) -> "Axes":
     """Draw a table of counts: what became of the documents of each class.
 
     A cell's shade is its share of the row, its number the count.
@@ -259,8 +260,8 @@ def confusion(
 def accuracy_by_labels(
     curves: Mapping[str, Mapping[int, Sequence[float]]],
     bayes: float | None = None,
-    ax: Axes | None = None,
-) -> Axes:
+    ax: "Axes | None" = None,
+) -> "Axes":
     """Draw accuracy against the number of labels, a line a method.
 
     Args:

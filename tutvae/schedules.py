@@ -8,8 +8,6 @@ All raise ValueError for an argument outside the range that is given for it.
 [0.0, 0.5, 1.0, 1.0]
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

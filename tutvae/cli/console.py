@@ -1,7 +1,5 @@
 """What the commands have in common: how they read texts, print results and tell errors."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import math

@@ -1,7 +1,5 @@
 """The command line: a function a command; those that use a run are in `tutvae.cli.runs`."""
 
-from __future__ import annotations
-
 import os
 import platform
 import shlex

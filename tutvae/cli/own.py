@@ -1,7 +1,5 @@
 """Documents of one's own, from a shell: the experiment file that their training goes by."""
 
-from __future__ import annotations
-
 import json
 import re
 import warnings

@@ -1,7 +1,5 @@
 """The commands that use a trained model: `evaluate`, `sample`, `reconstruct` and so on."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The commands that ask a trained model about texts: their codes, classes, gaps and clusters."""
 
-from __future__ import annotations
-
 import csv
 import io
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Building tokenizers of Hugging Face's `tokenizers` library."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any

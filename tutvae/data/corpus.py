@@ -1,7 +1,5 @@
 """What a corpus is: named splits of images or of texts."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -80,7 +78,7 @@ class Texts:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def part(self, positions: Sequence[int] | np.ndarray) -> Texts:
+    def part(self, positions: Sequence[int] | np.ndarray) -> "Texts":
         """Take the documents at `positions`, with their labels."""
         labels = None if self.labels is None else [self.labels[i] for i in positions]
         return Texts([self.texts[i] for i in positions], labels, label_names=self.label_names)

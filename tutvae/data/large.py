@@ -3,8 +3,6 @@
 Either way a window of documents is in memory at a time, of which `WindowedBatches` makes batches.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import warnings

@@ -1,7 +1,5 @@
 """Tokenizers: documents as strings to token ids and back."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
@@ -83,7 +81,7 @@ class Tokenizer:
         max_vocabulary: int = 20_000,
         min_frequency: int = 1,
         uncased: bool = False,
-    ) -> Tokenizer:
+    ) -> "Tokenizer":
         """Build a vocabulary from documents.
 
         The marks `<pad> <bos> <eos> <unk>` get the ids 0 to 3; `<unk>` in a text is that mark.
@@ -115,7 +113,7 @@ class Tokenizer:
         bos: str = BOS,
         eos: str = EOS,
         unk: str | None = UNK,
-    ) -> Tokenizer:
+    ) -> "Tokenizer":
         """Take over any tokenizer of Hugging Face's `tokenizers`; the original is not changed.
 
         `existing` is the tokenizer, or the path of its JSON file. `pad`, `bos`, `eos` and `unk`
@@ -139,7 +137,7 @@ class Tokenizer:
     @classmethod
     def from_torchtext(
         cls, vocab: Any, *, pad: str = PAD, bos: str = BOS, eos: str = EOS, unk: str = UNK
-    ) -> Tokenizer:
+    ) -> "Tokenizer":
         """Turn a torchtext vocabulary into a word tokenizer with the same ids.
 
         Missing padding, start and end marks are added after the last word. A missing unknown
@@ -198,7 +196,7 @@ class Tokenizer:
         write_beside(path, self._serialized())
 
     @classmethod
-    def load(cls, path: str | Path) -> Tokenizer:
+    def load(cls, path: str | Path) -> "Tokenizer":
         """Read what `save` wrote.
 
         Raises:

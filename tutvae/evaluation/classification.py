@@ -4,8 +4,6 @@ All classifiers here have scikit-learn's three methods, `predict_proba`, `predic
 The two baselines are scikit-learn pipelines, which are fitted with `fit(texts, labels)`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -82,7 +80,7 @@ class TextPredictor:
         return float((probabilities.argmax(1) == expected).mean())
 
 
-def bag_of_words() -> Pipeline:
+def bag_of_words() -> "Pipeline":
     """Build a classifier that counts words and never minds their order: the baseline to beat.
 
     It is multinomial logistic regression on counts of words, which stand between white space as
@@ -102,7 +100,9 @@ def bag_of_words() -> Pipeline:
     return make_pipeline(counts, LogisticRegression(max_iter=1000))
 
 
-def code_classifier(model: TextVAE, tokenizer: Tokenizer, batch_size: int = BATCH_SIZE) -> Pipeline:
+def code_classifier(
+    model: TextVAE, tokenizer: Tokenizer, batch_size: int = BATCH_SIZE
+) -> "Pipeline":
     """Build a classifier on the codes of a VAE that has seen no label: the model M1.
 
     It is multinomial logistic regression on the posterior means, not standardised: that would

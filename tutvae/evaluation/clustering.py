@@ -1,7 +1,5 @@
 """Clusters without labels: a mixture on codes, and how well any clusters match known classes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What a code holds: information about the data, known factors, and its worth to the decoder."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

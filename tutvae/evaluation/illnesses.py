@@ -3,8 +3,6 @@
 The words of each are in `illnesses.toml`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Scoring a model at samples of its posterior, each example with a stream of noise of its own."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 

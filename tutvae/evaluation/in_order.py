@@ -1,7 +1,5 @@
 """A function applied to every batch, its rows put back into the caller's order."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Any
 

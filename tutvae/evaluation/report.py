@@ -5,8 +5,6 @@ state is left alone, and the model is in eval mode meanwhile. `score` and `evalu
 example a stream of noise of its own, so that its figures do not depend on its batch.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """A verdict on a model: what is wrong with it and its code, why, and what to do."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass

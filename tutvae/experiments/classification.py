@@ -1,7 +1,5 @@
 """Experiments with `kind = "classification"`: accuracy against the number of labels."""
 
-from __future__ import annotations
-
 from itertools import product
 from typing import Annotated, Any, Literal
 
@@ -93,7 +91,7 @@ class ClassificationExperiment(Experiment):
     variants: Variants | None = None
 
     @model_validator(mode="after")
-    def _keys_go_together(self) -> ClassificationExperiment:
+    def _keys_go_together(self) -> "ClassificationExperiment":
         """No run twice, the sections that the methods need, and nothing chosen on the way."""
         for key in ("seeds", "labels", "methods"):
             values = getattr(self, key)

@@ -1,7 +1,5 @@
 """The text corpora of experiments: what `[corpus]` says, loaded and encoded."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -146,7 +144,7 @@ class ReviewsSection(section_like(ReviewGrammar, CorpusSection, int)):  # type: 
     sentences: Annotated[tuple[int, int], Listed] = ReviewGrammar.sentences
 
     @model_validator(mode="after")
-    def _grammar_is_possible(self) -> ReviewsSection:
+    def _grammar_is_possible(self) -> "ReviewsSection":
         """The grammar itself says what is out of range."""
         self.grammar()
         return self
@@ -175,7 +173,7 @@ class NamedCorpusSection(CorpusSection):
     train_on: Literal["train", "valid"] = "train"
 
     @model_validator(mode="after")
-    def _train_on_is_for_yahoo(self) -> NamedCorpusSection:
+    def _train_on_is_for_yahoo(self) -> "NamedCorpusSection":
         """Of the others, the training documents are at hand."""
         if self.name != "yahoo" and self.train_on != "train":
             raise ValueError("train_on goes with yahoo alone")

@@ -1,7 +1,5 @@
 """What every experiment file is made of: sections, their numbers, and the runs they describe."""
 
-from __future__ import annotations
-
 import copyreg
 import inspect
 import types
@@ -33,7 +31,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     @classmethod
-    def chosen(cls, table: Any) -> type[Section]:
+    def chosen(cls, table: Any) -> "type[Section]":
         """The class that a table is checked by; those of a registry choose by the table's name."""
         return cls
 
@@ -125,9 +123,9 @@ class Run(NamedTuple):
 
     variant: str
     seed: int
-    experiment: Experiment
+    experiment: "Experiment"
     keys: dict[str, Any]
-    starts: dict[str, Run]
+    starts: "dict[str, Run]"
 
     @property
     def about(self) -> dict[str, Any]:

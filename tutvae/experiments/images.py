@@ -1,7 +1,5 @@
 """Experiments with `kind = "image"`: the basic VAE on images."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 import torch

@@ -1,7 +1,5 @@
 """What a key of an experiment file may hold: numbers in their bounds, names, lists."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field

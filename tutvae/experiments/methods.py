@@ -1,7 +1,5 @@
 """The classifiers of recorded runs: what each method trains, and on what."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from functools import partial
@@ -37,7 +35,7 @@ Classify = Callable[[EncodedTexts], np.ndarray]
 class Setting(NamedTuple):
     """What a method is given: the description of a single run, the data, and its context."""
 
-    experiment: ClassificationExperiment
+    experiment: "ClassificationExperiment"
     data: EncodedCorpus
     labelled: EncodedTexts
     classes: int

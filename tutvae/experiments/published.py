@@ -1,7 +1,5 @@
 """Recorded runs beside published figures, in the same units."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Callable, Iterable

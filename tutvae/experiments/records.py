@@ -1,9 +1,7 @@
 """Results files: what a run achieved, and everything needed to repeat it.
 
-The schema of a file is `ImageRecord`, `TextRecord`, `SweepRecord` or `ClassificationRecord`.
+Reading one checks that it is a `Record`, a `SweepRecord` or a `ClassificationRecord`.
 """
-
-from __future__ import annotations
 
 import hashlib
 import json
@@ -20,12 +18,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tutvae.data.corpus import Corpus, Images, Texts
 from tutvae.data.readers.files import write_beside
 from tutvae.experiments.experiment import faults
-from tutvae.experiments.keys import CountOrZero, Name, Rate
+from tutvae.experiments.keys import Name
 from tutvae.training.checkpoints import difference
 
 PACKAGE = Path(__file__).parents[1]
@@ -36,77 +34,20 @@ ADVICE = (
 )
 
 
-def _keys(*needed: str) -> AfterValidator:
-    """The keys that a dict must have."""
-
-    def check(found: dict[str, Any]) -> dict[str, Any]:
-        if missing := [key for key in needed if key not in found]:
-            raise ValueError(f"it has no {' and no '.join(map(repr, missing))}")
-        return found
-
-    return AfterValidator(check)
-
-
-Text = Annotated[str, Field(min_length=1)]
-Count = Annotated[int, Field(ge=1)]
-Amount = Annotated[float, Field(ge=0)]
-Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}(\+changes)?$")] | None
-TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$"
-CURVES = ("epoch", "step", "kl_weight", "learning_rate", "train_reconstruction", "train_kl")
-Curves = Annotated[dict[str, Annotated[list[float], Field(min_length=1)]], _keys(*CURVES)]
-Versions = Annotated[dict[str, Text], _keys("python", "tutvae", "torch", "numpy")]
-Estimate = Annotated[dict[str, float], _keys("value", "standard_error")]
-Probe = Annotated[dict[str, float], _keys("accuracy", "nats", "entropy")]
-ABSENT: Any = Field(default=None)  # such a key may be left out, but is never null
-
-
 class _Part(BaseModel):
-    """A part of a record. Strict: neither true nor "3" passes for a number."""
+    """A part of a record, beside other keys. Strict: neither true nor "3" passes for a number."""
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
 
 class _Hardware(_Part):
     accelerator: str | None
-    processor: Text
-    cores: Count
-    threads: Count
-
-
-class Measures(_Part):
-    """A `Report` on one split, of images."""
-
-    examples: Count
-    reconstruction: float
-    kl: Amount
-    bound: float
-    importance_weighted_nll: float
-    importance_samples: Count
-    active_units: Annotated[int, Field(ge=0)]
-    kl_per_dimension: list[float]
-    mutual_information: Amount = ABSENT
-    mutual_information_ceiling: Amount = ABSENT
-
-
-class TextMeasures(Measures):
-    """A `Report` on one split, of texts."""
-
-    mutual_information: Amount
-    mutual_information_ceiling: Amount
-    tokens: Count
-    perplexity: Annotated[float, Field(ge=1)]
-
-
-class _Aggressive(_Part):
-    seconds: Amount
-    decoder_steps: Count
-    encoder_steps: Count
-    mutual_information: list[Amount]
+    processor: str
+    threads: int
 
 
 class _Corpus(_Part):
-    name: Text
-    train_size: Count = ABSENT
+    name: str
 
 
 class _Configuration(_Part):  # all of it is checked by `validate_experiment`
@@ -115,81 +56,68 @@ class _Configuration(_Part):  # all of it is checked by `validate_experiment`
 
 class _Head(_Part):
     name: Name
-    command: Text
-    started: Annotated[str, Field(pattern=TIME)]
-    commit: Commit
+    command: str
+    started: str
+    commit: str | None
     hardware: _Hardware
-    versions: Versions
+    versions: dict[str, str]
     configuration: _Configuration
-    data_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    data_sha256: str
 
 
-class _OfTexts(_Part):
-    train_seconds: Amount
-    tokens_per_second: Count
-    parameters: Count
-    curves: Curves
-    reports: Annotated[dict[str, TextMeasures], _keys("valid", "test")]
-    initialisation_seconds: Amount = ABSENT
-    aggressive: _Aggressive = ABSENT
-    receptive_field: CountOrZero = ABSENT
-    best_epoch: Count = ABSENT
-    probes: dict[str, Probe] = ABSENT
+class _Report(_Part):
+    examples: int
+    reconstruction: float
+    kl: float
+    bound: float
+    importance_weighted_nll: float
+    importance_samples: int
+    active_units: int
+    kl_per_dimension: list[float]
+
+
+class _Reports(_Part):
+    test: _Report
+
+
+class _Outcome(_Part):
+    train_seconds: float
+    curves: dict[str, list[float]]
+    reports: _Reports
 
 
 class _OneOfMany(_Part):
-    variant: Text
+    variant: str
     seed: int
-    commit: Commit = None
-    hardware: _Hardware = ABSENT
 
 
-class SweepRun(_OneOfMany, _OfTexts):
-    """A run of a sweep; or, with the key `model`, one that classifiers start from."""
+class _SweepRun(_OneOfMany, _Outcome):
+    pass
 
 
-class ClassifierRun(_OneOfMany):
-    """A classifier; the last three keys are of the semi-supervised model."""
-
-    method: Text
-    labels: Count
-    accuracy: Annotated[dict[str, Rate], _keys("valid", "test")]
-    train_seconds: Amount
-    parameters: Count
-    epochs: Count = ABSENT
-    reconstruction: float = ABSENT
-    kl: Amount = ABSENT
+class _Classifier(_OneOfMany):
+    method: str
+    labels: int
+    accuracy: dict[str, float]
+    train_seconds: float
 
 
-class ImageRecord(_Head):
-    """The record of a run of images."""
-
-    train_seconds: Amount
-    examples_per_second: Count
-    curves: Curves
-    reports: Annotated[dict[str, Measures], _keys("test")]
-
-
-class TextRecord(_Head, _OfTexts):
-    """The record of a run of texts."""
-
-    entropy: Estimate = ABSENT
+class Record(_Head, _Outcome):
+    """What `read_result` asks of the record of a single run, of images or of texts."""
 
 
 class SweepRecord(_Head):
-    """The record of a sweep."""
+    """What it asks of the record of a sweep."""
 
-    entropy: Estimate = ABSENT
-    runs: Annotated[list[SweepRun], Field(min_length=1)]
+    runs: Annotated[list[_SweepRun], Field(min_length=1)]
 
 
 class ClassificationRecord(_Head):
-    """The record of classifiers at several numbers of labels."""
+    """What it asks of the record of classifiers; `shared` are models that they start from."""
 
-    majority_accuracy: Rate
-    bayes_accuracy: Estimate = ABSENT
-    shared: list[SweepRun]
-    runs: Annotated[list[ClassifierRun], Field(min_length=1)]
+    majority_accuracy: float
+    shared: list[_SweepRun]
+    runs: Annotated[list[_Classifier], Field(min_length=1)]
 
 
 def provenance() -> dict[str, Any]:
@@ -243,14 +171,9 @@ def significant(value: Any, digits: int) -> Any:
 def check_writable(record: dict[str, Any], folder: str | Path) -> None:
     """Raise where `write_result` could not write a record: to be called before the training.
 
-    Args:
-        record: as much as is known of it, its `name` at the least.
-        folder: made if it does not exist.
-
-    Raises:
-        OSError: the folder cannot be written to, or the name is too long for a file.
-        ValueError: the file is there, and of another configuration or other data; but a sweep may
-            grow.
+    Of the record, its `name` must be known; the folder is made if it does not exist. OSError if the
+    folder cannot be written to, or the name is too long for a file; ValueError if the file is there
+    and of another configuration or other data, though a sweep may grow.
     """
     path = Path(folder) / f"{record['name']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -339,11 +262,9 @@ def read_result(path: str | Path) -> dict[str, Any]:
 
 def _schema(record: Any) -> type[_Head]:
     """The class that a record is checked by."""
-    configuration = record.get("configuration") if isinstance(record, dict) else None
-    kind = configuration.get("kind") if isinstance(configuration, dict) else None
-    if kind == "text":
-        return SweepRecord if "runs" in record else TextRecord
-    return ClassificationRecord if kind == "classification" else ImageRecord
+    if not isinstance(record, dict) or "runs" not in record:
+        return Record
+    return ClassificationRecord if "shared" in record else SweepRecord
 
 
 def read_results(folder: str | Path) -> list[dict[str, Any]]:
@@ -394,15 +315,12 @@ def summary(record: dict[str, Any], split: str = "test") -> str:
     machine, versions = record["hardware"], record["versions"]
     trained = [*record.get("runs", [record]), *record.get("shared", [])]
     seconds = sum(run["train_seconds"] for run in trained)
-    return "\n".join(
-        [
-            record["command"],
-            f"  commit {(record['commit'] or 'unknown')[:12]}, started {record['started'][:10]}",
-            f"  {machine['accelerator'] or machine['processor']}, {machine['threads']} thread(s), "
-            f"torch {versions['torch']}, {seconds / 60:.0f} minutes of training",
-            "",
-            summary_table(record, split) if "runs" in record else _figures(record, split),
-        ]
+    figures = summary_table(record, split) if "runs" in record else _figures(record, split)
+    return (
+        f"{record['command']}\n"
+        f"  commit {(record['commit'] or 'unknown')[:12]}, started {record['started'][:10]}\n"
+        f"  {machine['accelerator'] or machine['processor']}, {machine['threads']} thread(s), "
+        f"torch {versions['torch']}, {seconds / 60:.0f} minutes of training\n\n{figures}"
     )
 
 

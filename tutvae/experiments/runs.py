@@ -1,7 +1,5 @@
 """Models of `tutvae train`, measured again as their runs measured them."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from tutvae.evaluation.report import Report

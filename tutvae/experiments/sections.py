@@ -1,7 +1,5 @@
 """What is trained and how: `[encoder]`, `[decoder]`, `[model]` and `[training]`."""
 
-from __future__ import annotations
-
 import inspect
 import math
 from collections.abc import Iterator
@@ -54,7 +52,7 @@ class EncoderSection(Section):
         options |= {"pooling": self.pooling, "bidirectional": self.bidirectional}
         return LSTMEncoder(*sizes, **options)
 
-    def language_model(self, decoder: DecoderSection) -> dict[str, Any]:
+    def language_model(self, decoder: "DecoderSection") -> dict[str, Any]:
         """The `[decoder]` of a language model that the encoder can start from."""
         sizes = {"embedding_size": self.embedding_size, "hidden_size": self.hidden_size}
         return {"kind": "lstm", "dropout": getattr(decoder, "dropout", 0.0), **sizes}
@@ -81,7 +79,7 @@ class DecoderSection(Section):
         return section_like(DECODERS[kind], DecoderSection)
 
     @model_validator(mode="after")
-    def _can_be_built(self) -> DecoderSection:
+    def _can_be_built(self) -> "DecoderSection":
         """The decoder itself says what is impossible; on "meta" it takes no memory."""
         try:
             with torch.random.fork_rng(devices=[]), torch.device("meta"):
@@ -134,7 +132,7 @@ class KLWeightSection(Section):
     ramp: Share | None = None
 
     @model_validator(mode="after")
-    def _keys_go_together(self) -> KLWeightSection:
+    def _keys_go_together(self) -> "KLWeightSection":
         """One length, and no option of another schedule."""
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give either steps or epochs, the length of the schedule")
@@ -176,7 +174,7 @@ class TrainingSection(Section):
     rate: Positive | None = None
 
     @model_validator(mode="after")
-    def _one_size_of_batches(self) -> TrainingSection:
+    def _one_size_of_batches(self) -> "TrainingSection":
         """As `Batches` wants it."""
         if (self.batch_size is None) == (self.token_budget is None):
             raise ValueError("give either batch_size or token_budget")

@@ -1,7 +1,5 @@
 """Doing what an experiment file describes: reading it, its runs, and the record of them."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -1,7 +1,5 @@
 """Experiments with `kind = "text"`: a language model or a text VAE, or many of them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -83,7 +81,7 @@ class TextExperiment(Experiment):
     variants: Variants | None = None
 
     @model_validator(mode="after")
-    def _sections_go_together(self) -> TextExperiment:
+    def _sections_go_together(self) -> "TextExperiment":
         """A code needs an encoder; seeds are told once; factors are the reviews' alone."""
         if self.seed is not None and self.seeds is not None:
             raise ValueError("give either seed or seeds")

@@ -1,7 +1,5 @@
 """The decoder made of dilated causal convolutions: how much context it sees is a choice."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal, get_args
 

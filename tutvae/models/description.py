@@ -1,7 +1,5 @@
 """Models as JSON: what they are made of, so that a file of weights can say whose they are."""
 
-from __future__ import annotations
-
 import inspect
 import json
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """Encoders of text: from a document to its posterior q(z|x)."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

@@ -1,7 +1,5 @@
 """A decoder of text with a gated recurrent unit: a smaller cell than the LSTM's."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """The LSTM decoder of text, p(x|z), and how to hide words from a decoder."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

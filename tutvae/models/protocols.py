@@ -1,7 +1,5 @@
 """What a model, an encoder and a decoder must offer."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager

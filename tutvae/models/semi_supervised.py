@@ -1,7 +1,5 @@
 """Labels as a second latent: the model p(x|y, z) p(y) p(z), for a few labels or for none."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Literal, get_args
 

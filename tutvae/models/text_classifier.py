@@ -1,7 +1,5 @@
 """Classifiers of text, q(y|x), on the features of an encoder."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch

@@ -1,7 +1,5 @@
 """The basic variational autoencoder, for binary images. Chapter 1 defines it cell by cell."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 

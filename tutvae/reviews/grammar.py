@@ -9,8 +9,6 @@ A slot is one token wide and no two templates share a sentence. So a document te
 and p(x) is a sum over the 200 combinations of the hidden factors: exact and fast.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Exact likelihoods of generated reviews: each sentence is looked up in the templates."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from tutvae.reviews.templates import Floats, Template

@@ -4,8 +4,6 @@ Arrays over the hidden factors have an axis of F states: category, stars, person
 in this order; F = 5 x 5 x 4 x 2 = 200 where all of them are in use.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -6,8 +6,6 @@ to the person and the tense of the review. It is one token wide, and bears the n
 words ("her" is also "my", "our" or "their"), with a star where the subject is plural.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 

@@ -1,7 +1,5 @@
 """Aggressive training of the encoder: a first phase that keeps it from lagging behind."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """A training step on a GPU, recorded once for each shape of a batch and played again."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass

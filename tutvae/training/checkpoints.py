@@ -1,7 +1,5 @@
 """Checkpoints: safetensors and JSON in one file, written whole or not at all."""
 
-from __future__ import annotations
-
 import json
 import random
 from collections.abc import Mapping

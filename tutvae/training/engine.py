@@ -1,7 +1,5 @@
 """Where training computes: device, precision, and one process or several."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext

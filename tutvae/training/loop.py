@@ -1,7 +1,5 @@
 """Training: one loop for every model of the book."""
 
-from __future__ import annotations
-
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -46,7 +44,7 @@ class History:
         self.seconds = seconds
 
     @classmethod
-    def from_columns(cls, columns: dict[str, list[float]]) -> History:
+    def from_columns(cls, columns: dict[str, list[float]]) -> "History":
         """Rebuild a history from its columns, as a results file keeps them."""
         rows = zip(*columns.values(), strict=True)
         return cls(dict(zip(columns, row, strict=True)) for row in rows)

@@ -1,7 +1,5 @@
 """The folder of a training run. Each file in it is whole at any moment, or not there."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """What changes while a model trains: saved, and restored as if training had never stopped."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """One step of training, which `fit` and `fit_aggressively` share."""
 
-from __future__ import annotations
-
 import math
 import numbers
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """Which documents share a batch: those of about the same length."""
 
-from __future__ import annotations
-
 import numpy as np
 
 # How much, as a fraction, two documents that may trade places differ in length.

@@ -1,7 +1,5 @@
 """Batches whose shapes do not depend on their documents, for steps that a GPU repeats."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
@@ -18,7 +16,7 @@ class FixedBatch(TextBatch):
     """
 
     @classmethod
-    def for_those_like(cls, batch: TextBatch, device: torch.device) -> FixedBatch:
+    def for_those_like(cls, batch: TextBatch, device: torch.device) -> "FixedBatch":
         """Make an empty one for batches of as many rows, and of about the same T."""
         tokens = torch.zeros(padded_shape(batch), dtype=torch.int64, device=device)
         return cls(tokens, tokens.new_zeros(len(batch)))

@@ -1,7 +1,5 @@
 """Minibatches of binary images."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any

@@ -1,7 +1,5 @@
 """Few labels: which documents keep theirs, and batches with and without."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """What all batches share: an epoch that goes on where it stopped."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Any, Generic, TypeVar

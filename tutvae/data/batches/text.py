@@ -1,7 +1,5 @@
 """Minibatches of documents: padded rows of token ids, drawn from length buckets."""
 
-from __future__ import annotations
-
 import warnings
 from array import array
 from collections.abc import Iterator, Sequence
@@ -126,7 +124,7 @@ class TextBatch:
         lowest, largest, shortest, longest = torch.stack([x.long() for x in extremes]).tolist()
         return lowest, largest, shortest, longest
 
-    def with_copies(self, copies: int) -> tuple[TextBatch, Tensor]:
+    def with_copies(self, copies: int) -> "tuple[TextBatch, Tensor]":
         """Add copies of the documents without a label, all of them `copies` times in turn.
 
         Returns P documents without their labels, and the row `[P]` that each of them is here.
@@ -142,7 +140,7 @@ class TextBatch:
         vars(copied)["words"] = torch.cat([self.words, new], 1)
         return copied, rows
 
-    def to(self, device: torch.device | str) -> TextBatch:
+    def to(self, device: torch.device | str) -> "TextBatch":
         """Copy every tensor to a device, with what to look up there would make a GPU wait."""
         _ = self.extremes, self.words
         if self.labels is not None:
@@ -226,7 +224,7 @@ class EncodedTexts:
     @classmethod
     def from_texts(
         cls, texts: Texts | Sequence[str], tokenizer: Tokenizer, *, max_length: int | None = None
-    ) -> EncodedTexts:
+    ) -> "EncodedTexts":
         """Encode a corpus's split with its labels, or a list of strings, and keep the tokenizer."""
         strings, labels = (texts.texts, texts.labels) if isinstance(texts, Texts) else (texts, None)
         ids = tokenizer.encode(strings)
@@ -252,7 +250,7 @@ class EncodedTexts:
         tokens[time >= lengths[:, None]] = self.pad_id
         return TextBatch(tokens, lengths, None if self.labels is None else self.labels[rows], rows)
 
-    def part(self, positions: Sequence[int] | np.ndarray) -> EncodedTexts:
+    def part(self, positions: Sequence[int] | np.ndarray) -> "EncodedTexts":
         """Take the documents at `positions`, with their labels, as they were cut."""
         rows = np.asarray(positions, dtype=np.int64)
         flat, starts = self._flat.numpy(), self._starts.numpy()
@@ -340,7 +338,7 @@ class Batches(Bucketed):
         *,
         max_length: int | None = None,
         **options: Any,
-    ) -> Batches:
+    ) -> "Batches":
         """Encode documents as `EncodedTexts.from_texts` does, and make batches with `options`."""
         return cls(EncodedTexts.from_texts(texts, tokenizer, max_length=max_length), **options)
 

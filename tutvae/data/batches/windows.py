@@ -1,7 +1,5 @@
 """Minibatches of a corpus of which only a window of documents is in memory at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice

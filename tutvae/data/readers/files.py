@@ -1,7 +1,5 @@
 """Finding, opening and checking the files of a corpus."""
 
-from __future__ import annotations
-
 import errno
 import gzip
 import hashlib

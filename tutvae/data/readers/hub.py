@@ -1,7 +1,5 @@
 """Corpora from the Hugging Face Hub."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

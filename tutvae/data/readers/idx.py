@@ -1,7 +1,5 @@
 """The IDX format, in which MNIST is published."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Layouts in which corpora of texts are published: from a folder to a corpus."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """MNIST, from its IDX files or from the Hub, byte for byte."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

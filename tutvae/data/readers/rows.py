@@ -1,7 +1,5 @@
 """Texts and labels as they stand in files and data sets, row by row."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Iterator, Sequence

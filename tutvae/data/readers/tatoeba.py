@@ -1,7 +1,5 @@
 """Everyday sentences from Tatoeba: the files, and which sentence belongs to which split."""
 
-from __future__ import annotations
-
 import bz2
 import hashlib
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The user's own documents: text, CSV, TSV and JSON-lines files, and Hugging Face datasets."""
 
-from __future__ import annotations
-
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence

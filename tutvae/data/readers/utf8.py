@@ -1,7 +1,5 @@
 """Bytes as UTF-8 text, and its lines: from files, arguments and standard input alike."""
 
-from __future__ import annotations
-
 import codecs
 import io
 from collections.abc import Iterator
