@@ -50,7 +50,7 @@
       say([left, right].map((text) => tooLong(model, text)).join(""));
       await show(new Walk(model, left, right), left, right);
     } catch (error) {
-      say(`${error.message} Reload the page to try again.`);
+      say(`${error.message} Press the button to try again.`);
     }
   }
 
@@ -59,7 +59,7 @@
     walk = started;
     const rate = form.model.value.replace("sentences-", "");
     part("title").textContent = `The whole walk at ${rate} nats, from “${left}” to “${right}”:`;
-    part("list").replaceChildren();
+    for (const name of ["list", "left-back", "right-back"]) part(name).replaceChildren();
     slider.value = 0;
     move();
     part("way").hidden = false;
@@ -114,10 +114,11 @@
   }
 
   function tooLong({ tokenizer, maxLength }, text) {
-    const length = tokenizer.encode(text).length;
-    if (length <= maxLength) return "";
+    const length = tokenizer.encode(text).length - 2; // without its marks
+    const read = maxLength - 1; // after the start mark
+    if (length <= read) return "";
     const shown = [...text].slice(0, 20).join("");
-    return `“${shown}…” is long: the model reads ${maxLength - 1} of its ${length - 2} tokens. `;
+    return `“${shown}…” is long: of its ${length} tokens, the model reads ${read}. `;
   }
 
   function say(message) {
