@@ -105,7 +105,7 @@ requirements:  ## Resolve requirements.txt anew from pyproject.toml (needs uv)
 	@mv requirements.new requirements.txt
 
 clean:  ## Remove everything that was built (and the environment)
-	rm -rf .venv _build dist
+	rm -rf .venv _build dist $(LIVE)
 
 # A build always starts afresh: an incremental one would not repeat the warnings of unchanged pages.
 $(BOOK): $(INSTALLED) $(SOURCES) $(LIVE)
