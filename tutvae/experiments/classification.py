@@ -8,17 +8,11 @@ import torch
 from pydantic import model_validator
 
 from tutvae.data.batches.labelled import label_subset
-from tutvae.experiments import methods
+from tutvae.experiments import methods, sections
 from tutvae.experiments.data import AnyCorpus, EncodedCorpus, ReviewsSection, labels_of
 from tutvae.experiments.experiment import Context, Experiment, Run, Section
 from tutvae.experiments.keys import Count, Listed, NotEmpty, Positive, Rate, Seeds, Variants
 from tutvae.experiments.records import significant
-from tutvae.experiments.sections import (
-    AnyDecoder,
-    EncoderSection,
-    SemiSupervisedSection,
-    TrainingSection,
-)
 from tutvae.experiments.text import TextExperiment
 
 Method = Literal["bag_of_words", "lstm", "lstm_init", "codes", "semi_supervised"]
@@ -81,11 +75,11 @@ class ClassificationExperiment(Experiment):
     labels: Annotated[tuple[Count, ...], Listed, NotEmpty]
     methods: Annotated[tuple[Method, ...], Listed, NotEmpty]
     corpus: AnyCorpus
-    encoder: EncoderSection
-    decoder: AnyDecoder
+    encoder: sections.EncoderSection
+    decoder: sections.AnyDecoder
     model: LatentSection
-    training: TrainingSection
-    semi_supervised: SemiSupervisedSection | None = None
+    training: sections.TrainingSection
+    semi_supervised: sections.SemiSupervisedSection | None = None
     classifier: ClassifierSection | None = None
     initialisation: StartSection | None = None
     variants: Variants | None = None
@@ -134,18 +128,16 @@ class ClassificationExperiment(Experiment):
         table |= {"kind": "text", "seed": self.seeds[0], "evaluation": SHARED_EVALUATION}
         found = {}
         if start is not None:
-            language_model = {
+            found["language_model"] = {
                 "decoder": self.encoder.language_model(self.decoder),
                 "model": {"latent_size": 0},
                 "training": table["training"] | {"epochs": start.epochs},
             }
-            found["language_model"] = TextExperiment.model_validate(table | language_model)
         if self.methods == ("codes",):
-            vae = self.model_dump(include={"decoder", "model"})
+            found["vae"] = self.model_dump(include={"decoder", "model"})
             if start is not None:
-                vae["initialisation"] = {"epochs": start.epochs}
-            found["vae"] = TextExperiment.model_validate(table | vae)
-        return found
+                found["vae"]["initialisation"] = {"epochs": start.epochs}
+        return {name: TextExperiment.model_validate(table | own) for name, own in found.items()}
 
     def load(self) -> EncodedCorpus:
         """Load the corpus; raise ValueError if it has no labels, or too few of a class."""

@@ -43,21 +43,17 @@ class EncodedCorpus:
 
 
 class CorpusSection(Section):
-    """What every `[corpus]` of texts says.
-
-    Attributes:
-        tokenizer: "bpe" makes tokens of byte-pair encoding, "words", the default, of words.
-        vocabulary_size: the V most frequent types have ids, marks included; all by default. Of
-            byte-pair encoding they are fewer where few pairs occur ten times.
-        max_length: longer documents are cut to so many tokens, marks included.
-        uncased: capital letters are read as small ones.
-    """
+    """What every `[corpus]` of texts says."""
 
     name: str
+    # "bpe" makes tokens of byte-pair encoding, "words", the default, of words.
     tokenizer: Literal["bpe", "words"] | None = None
+    # The V most frequent types have ids, marks included; all by default. Of byte-pair encoding
+    # they are fewer where few pairs occur ten times.
     vocabulary_size: Annotated[int, Field(ge=5, le=ALL_TYPES)] | None = None
+    # Longer documents are cut to so many tokens, marks included.
     max_length: Annotated[int, Field(ge=2, le=ALL_TYPES)] | None = None
-    uncased: bool = False
+    uncased: bool = False  # capital letters are read as small ones
 
     @classmethod
     def chosen(cls, table: Any) -> type[Section]:
@@ -81,40 +77,26 @@ class CorpusSection(Section):
         return Tokenizer.train(texts, **options)
 
     def build(self, tokenizer: Tokenizer | None = None) -> EncodedCorpus:
-        """Load or write the texts and encode them.
+        """Load or write the texts; encode them, by default with the training split's vocabulary.
 
-        Args:
-            tokenizer: by default one whose vocabulary is that of the training split.
-
-        Raises:
-            FileNotFoundError: the corpus is not at hand.
-            ValueError: its files are not those that the section speaks of.
+        FileNotFoundError if the corpus is not at hand; ValueError if its files are not those that
+        the section speaks of.
         """
         texts = self.read()
         tokenizer = tokenizer or self.train_tokenizer(texts.train.texts)
+        options: dict[str, Any] = {"pad_id": tokenizer.pad_id, "max_length": self.max_length}
         splits = (
-            EncodedTexts(
-                tokenizer.encode(split.texts),
-                split.labels,
-                pad_id=tokenizer.pad_id,
-                max_length=self.max_length,
-            )
+            EncodedTexts(tokenizer.encode(split.texts), split.labels, **options)
             for split in (texts.train, texts.valid, texts.test)
         )
         return EncodedCorpus(texts, tokenizer, *splits)
 
 
 def section_named(table: Any, split: type, base: type[Section], *others: str) -> type[Section]:
-    """The section of a corpus of `CORPORA`, by the name in a table.
+    """The section of a corpus of `CORPORA`, derived from `base`, by the `name` in a table.
 
-    Args:
-        table: its `name` is a corpus.
-        split: what the corpus is made of, `Texts` or `Images`, as its loader's annotation says.
-        base: what the section is derived from.
-        others: names that are no loader's, for the message.
-
-    Raises:
-        ValueError: no corpus of this kind is called so.
+    Its loader's annotation says what it is made of: `split` is `Texts` or `Images`. ValueError if
+    no such corpus is called so; the message tells the `others`, which no loader loads, too.
     """
     name = table.get("name") if isinstance(table, dict) else None
     known: dict[str, Any] = {

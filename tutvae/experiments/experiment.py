@@ -4,20 +4,10 @@ import copyreg
 import inspect
 import types
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import (
-    Annotated,
-    Any,
-    ClassVar,
-    Literal,
-    NamedTuple,
-    TypeVar,
-    Union,
-    get_args,
-    get_origin,
-)
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Tag, ValidationError, create_model
 
@@ -41,12 +31,6 @@ class Section(BaseModel):
         return value if isinstance(value, cls) else cls.chosen(value).model_validate(value)
 
 
-Number = TypeVar("Number")
-ScheduleSection = TypeVar("ScheduleSection")
-NumberOrSchedule = Annotated[
-    Annotated[Number, Tag("a number")] | Annotated[ScheduleSection, Tag("a schedule")],
-    Discriminator(lambda x: "a schedule" if isinstance(x, dict | Section) else "a number"),
-]
 # What the location of a fault holds besides the keys of the file.
 NOT_KEYS = {"a number", "a schedule", "a name", "a list", "[key]"}
 
@@ -55,18 +39,15 @@ NOT_KEYS = {"a number", "a schedule", "a name", "a list", "[key]"}
 def section_like(
     function: Callable[..., Any], base: type[Section], whole: Any = Count
 ) -> type[Section]:
-    """Make a section whose keys are the parameters of a function or a class's constructor.
+    """Make a section whose keys are the typed parameters of a function or a class's constructor.
 
-    Args:
-        function: its typed parameters become keys, with their defaults.
-        base: fields of its own, and `hidden`, the parameters that are no keys.
-        whole: the type of its whole numbers.
+    They stand beside the fields of `base`, but for those in its `hidden`; `whole` is the type of
+    whole numbers.
     """
     keys: dict[str, Any] = {}
     for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
         if name not in {*base.model_fields, *getattr(base, "hidden", ())}:
-            required = parameter.default is parameter.empty
-            default = ... if required else parameter.default
+            default = ... if parameter.default is parameter.empty else parameter.default
             keys[name] = (_checked_type(parameter.annotation, whole), default)
     section = create_model(f"{function.__name__}Section", __base__=base, **keys)
     # Another process makes the class anew.
@@ -90,19 +71,12 @@ def _checked_type(hint: Any, whole: Any) -> Any:
 
 
 class Context(NamedTuple):
-    """What a run is given besides its description and its data.
+    """What a run is given besides its description and its data."""
 
-    Attributes:
-        folder: keeps the run.
-        identity: what the run is: its configuration, and the hash of its data.
-        starts: the folders of the trained models that it may start from, by their names.
-        progress: show a bar; by default only where somebody watches.
-    """
-
-    folder: RunFolder
-    identity: dict[str, Any]
-    starts: dict[str, RunFolder]
-    progress: bool | None
+    folder: RunFolder  # keeps the run
+    identity: dict[str, Any]  # what the run is: its configuration, and the hash of its data
+    starts: dict[str, RunFolder]  # of the trained models that it may start from, by their names
+    progress: bool | None  # show a bar; by default only where somebody watches
 
     def of_fit(self, folder: Path | None = None) -> dict[str, Any]:
         """The arguments of `fit` that let it go on in the run's folder, or in one inside it."""
@@ -111,21 +85,13 @@ class Context(NamedTuple):
 
 
 class Run(NamedTuple):
-    """One run of an experiment.
+    """One run of an experiment."""
 
-    Attributes:
-        variant: of the file's variants.
-        seed: of its labels as of the rest.
-        experiment: the description of this run alone.
-        keys: what else tells it from the others.
-        starts: the runs whose trained models it starts from, by their names.
-    """
-
-    variant: str
-    seed: int
-    experiment: "Experiment"
-    keys: dict[str, Any]
-    starts: "dict[str, Run]"
+    variant: str  # of the file's variants
+    seed: int  # of its labels as of the rest
+    experiment: "Experiment"  # the description of this run alone
+    keys: dict[str, Any]  # what else tells it from the others
+    starts: "dict[str, Run]"  # the runs whose trained models it starts from, by their names
 
     @property
     def about(self) -> dict[str, Any]:
@@ -238,19 +204,13 @@ def faults(error: ValidationError, table: dict[str, Any], section: type[BaseMode
         keys = [str(key) for key in fault["loc"] if key not in NOT_KEYS]
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
-            known = _section_at(section, table, keys[:-1]).model_fields
-            message += f"; the keys here are {', '.join(known)}"
+            here, part = section, table
+            for key in keys[:-1]:
+                part = part[key]
+                here = next(_sections_in(here.model_fields[key].annotation)).chosen(part)
+            message += f"; the keys here are {', '.join(here.model_fields)}"
         lines.append(f"{'.'.join(keys) or 'the file'}: {message}")
     return lines
-
-
-def _section_at(section: type[BaseModel], table: Any, keys: Iterable[str]) -> type[BaseModel]:
-    """The section that a part of a parsed file was checked by."""
-    for key in keys:
-        table = table[key]
-        inner = next(_sections_in(section.model_fields[key].annotation))
-        section = inner.chosen(table)
-    return section
 
 
 def _sections_in(annotation: Any) -> Iterator[type[Section]]:

@@ -121,9 +121,8 @@ def compare(records: Iterable[dict[str, Any]]) -> list[Comparison]:
 def table(rows: Iterable[Row], width: int | None = None) -> str:
     """Lay figures out, a line a row; what differs is told once, below.
 
-    Args:
-        rows: those of one record or source, one after the other, stand below its name.
-        width: of the terminal, for which the last columns are left out.
+    Rows of one record or source, one after the other, stand below its name. The last columns are
+    left out where they do not fit into the `width` of a terminal.
     """
     rows = list(rows)
     notes = list(dict.fromkeys(row.differs for row in rows if row.differs))

@@ -3,10 +3,10 @@
 import inspect
 import math
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import torch
-from pydantic import BeforeValidator, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Discriminator, SerializeAsAny, Tag, model_validator
 from torch import nn
 
 from tutvae import schedules
@@ -14,7 +14,7 @@ from tutvae.bounds import FreeBitsPer
 from tutvae.data.batches.labelled import MixedBatches
 from tutvae.data.batches.text import Batches, EncodedTexts
 from tutvae.data.tokenization import Tokenizer
-from tutvae.experiments.experiment import NumberOrSchedule, Section, section_like
+from tutvae.experiments.experiment import Section, section_like
 from tutvae.experiments.keys import Count, CountOrZero, NotNegative, Positive, Rate, Share
 from tutvae.models import DECODERS, BagEncoder, Decoder, Encoder, LSTMEncoder, tie_weights
 from tutvae.models.semi_supervised import Marginal, SemiSupervisedTextVAE
@@ -31,6 +31,12 @@ OF_FIT = {"accumulation_steps", "free_bits", "free_bits_per", "max_grad_norm", "
 OF_FIT |= {"precision", "rate"}
 # What a schedule may be told besides its length.
 SCHEDULE_OPTIONS = {"linear": "start", "logistic": "slope", "cyclical": "ramp"}
+Number = TypeVar("Number")
+ScheduleSection = TypeVar("ScheduleSection")
+NumberOrSchedule = Annotated[
+    Annotated[Number, Tag("a number")] | Annotated[ScheduleSection, Tag("a schedule")],
+    Discriminator(lambda x: "a schedule" if isinstance(x, dict | Section) else "a number"),
+]
 
 
 class EncoderSection(Section):
@@ -256,14 +262,13 @@ class SemiSupervisedSection(Section):
         classes: int,
     ) -> SemiSupervisedTextVAE:
         """Make the model of Z dimensions and K classes, from torch's present random state."""
-        options = self.model_dump(exclude={"temperature", "labelled_size"})
         at = self.temperature
         return SemiSupervisedTextVAE(
             encoder.build(tokenizer, latent_size),
             decoder.build(tokenizer, latent_size + classes),
             classes,
             temperature=at if isinstance(at, float) else at.build(),
-            **options,
+            **self.model_dump(exclude={"temperature", "labelled_size"}),
         )
 
     def batches(

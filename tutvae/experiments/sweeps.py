@@ -163,11 +163,8 @@ def run_experiment(
 class _Progress:
     """The runs of an experiment, and those that are finished: by its record or by their folders.
 
-    Attributes:
-        runs: those that the file describes.
-        shared: those of models that several of them start from.
-        folders: by the labels of all of them.
-        done: by their labels, what the record tells of the finished ones.
+    `shared` are models that several `runs` start from; `folders`, and in `done` what the record
+    tells of the finished ones, are by the labels of all of them.
     """
 
     def __init__(
@@ -255,9 +252,8 @@ class _Progress:
         """What the record of all takes from the record of a run."""
         if not self.experiment.is_sweep:
             return record
-        common = {*self.head, "configuration", *self.facts}
-        outcome = {key: value for key, value in record.items() if key not in common}
-        return {key: record[key] for key in OF_A_RUN} | outcome
+        common = {*self.head, "configuration", *self.facts}.difference(OF_A_RUN)
+        return {key: value for key, value in record.items() if key not in common}
 
     def _write(self) -> None:
         """Write what is new to the results file, once there is a run to tell of."""
