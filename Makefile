@@ -5,6 +5,8 @@ NB ?= notebooks/*.ipynb
 
 BIN := .venv/bin
 BOOK := _build/html/index.html
+# The models that run in the book's pages.
+LIVE := $(patsubst %,book/_static/live/%.js,sentences-8 sentences-24)
 INSTALLED := .venv/.installed
 SOURCES := $(shell find book notebooks tutvae results benchmarks/speed.json _config.yml _toc.yml \
 	-type f -not -path '*/.*' -not -path '*/__pycache__/*' 2>/dev/null)
@@ -103,16 +105,20 @@ requirements:  ## Resolve requirements.txt anew from pyproject.toml (needs uv)
 	@mv requirements.new requirements.txt
 
 clean:  ## Remove everything that was built (and the environment)
-	rm -rf .venv _build dist
+	rm -rf .venv _build dist $(LIVE)
 
 # A build always starts afresh: an incremental one would not repeat the warnings of unchanged pages.
-$(BOOK): $(INSTALLED) $(SOURCES)
+$(BOOK): $(INSTALLED) $(SOURCES) $(LIVE)
 	$(call heading,Book)
 	@rm -rf _build/html
 	$(BIN)/jupyter-book build . --all -q -W -n --keep-going >/dev/null
 	@# The chapters' set-up cells take it where the repository cannot be reached.
 	@$(BIN)/python -m hatchling build -t wheel -d _build/html/wheels >/dev/null
 	@touch $(BOOK)
+
+$(LIVE): book/_static/live/%.js: tutvae/pretrained/%/weights.safetensors tutvae/pretrained/%/tokenizer.json \
+		tools/live.py | $(INSTALLED)
+	@$(BIN)/python tools/live.py $* >$@
 
 # The version is in __init__.py.
 $(INSTALLED): requirements.txt pyproject.toml tutvae/__init__.py

@@ -1,4 +1,4 @@
-"""The tables and the figure of the page "How fast, and why", from benchmarks/speed.json.
+"""The tables and the figure of the page "How fast, and why", from speed.json and gpu.json.
 
 python -m benchmarks.page
 """
@@ -14,9 +14,16 @@ from tutvae.experiments.records import significant
 from tutvae.plots import use_style
 
 ROOT = Path(__file__).resolve().parents[1]
-RECORD = ROOT / "benchmarks" / "speed.json"
+RECORD, OF_A_GPU = ROOT / "benchmarks" / "speed.json", ROOT / "benchmarks" / "gpu.json"
 TABLES = ROOT / "book" / "speed_tables.md"
 FIGURE = ROOT / "book" / "figures" / "speed.png"
+GPU_WAYS = {
+    ("fp32", "usual"): "the usual way",
+    ("fp32", "eager"): "ours, fp32, step by step",
+    ("bf16", "eager"): "bf16, step by step",
+    ("fp32", "graph"): "fp32, recorded",
+    ("bf16", "graph"): "bf16, recorded",
+}
 WAYS = {"usual": "the usual way", "fp32": "ours, fp32", "bf16": "ours, bf16"}
 
 
@@ -46,6 +53,7 @@ def tables(record: dict[str, Any]) -> str:
         "rates": _rates(record["rows"]),
         "shares": _shares([row for row in record["rows"] if row["gflop"]]),
         "machine": _machine(record),
+        "gpu": _gpu(json.loads(OF_A_GPU.read_text(encoding="utf-8"))),
         "growth": _growth(record["growth"]),
     }
     return "".join(f"<!-- {name} -->\n\n{table}\n\n" for name, table in parts.items())
@@ -96,6 +104,22 @@ def _machine(record: dict[str, Any]) -> str:
         f"small language model in plain PyTorch, took {step:.1f} ms."
     )
     return f"{line}\n\n{_markdown(table)}"
+
+
+def _gpu(record: dict[str, Any]) -> str:
+    rows = [row for row in record["rows"] if row.get("question", "").startswith("train ")]
+    models = dict.fromkeys((row["question"], row["batch"]) for row in rows)
+    table = [["tokens a second", *GPU_WAYS.values()]]
+    for question, batch in models:
+        found = {
+            (row["precision"], row["way"]): f"{significant(row['rate'], 3):,.0f}"
+            for row in rows
+            if (row["question"], row["batch"]) == (question, batch)
+        }
+        label = f"{question.removeprefix('train ')}, batches of {batch}"
+        table.append([label, *(found.get(way, "") for way in GPU_WAYS)])
+    about = f"{record['card']}, driver {record['driver']}, PyTorch {record['torch']}"
+    return f"Measured on one {about}; corpus: {record['corpus']}.\n\n{_markdown(table)}"
 
 
 def _growth(rows: list[dict[str, Any]]) -> str:

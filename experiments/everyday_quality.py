@@ -1,5 +1,6 @@
 """How well models of everyday sentences read back, walk and write: what their records lack.
 
+    pip install sacrebleu
     python experiments/everyday_quality.py RUNS --judge RUN [--jobs N]
 
 RUNS is the folder of `tutvae train experiments/everyday_sentences.toml`. Each run is measured on

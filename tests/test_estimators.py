@@ -23,7 +23,7 @@ from sklearn.pipeline import make_pipeline
 import tutvae
 from tutvae.estimators import SemiSupervisedClassifier, SentenceVAE
 from tutvae.generation.text_model import as_documents
-from tutvae.models import LanguageModel
+from tutvae.models import BagDecoder, BagEncoder, LanguageModel
 
 # So short a training leaves most codes empty, which is told.
 pytestmark = pytest.mark.filterwarnings("ignore:the code is empty")
@@ -246,10 +246,18 @@ class TestTexts:
             model.reconstruct(TEXTS)
 
     @pytest.mark.parametrize(
-        "decoder", ["lstm", "gru", {"kind": "dilated_cnn", "embedding_size": 8, "channels": 8}]
+        "decoder",
+        ["lstm", "gru", "bag", {"kind": "dilated_cnn", "embedding_size": 8, "channels": 8}],
     )
     def test_decoders_are_chosen_by_name_or_table(self, decoder: Any) -> None:
         assert fitted(SentenceVAE, decoder=decoder, epochs=1).transform(TEXTS).shape == (48, 3)
+
+    def test_bags_of_words_are_kept_like_any_model(self, tmp_path: Path) -> None:
+        vae = fitted(SentenceVAE, encoder="bag", decoder="bag")
+        again = tutvae.load(vae.save(tmp_path / "bags"))
+        np.testing.assert_array_equal(again.transform(TEXTS), vae.transform(TEXTS))
+        assert isinstance(again.model_.encoder, BagEncoder)
+        assert isinstance(again.model_.decoder, BagDecoder)
 
     def test_given_texts_choose_the_best_epoch(self) -> None:
         vae = small(SentenceVAE).fit(TEXTS[:40], valid=TEXTS[40:])

@@ -104,7 +104,7 @@ def test_the_wheel_holds_the_package_its_records_and_its_model(wheel: zipfile.Zi
     assert names >= recorded | {
         "tutvae/__init__.pyi",
         "tutvae/experiments/published.toml",
-        "tutvae/pretrained/ptb/weights.safetensors",
+        "tutvae/pretrained/sentences-8/weights.safetensors",
         "tutvae/py.typed",
     }
     assert {name.split("/")[0] for name in names} == {"tutvae", f"tutvae-{VERSION}.dist-info"}

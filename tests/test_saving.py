@@ -31,6 +31,7 @@ from tutvae import (
     reconstruct,
     sample_texts,
     save,
+    saving,
 )
 from tutvae.experiments import load_experiment, run_experiment
 from tutvae.training.checkpoints import save_tensors
@@ -243,22 +244,35 @@ class TestRunsOfTheCommand:
 
 
 class TestWhatComesWithThePackage:
-    def test_it_reads_and_writes_sentences(self) -> None:
-        trained = load("ptb")
+    @pytest.mark.parametrize(("name", "rate"), [("sentences-8", 8), ("sentences-24", 24)])
+    def test_it_reads_and_writes_sentences(self, name: str, rate: float) -> None:
+        trained = load(name)
         assert type(trained.model_) is TextVAE
-        assert trained.configuration["corpus"]["name"] == "ptb"
-        sentence = "the company said it will sell its shares"
-        tokenizer = trained.tokenizer_
-        assert tokenizer is not None
-        assert tokenizer.unk_id not in tokenizer.encode([sentence])[0]
-        assert len(reconstruct(trained.model_, tokenizer, [sentence])[0].split()) > 2
+        assert trained.configuration["corpus"]["name"] == "tatoeba"
+        assert trained.report.kl == pytest.approx(rate, abs=0.3)
+        assert trained.reconstruct(["I can't swim."]) == ["i can't swim."]
+
+    def test_the_sentences_are_those_of_eight_nats(self) -> None:
+        one, other = load("sentences"), load("sentences-8")
+        assert one.configuration == other.configuration
+
+    @pytest.mark.parametrize("name", ["sentences-8", "sentences-24"])
+    def test_whose_sentences_they_are_is_said(self, name: str) -> None:
+        card = (saving.PRETRAINED / name / "README.md").read_text("utf-8")
+        assert "https://tatoeba.org" in card
+        assert "CC BY 2.0 FR" in card
+
+    @pytest.mark.parametrize("name", ["sentences-8", "sentences-24"])
+    def test_it_is_small(self, name: str) -> None:
+        size = sum(path.stat().st_size for path in (saving.PRETRAINED / name).iterdir())
+        assert size < 6.5e6
 
     def test_a_folder_of_that_name_comes_first(
         self, run_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        shutil.copytree(run_folders["language_model"], tmp_path / "ptb")
+        shutil.copytree(run_folders["language_model"], tmp_path / "sentences")
         monkeypatch.chdir(tmp_path)
-        assert type(load("ptb").model_) is LanguageModel
+        assert type(load("sentences").model_) is LanguageModel
 
     def test_nothing_else_of_the_package_is_taken_for_one(self) -> None:
         with pytest.raises(FileNotFoundError, match=r"no folder \.\./pretrained: "):

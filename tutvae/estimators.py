@@ -67,7 +67,7 @@ class SentenceVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TextModel, 
         latent_size: dimensions of the code, Z; 0 makes a language model of the same decoder.
         decoder: a name of `tutvae.models.DECODERS`, or a table as in an experiment file, such as
             `{"kind": "dilated_cnn", "embedding_size": 128, "channels": 128}`.
-        encoder: "lstm", or a table.
+        encoder: "lstm", or "bag", which counts words; or a table.
         embedding_size: width of a token's vector, E.
         hidden_size: width of the states of encoder and decoder, H.
         dropout: of the decoder, in training.

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from tutvae.data.corpora import CORPORA
 from tutvae.data.tokenization import Tokenizer
 from tutvae.evaluation.report import Report
 from tutvae.generation.text_model import TextModel
@@ -42,9 +43,9 @@ class TrainedModel(TextModel):
         report: what the model achieved on its test set, where that was measured.
         max_length: longer documents are cut to so many tokens, as in training; None cuts none.
 
-    >>> trained = tutvae.load("ptb")
-    >>> trained.reconstruct(["he declined to comment"])
-    ['he declined to comment']
+    >>> trained = tutvae.load("sentences-24")
+    >>> trained.reconstruct(["I can't swim."])
+    ["i can't swim."]
     """
 
     folder: Path
@@ -125,12 +126,21 @@ def save(
     )
     if report is not None:
         card += f"\n## Measured\n\n```\n{report}\n```\n"
+    if credit := _credit(configuration):
+        card += f"\n## Data\n\n{credit}\n"
     if names is not None:
         card += "\n## Labels\n\n" + "".join(f"- {i}: {name}\n" for i, name in enumerate(names))
     write_or_explain(target.path / "README.md", card.encode())
     # Last: without it, there is no model.
     write_or_explain(target.configuration, (json.dumps(configuration, indent=2) + "\n").encode())
     return target.path
+
+
+def _credit(configuration: Mapping[str, Any]) -> str:
+    """Whom to name for the texts that a model was trained on, by the corpus of its run."""
+    corpus = configuration.get("corpus")
+    entry = CORPORA.get(corpus["name"]) if isinstance(corpus, dict) else None
+    return entry.credit if entry else ""
 
 
 def read(folder: str | Path) -> TrainedModel:

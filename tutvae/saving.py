@@ -13,8 +13,8 @@ __all__ = ["TrainedModel", "load", "push_to_hub", "save"]
 ESTIMATORS: dict[Any, type[SentenceVAE]] = {
     made.__name__: made for made in (SentenceVAE, SemiSupervisedClassifier)
 }
-# Trained models that come with the package, each as `save` wrote it.
-PRETRAINED = Path(__file__).parent / "pretrained"
+# Trained models that come with the package, each as `save` wrote it, and another name for one.
+PRETRAINED, ALIASES = Path(__file__).parent / "pretrained", {"sentences": "sentences-8"}
 HUB = "hub:"
 NEEDED = ["configuration.json", "weights.safetensors", "tokenizer.json", "README.md"]
 
@@ -27,7 +27,8 @@ def load(source: str | Path) -> TrainedModel | SentenceVAE:
     Args:
         source: a folder that `save`, `fit` with a `run_folder` or `tutvae train` wrote. Of a run
             of `fit` that means the weights of the best epoch, or else its last checkpoint.
-            Or "ptb", a small VAE of the Penn Treebank's sentences, which comes with the package.
+            Or "sentences-8" or "sentences-24", two VAEs of everyday sentences that come with the
+            package, whose codes hold so many nats; "sentences" is the first of them.
             Or "hub:OWNER/NAME", a repository of the Hugging Face Hub.
 
     Raises:
@@ -36,9 +37,9 @@ def load(source: str | Path) -> TrainedModel | SentenceVAE:
         ImportError: the Hub is wanted and `huggingface_hub` is not installed.
         ValueError: a file is damaged, or the tokenizer or the weights are those of another model.
 
-    >>> trained = tutvae.load("ptb")
+    >>> trained = tutvae.load("sentences")
     >>> trained.model_.latent_size, trained.tokenizer_
-    (32, Tokenizer(V=10002))
+    (32, Tokenizer(V=6000))
 
     Source: chapter 10.
     """
@@ -50,10 +51,11 @@ def load(source: str | Path) -> TrainedModel | SentenceVAE:
 def load_trained(source: str | Path) -> TrainedModel:
     """Load a trained model as what its folder says, an estimator's, too; see `load`."""
     name = Path(source).as_posix()
+    shipped = PRETRAINED / ALIASES.get(name, name)
     if name.startswith(HUB):
         source = _hub().snapshot_download(name.removeprefix(HUB), allow_patterns=NEEDED)
-    elif not Path(source).exists() and (PRETRAINED / name / "configuration.json").exists():
-        source = PRETRAINED / name
+    elif not Path(source).exists() and (shipped / "configuration.json").exists():
+        source = shipped
     return read(source)
 
 

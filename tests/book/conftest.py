@@ -1,8 +1,12 @@
-"""What the tests of the book share: where things are, and the chapters' cells."""
+"""What the tests of the book share: where things are, the chapters' cells, a browser."""
 
+import os
 import re
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -12,6 +16,17 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+# A closed network must not be asked for anything, not even by the browser itself.
+BROWSER_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 def chapter_number(path: Path) -> int:
@@ -42,3 +57,31 @@ def root() -> Path:
 def chapters() -> dict[int, NotebookNode]:
     """Every chapter that exists, by its number."""
     return {chapter_number(path): read_chapter(path) for path in CHAPTERS}
+
+
+def skip_or_fail(reason: str) -> None:
+    """A newcomer's machine may lack what a page test needs; CI may not."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def build() -> Path:
+    """The folder of the built book."""
+    folder = ROOT / "_build" / "html"
+    if not (folder / "index.html").exists():
+        skip_or_fail("the book is not built: run 'make book'")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if executable is None:
+        skip_or_fail("no Chromium found: install it (on Debian, the package chromium)")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=executable, args=BROWSER_ARGUMENTS)
+        yield chromium
+        chromium.close()

@@ -2,9 +2,7 @@
 
 import functools
 import http.server
-import os
 import re
-import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,17 +17,6 @@ pytestmark = pytest.mark.browser
 
 BUILD = notebooks.ROOT / "_build" / "html"
 SCRIPTS = Path(__file__).with_name("page_checks.js").read_text(encoding="utf-8")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-# A closed network must not be asked for anything, not even by the browser itself.
-BROWSER_ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 WIDTHS = {"desk": 1280, "phone": 375}
 
 
@@ -42,13 +29,6 @@ def built_pages() -> list[str]:
 
 PAGES = built_pages()
 CHAPTER_PAGES = [page for page in PAGES if page.startswith("notebooks/")]
-
-
-def skip_or_fail(reason: str) -> None:
-    """A newcomer's machine may lack what a page test needs; CI may not."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 @dataclass
@@ -76,29 +56,15 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def origin() -> Iterator[str]:
+def origin(build: Path) -> Iterator[str]:
     """The address at which the built book is served."""
-    if not (BUILD / "index.html").exists():
-        skip_or_fail("the book is not built: run 'make book'")
-    handler = functools.partial(QuietHandler, directory=BUILD)
+    handler = functools.partial(QuietHandler, directory=build)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
         thread.join()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if executable is None:
-        skip_or_fail("no Chromium found: install it (on Debian, the package chromium)")
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=executable, args=BROWSER_ARGUMENTS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")

@@ -317,6 +317,8 @@ class TestOptions:
     ) -> None:
         decoder = "{kind='dilated_cnn', embedding_size=4, channels=6, dilations=[1, 2], width=2}"
         assert self.run(reviews_toml, f"decoder={decoder}")["receptive_field"] == 4
+        bag = "{kind='bag', embedding_size=4, hidden_size=6}"
+        assert self.run(reviews_toml, f"decoder={bag}")["receptive_field"] == 0
         assert "receptive_field" not in reviews_run[1]
 
 

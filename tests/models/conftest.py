@@ -36,8 +36,10 @@ BUILDERS: dict[str, Builder] = {
 }
 
 
-@pytest.fixture(params=list(BUILDERS.values()), ids=list(BUILDERS))
-def build(request: pytest.FixtureRequest) -> Builder:
+READERS = {name: make for name, make in BUILDERS.items() if name != "bag"}
+
+
+def scaled(make: Builder) -> Builder:
     """A function from V, Z and options to a decoder in eval mode.
 
     Its parameters are `scale` times their start, so that it is far from linear and from uniform.
@@ -52,10 +54,22 @@ def build(request: pytest.FixtureRequest) -> Builder:
         **options: object,
     ) -> Decoder:
         torch.manual_seed(seed)
-        decoder = request.param(vocabulary_size, latent_size, **options)
+        decoder = make(vocabulary_size, latent_size, **options)
         with torch.no_grad():
             for parameter in decoder.parameters():
                 parameter.mul_(scale)
         return decoder.eval()
 
     return build
+
+
+@pytest.fixture(params=list(BUILDERS.values()), ids=list(BUILDERS))
+def build(request: pytest.FixtureRequest) -> Builder:
+    """Builds a decoder of any kind: see `scaled`."""
+    return scaled(request.param)
+
+
+@pytest.fixture(params=list(READERS.values()), ids=list(READERS))
+def reader(request: pytest.FixtureRequest) -> Builder:
+    """Builds a decoder that reads words: see `scaled`."""
+    return scaled(request.param)

@@ -9,12 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tutvae.data.batches.text import EncodedTexts
 from tutvae.data.tokenization import Tokenizer
 from tutvae.generation.decoding import FREE, beam_search, fill, generate
+from tutvae.models.bag_decoder import BagDecoder
 from tutvae.models.lstm_decoder import Decoder, LSTMDecoder, State, WordDropout, tie_weights
+from tutvae.models.text_vae import document_log_likelihood
 
 B, T, V, Z = 4, 6, 11, 3
-BOS, UNK = 1, 3
+BOS, EOS, UNK = 1, 2, 3
 
 Build = Callable[..., Decoder]
 with_and_without_code = pytest.mark.parametrize("latent_size", [0, Z])
@@ -73,16 +76,6 @@ class TestProtocol:
             assert parameter.grad is not None, name
             assert parameter.grad.abs().sum() > 0, name
 
-    def test_every_word_s_embedding_trains(self, build: Build, latent_size: int) -> None:
-        """From the padding's id, 0, to the last word's."""
-        decoder = build(V, latent_size).train()
-        inputs = torch.arange(V).expand(B, V)
-        decoder.project(decoder(inputs, code(latent_size))).log_softmax(-1)[..., 0].sum().backward()
-        embeddings = [module for module in decoder.modules() if isinstance(module, nn.Embedding)]
-        assert embeddings
-        for embedding in embeddings:
-            assert (embedding.weight.grad.abs().sum(1) > 0).all()
-
     def test_state_dict_round_trip(self, build: Build, latent_size: int) -> None:
         trained, fresh = build(V, latent_size, seed=1), build(V, latent_size, seed=2)
         inputs, z = tokens(), code(latent_size)
@@ -101,7 +94,7 @@ class TestProtocol:
         changed[:, t] = (inputs[:, t] + 1) % V
         before, after = decoder(inputs, z), decoder(changed, z)
         assert torch.equal(before[:, :t], after[:, :t])
-        assert (before[:, t] != after[:, t]).any(-1).all()
+        assert (before[:, t] != after[:, t]).any(-1).all() == (decoder.receptive_field != 0)
 
     @in_both_modes
     def test_padding_changes_nothing(self, build: Build, latent_size: int, training: bool) -> None:
@@ -120,26 +113,24 @@ class TestProtocol:
         torch.testing.assert_close(decoder(inputs[order], chosen(z, order)), hidden[order])
 
     def test_eval_mode_is_deterministic(self, build: Build, latent_size: int) -> None:
-        decoder = build(V, latent_size, word_dropout=0.5, dropout=0.5)
+        decoder = build(V, latent_size, dropout=0.5)
         inputs, z = tokens(), code(latent_size)
         assert torch.equal(decoder(inputs, z), decoder(inputs, z))
         assert torch.equal(steps(decoder, inputs, z), steps(decoder, inputs, z))
         plain = build(V, latent_size)
         assert torch.equal(decoder(inputs, z), plain(inputs, z))
 
-    @pytest.mark.parametrize("option", ["word_dropout", "dropout"])
-    def test_training_mode_is_noisy(self, build: Build, latent_size: int, option: str) -> None:
-        decoder = build(V, latent_size, **{option: 0.5}).train()
+    def test_training_mode_is_noisy(self, build: Build, latent_size: int) -> None:
+        decoder = build(V, latent_size, dropout=0.5).train()
         inputs, z = tokens(), code(latent_size)
         assert not torch.equal(decoder(inputs, z), decoder(inputs, z))
 
-    @pytest.mark.parametrize("word_dropout", [0.0, 0.3, 1.0])
     @pytest.mark.parametrize("rows", [1, B])
     @pytest.mark.parametrize("length", [1, T, 40])
     def test_steps_give_the_logits_of_the_full_pass(
-        self, build: Build, latent_size: int, word_dropout: float, rows: int, length: int
+        self, build: Build, latent_size: int, rows: int, length: int
     ) -> None:
-        decoder = build(V, latent_size, word_dropout=word_dropout)
+        decoder = build(V, latent_size)
         inputs, z = tokens(rows, length), code(latent_size, rows)
         full = decoder.project(decoder(inputs, z))
         torch.testing.assert_close(steps(decoder, inputs, z), full, rtol=1e-5, atol=1e-5)
@@ -180,33 +171,56 @@ class TestProtocol:
         full = decoder.project(decoder(whole, chosen(z, rows)))[:, t:]
         torch.testing.assert_close(torch.stack(logits, 1), full, rtol=1e-5, atol=1e-5)
 
-    def test_rate_one_hides_every_word_even_at_evaluation(
-        self, build: Build, latent_size: int
-    ) -> None:
-        inputless = build(V, latent_size, word_dropout=1.0)
-        reader, z = build(V, latent_size), code(latent_size)
-        hidden_words = torch.full((B, T), UNK)
-        hidden_words[:, 0] = BOS
-        expected = reader(hidden_words, z)
-        for inputs in (tokens(), tokens(seed=9)):
-            assert torch.equal(inputless(inputs, z), expected)
-            assert torch.equal(inputless.train()(inputs, z), expected)
-            inputless.eval()
-            logits = steps(inputless, inputs, z)
-            torch.testing.assert_close(logits, reader.project(expected), rtol=1e-5, atol=1e-5)
-
-    def test_the_marks_are_the_tokenizer_s(self, build: Build, latent_size: int) -> None:
-        inputless = build(V, latent_size, word_dropout=1.0, unk_id=8, bos_id=2)
-        inputs, marks = tokens(), torch.full((B, T), 8)
-        inputs[:, 0] = marks[:, 0] = 2
-        z = code(latent_size)
-        assert torch.equal(inputless(inputs, z), build(V, latent_size)(marks, z))
-
     def test_the_precision_is_the_model_s(self, build: Build, latent_size: int) -> None:
         decoder, z = build(V, latent_size).double(), code(latent_size)
         z = None if z is None else z.double()
         assert decoder(tokens(), z).dtype == torch.float64
         assert steps(decoder, tokens(), z).dtype == torch.float64
+
+
+@with_and_without_code
+class TestReaders:
+    """What goes for the decoders that read words: all but the bag."""
+
+    def test_every_word_s_embedding_trains(self, reader: Build, latent_size: int) -> None:
+        """From the padding's id, 0, to the last word's."""
+        decoder = reader(V, latent_size).train()
+        inputs = torch.arange(V).expand(B, V)
+        decoder.project(decoder(inputs, code(latent_size))).log_softmax(-1)[..., 0].sum().backward()
+        embeddings = [module for module in decoder.modules() if isinstance(module, nn.Embedding)]
+        assert embeddings
+        for embedding in embeddings:
+            assert (embedding.weight.grad.abs().sum(1) > 0).all()
+
+    def test_words_are_hidden_in_training_only(self, reader: Build, latent_size: int) -> None:
+        decoder, plain = reader(V, latent_size, word_dropout=0.5), reader(V, latent_size)
+        inputs, z = tokens(), code(latent_size)
+        assert torch.equal(decoder(inputs, z), plain(inputs, z))
+        assert torch.equal(steps(decoder, inputs, z), steps(plain, inputs, z))
+        decoder.train()
+        assert not torch.equal(decoder(inputs, z), decoder(inputs, z))
+
+    def test_rate_one_hides_every_word_even_at_evaluation(
+        self, reader: Build, latent_size: int
+    ) -> None:
+        inputless = reader(V, latent_size, word_dropout=1.0)
+        plain, z = reader(V, latent_size), code(latent_size)
+        hidden_words = torch.full((B, T), UNK)
+        hidden_words[:, 0] = BOS
+        expected = plain(hidden_words, z)
+        for inputs in (tokens(), tokens(seed=9)):
+            assert torch.equal(inputless(inputs, z), expected)
+            assert torch.equal(inputless.train()(inputs, z), expected)
+            inputless.eval()
+            logits = steps(inputless, inputs, z)
+            torch.testing.assert_close(logits, plain.project(expected), rtol=1e-5, atol=1e-5)
+
+    def test_the_marks_are_the_tokenizer_s(self, reader: Build, latent_size: int) -> None:
+        inputless = reader(V, latent_size, word_dropout=1.0, unk_id=8, bos_id=2)
+        inputs, marks = tokens(), torch.full((B, T), 8)
+        inputs[:, 0] = marks[:, 0] = 2
+        z = code(latent_size)
+        assert torch.equal(inputless(inputs, z), reader(V, latent_size)(marks, z))
 
 
 class FullPass(Decoder):
@@ -380,6 +394,23 @@ class TestTiedWeights:
         decoder = LSTMDecoder(V, 5, 7, Z, output_size=5)
         tie_weights(decoder)
         assert decoder.embedding.weight is decoder.output.weight
+
+
+class TestBagDecoder:
+    def test_it_sees_nothing_but_its_code(self) -> None:
+        decoder = BagDecoder(V, 5, 7, Z).eval()
+        hidden = decoder(tokens(), code(Z))
+        assert decoder.receptive_field == 0
+        assert torch.equal(hidden, decoder(tokens(seed=9), code(Z)))
+        assert torch.equal(hidden, hidden[:, :1].expand_as(hidden))
+
+    def test_its_score_is_a_sum_over_the_words_of_the_bag(self) -> None:
+        decoder, z = BagDecoder(V, 5, 7, Z).eval(), code(Z, 2)
+        (hidden,) = decoder.start(z)
+        p = decoder.project(hidden).softmax(-1)
+        batch = EncodedTexts([[BOS, 7, 8, 7, EOS], [BOS, 9, EOS]]).batch()
+        expected = torch.stack([p[0, 7] ** 2 * p[0, 8] * p[0, EOS], p[1, 9] * p[1, EOS]]).log()
+        torch.testing.assert_close(document_log_likelihood(decoder, batch, z), expected)
 
 
 class TestWordDropout:

@@ -21,7 +21,7 @@ from tutvae import (
     TextClassifier,
     TextVAE,
 )
-from tutvae.models import DECODERS, Decoder, GRUDecoder, tie_weights
+from tutvae.models import DECODERS, BagDecoder, BagEncoder, Decoder, GRUDecoder, tie_weights
 from tutvae.models.description import build, describe
 
 V, Z = 20, 3
@@ -45,6 +45,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "vae": lambda: TextVAE(encoder(pooling="max"), LSTMDecoder(V, 5, 6, Z)),
     "tied": lambda: TextVAE(encoder(), tied()),
     "cnn": lambda: TextVAE(encoder(), DilatedConvDecoder(V, 5, 6, Z, dilations=(1, 3))),
+    "bags": lambda: TextVAE(BagEncoder(V, 5, 6, Z, dropout=0.3), BagDecoder(V, 5, 6, Z)),
     "language-model": lambda: LanguageModel(GRUDecoder(V, 5, 6, dropout=0.1)),
     "classifier": lambda: TextClassifier(encoder(), 4, dropout=0.3),
     "semi-supervised": lambda: with_labels(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from tutvae.bounds import Elbo
@@ -298,6 +298,18 @@ class TestPrecision:
         for precision in ("bf16", "fp32", "bf16"):
             history = fit(vae(), [rows()], epochs=1, device="cpu", precision=precision)
             assert math.isfinite(history["train_kl"][0])
+
+    @pytest.mark.parametrize(
+        ("capability", "scaled"), [((7, 5), True), ((8, 0), False), ((9, 0), False)], ids=str
+    )
+    def test_a_gpu_without_bf16_takes_fp16(
+        self, capability: tuple[int, int], scaled: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """fp16 is what is scaled."""
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+        monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+        monkeypatch.setattr(nn.Module, "to", lambda self, device: self)
+        assert Engine(nn.Linear(1, 1), "cuda", "bf16").scaler.is_enabled() == scaled
 
     @pytest.mark.parametrize(
         ("precision", "message"), [("fp16", "needs a GPU"), ("half", "must be one of")]

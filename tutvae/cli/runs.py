@@ -18,7 +18,7 @@ from tutvae.training.loop import pick_device
 
 Run = Annotated[
     str,
-    typer.Argument(metavar="RUN", help="The folder of a model, ptb, or hub:OWNER/NAME."),
+    typer.Argument(metavar="RUN", help="The folder of a model, sentences, or hub:OWNER/NAME."),
 ]
 TextArguments = Annotated[
     list[str] | None,
@@ -73,8 +73,8 @@ def sample(
 def reconstruct(run: Run, texts: TextArguments = None) -> Answer:
     """Encode texts and decode their codes: a line for each text.
 
-    Write as the model's corpus does: ptb is in lower case, with spaces around punctuation. A word
-    that a model of words does not know is read as its unknown mark.
+    A model of words wants them as its corpus writes them: PTB is in lower case, with spaces around
+    punctuation. A word that it does not know is read as its unknown mark.
     """
     texts = given_texts(texts or [])
     found = _with_code(run, texts).reconstruct(texts)

@@ -259,6 +259,7 @@ class Entry(NamedTuple):
     folder: str | None = None  # the name of the folder that its files are looked for in
     files: tuple[str, ...] = ()  # of which one is there where the corpus is, without `.gz`
     fetched: bool = False  # whether its files are kept in the cache once they were fetched
+    credit: str = ""  # whom to name beside a model that was trained on it
 
 
 CORPORA = {
@@ -266,7 +267,13 @@ CORPORA = {
     "digits": Entry(digits),
     "mnist": Entry(mnist, "mnist", (MNIST_FILES["train"][0],)),
     "ptb": Entry(ptb, "ptb", ("ptb.train.txt",), fetched=True),
-    "tatoeba": Entry(tatoeba, "tatoeba", ("eng.txt", tatoeba_files.EXPORT), fetched=True),
+    "tatoeba": Entry(
+        tatoeba,
+        "tatoeba",
+        (tatoeba_files.LINES, tatoeba_files.EXPORT),
+        fetched=True,
+        credit=tatoeba_files.CREDIT,
+    ),
     "yahoo": Entry(yahoo, "yahoo-unlabelled", ("yahoo.train.txt", "val.txt")),
     "yelp": Entry(yelp, "yelp-stars", ("yelp.train.txt", "train.jsonl")),
     "ag_news": Entry(ag_news, "ag-news", ("train.jsonl",)),

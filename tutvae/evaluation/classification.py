@@ -113,10 +113,11 @@ def code_classifier(
         tokenizer: the one it was trained with.
         batch_size: documents that are encoded at a time; changes the speed, not the result.
 
-    >>> trained = tutvae.load("ptb")
+    >>> trained = tutvae.load("sentences")
     >>> classifier = tutvae.code_classifier(trained.model_, trained.tokenizer_)
-    >>> classifier.fit(["stocks fell", "he is here"], [0, 1]).predict(["stocks fell"]).tolist()
-    [0]
+    >>> texts = ["Are you tired?", "He is here.", "Is it late?", "I am late."]
+    >>> classifier.fit(texts, [1, 0, 1, 0]).predict(["Is he tired?"]).tolist()
+    [1]
 
     Source: Kingma et al. (2014), section 2, the latent-feature discriminative model. Chapter 8.
     """

@@ -16,7 +16,7 @@ from tutvae.data.batches.text import Batches, EncodedTexts
 from tutvae.data.tokenization import Tokenizer
 from tutvae.experiments.experiment import Section, section_like
 from tutvae.experiments.keys import Count, CountOrZero, NotNegative, Positive, Rate, Share
-from tutvae.models import DECODERS, Decoder, LSTMEncoder, tie_weights
+from tutvae.models import DECODERS, BagEncoder, Decoder, Encoder, LSTMEncoder, tie_weights
 from tutvae.models.semi_supervised import Marginal, SemiSupervisedTextVAE
 from tutvae.schedules import Schedule, temperature_decay
 from tutvae.training.engine import Precision, rank_and_world_size
@@ -40,19 +40,23 @@ NumberOrSchedule = Annotated[
 
 
 class EncoderSection(Section):
-    """`[encoder]`: an `LSTMEncoder`."""
+    """`[encoder]`: an `LSTMEncoder`, or a `BagEncoder`, which has `dropout` alone."""
 
-    kind: Literal["lstm"] = "lstm"
+    kind: Literal["lstm", "bag"] = "lstm"
     embedding_size: Count
     hidden_size: Count
     pooling: Literal["last", "max"] = "last"
     bidirectional: bool = False
-    dropout: Rate = 0.0
+    dropout: Rate | None = None
 
-    def build(self, tokenizer: Tokenizer, latent_size: int) -> LSTMEncoder:
+    def build(self, tokenizer: Tokenizer, latent_size: int) -> Encoder:
         """Make the encoder, from torch's present random state."""
-        options = self.model_dump(exclude={"kind"})
-        return LSTMEncoder(len(tokenizer), latent_size=latent_size, **options)
+        sizes = (len(tokenizer), self.embedding_size, self.hidden_size, latent_size)
+        options = self.model_dump(include={"dropout"}, exclude_none=True)
+        if self.kind == "bag":
+            return BagEncoder(*sizes, **options)
+        options |= {"pooling": self.pooling, "bidirectional": self.bidirectional}
+        return LSTMEncoder(*sizes, **options)
 
     def language_model(self, decoder: "DecoderSection") -> dict[str, Any]:
         """The `[decoder]` of a language model that the encoder can start from."""

@@ -1,6 +1,6 @@
 """Writing: samples, reconstructions, paths between texts, gaps filled, texts of a class.
 
->>> trained = tutvae.load("ptb")
+>>> trained = tutvae.load("sentences")
 >>> z = tutvae.generation.sample_prior(trained.model_, 3)
 >>> len(tutvae.generation.decode_codes(trained.model_, trained.tokenizer_, z))
 3

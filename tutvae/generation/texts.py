@@ -78,7 +78,7 @@ def sample_texts(
     The tokenizer is the one that the model was trained with; `seed` is that of codes and words.
     The other options and the errors are those of `tutvae.generation.generate`.
 
-    >>> trained = tutvae.load("ptb")
+    >>> trained = tutvae.load("sentences")
     >>> len(tutvae.sample_texts(trained.model_, trained.tokenizer_, 3, temperature=0.5))
     3
 
@@ -150,9 +150,9 @@ def reconstruct(
         ValueError: the model has no code, or a word is unknown and the tokenizer has no mark
             for that.
 
-    >>> trained = tutvae.load("ptb")
-    >>> tutvae.reconstruct(trained.model_, trained.tokenizer_, ["he declined to comment"])
-    ['he declined to comment']
+    >>> trained = tutvae.load("sentences")
+    >>> tutvae.reconstruct(trained.model_, trained.tokenizer_, ["I can't swim."])
+    ["i can't swim."]
 
     Source: Bowman et al. (2016) on samples from the posterior. Chapters 4 and 5.
     """
@@ -188,8 +188,8 @@ def interpolate_texts(
     Raises:
         ValueError: `steps` is below 2, or as for `reconstruct`.
 
-    >>> trained = tutvae.load("ptb")
-    >>> ends = "he declined to comment", "the company said it will be reached"
+    >>> trained = tutvae.load("sentences")
+    >>> ends = "Where is the station?", "She bought a new car."
     >>> len(tutvae.interpolate_texts(trained.model_, trained.tokenizer_, *ends, steps=4))
     4
 
@@ -233,9 +233,9 @@ def impute(
             text has it only inside words, or a word is unknown and the tokenizer has no mark
             for that.
 
-    >>> trained = tutvae.load("ptb")
-    >>> tutvae.impute(trained.model_, trained.tokenizer_, ["new york stock _ composite trading"])
-    ['new york stock exchange composite trading']
+    >>> trained = tutvae.load("sentences")
+    >>> tutvae.impute(trained.model_, trained.tokenizer_, ["She _ a new car."])
+    ['She bought a new car.']
 
     Source: Bowman et al. (2016) on imputing missing words; the alternation is the iterated
     conditional modes of Besag (1986). Chapter 5.

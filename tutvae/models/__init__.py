@@ -1,17 +1,19 @@
 """The models: encoders, decoders, and the autoencoders made of them.
 
 >>> sorted(tutvae.models.DECODERS)
-['dilated_cnn', 'gru', 'lstm']
+['bag', 'dilated_cnn', 'gru', 'lstm']
 """
 
 import sys
 
+from tutvae.models.bag_decoder import BagDecoder as BagDecoder
 from tutvae.models.conv_decoder import DILATIONS as DILATIONS
 from tutvae.models.conv_decoder import CausalConv1d as CausalConv1d
 from tutvae.models.conv_decoder import DilatedConvDecoder as DilatedConvDecoder
 from tutvae.models.conv_decoder import Preset as Preset
 from tutvae.models.conv_decoder import ResidualBlock as ResidualBlock
 from tutvae.models.decoders import DECODERS as DECODERS
+from tutvae.models.encoders import BagEncoder as BagEncoder
 from tutvae.models.encoders import LSTMEncoder as LSTMEncoder
 from tutvae.models.gru_decoder import GRUDecoder as GRUDecoder
 from tutvae.models.lstm_decoder import LSTMDecoder as LSTMDecoder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tutvae.models.bag_decoder import BagDecoder
 from tutvae.models.conv_decoder import DilatedConvDecoder
 from tutvae.models.gru_decoder import GRUDecoder
 from tutvae.models.lstm_decoder import LSTMDecoder
@@ -12,4 +13,5 @@ DECODERS: dict[str, type[Decoder]] = {
     "lstm": LSTMDecoder,
     "dilated_cnn": DilatedConvDecoder,
     "gru": GRUDecoder,
+    "bag": BagDecoder,
 }

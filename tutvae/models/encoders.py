@@ -82,3 +82,51 @@ class LSTMEncoder(Encoder):
         """Turn features `[B, H]` into posteriors, a Normal of shape `[B, Z]`."""
         scale = torch.exp(0.5 * self.log_variance(features))
         return Normal(self.mean(features), scale, validate_args=False)
+
+
+class BagEncoder(Encoder):
+    """The approximate posterior q(z|x) from how often each word occurs, in whatever order.
+
+    The logarithms of the counts, log(1 + n), weigh the words' vectors, E wide; a tanh layer, H
+    wide, reads their sum. A word that is new, or rare in training, says next to nothing, so that
+    few texts go further than with an LSTM. No chapter defines it.
+
+    Args:
+        vocabulary_size: size of the vocabulary, V.
+        embedding_size: width of a word's vector, E.
+        hidden_size: width of the layer above, H.
+        latent_size: dimensions of the code, Z.
+        dropout: in training, the share of the words that are left out, and of zeroed features.
+
+    Source: Miao et al. (2016), "Neural Variational Inference for Text Processing", section 3.
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        embedding_size: int,
+        hidden_size: int,
+        latent_size: int,
+        *,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__(vocabulary_size, hidden_size, latent_size)
+        self.words = nn.Linear(vocabulary_size, embedding_size, bias=False)
+        self.hidden = nn.Linear(embedding_size, hidden_size)
+        self.dropout = nn.Dropout(dropout)
+        self.mean = nn.Linear(hidden_size, latent_size)
+        self.log_variance = nn.Linear(hidden_size, latent_size)
+
+    def features(self, batch: TextBatch) -> Tensor:
+        """Count the words of B documents: a layer's view of them, `[B, H]`."""
+        time = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
+        ones = (time < batch.lengths[:, None]).to(self.words.weight.dtype)  # [B, T], 0 at padding
+        counts = ones.new_zeros(len(batch), self.vocabulary_size)
+        counts.scatter_add_(1, batch.tokens, ones)
+        read = self.words(self.dropout(counts.log1p()))  # [B, E]
+        return self.dropout(torch.tanh(self.hidden(read)))
+
+    def posterior(self, features: Tensor) -> Normal:
+        """Turn features `[B, H]` into posteriors, a Normal of shape `[B, Z]`."""
+        scale = torch.exp(0.5 * self.log_variance(features))
+        return Normal(self.mean(features), scale, validate_args=False)

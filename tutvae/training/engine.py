@@ -14,6 +14,7 @@ from tutvae.bounds import Elbo
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
+FIRST_WITH_BF16 = (8, 0)  # compute capability, of the A100
 _HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -39,7 +40,8 @@ class Engine:
         model: moved to the device; several processes all start from the first one's weights.
         device: to several processes it says only whether each takes the GPU of its own number.
         precision: "fp32"; or "bf16" or "fp16", in which the heavy operations then compute.
-            Weights, losses and metrics stay in 32 bits.
+            Weights, losses and metrics stay in 32 bits. A GPU without bf16, such as Colab's T4,
+            computes in fp16 where that is asked for.
 
     Attributes:
         rank: the number of this process, from 0.
@@ -61,6 +63,8 @@ class Engine:
             raise ValueError(f"precision must be one of {get_args(Precision)}, not {precision!r}")
         if precision == "fp16" and self.device.type == "cpu":
             raise ValueError('precision "fp16" needs a GPU: take "bf16" on the CPU')
+        if precision == "bf16" and not _has_bf16(self.device):
+            precision = "fp16"
         self.rank, self.processes = _join_processes(self.device)
         if self.processes > 1:
             self.device = _own_device(self.device, self.rank)
@@ -169,6 +173,11 @@ def _onednn_has_lstm(dtype: torch.dtype) -> bool:
         except RuntimeError:
             return False
     return True
+
+
+def _has_bf16(device: torch.device) -> bool:
+    """Whether a device computes in bf16 itself; older GPUs only emulate it, slowly."""
+    return device.type != "cuda" or torch.cuda.get_device_capability(device) >= FIRST_WITH_BF16
 
 
 def _join_processes(device: torch.device) -> tuple[int, int]:

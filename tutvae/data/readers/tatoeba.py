@@ -13,6 +13,7 @@ from tutvae.data.readers.utf8 import decode
 EXPORT = "eng_sentences.tsv.bz2"
 EXPORT_URL = f"https://downloads.tatoeba.org/exports/per_language/eng/{EXPORT}"
 LINES = "eng.txt"
+CREDIT = "Sentences of https://tatoeba.org and https://www.manythings.org/anki, under CC BY 2.0 FR."
 # Of a thousand hashes: below the first bound for testing, below the second for validation.
 TEST_BELOW, VALID_BELOW = 26, 52
 
