@@ -6,7 +6,6 @@ the same description.
 
 import inspect
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -258,7 +257,8 @@ class SentenceVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TextModel, 
         assert isinstance(experiment, TextExperiment)
         self.seed_ = experiment.seed or 0
         data = self._split(texts, valid)
-        self.tokenizer_ = self._made_tokenizer(experiment, data.train.texts)
+        given, train = self.tokenizer, experiment.corpus.train_tokenizer
+        self.tokenizer_ = given if isinstance(given, Tokenizer) else train(data.train.texts)
         self.model_, self.history_ = self._trained(experiment, data)
         measured = data.valid.texts[:MEASURED]
         self.report_: Report | None = self.evaluate(measured, importance_samples=SAMPLES)
@@ -284,12 +284,6 @@ class SentenceVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TextModel, 
         train = texts.part(np.sort(order[cut:]))
         held_out = texts.part(np.sort(order[:cut])) if valid is None else Texts(as_documents(valid))
         return Corpus(type(self).__name__, train, held_out, Texts([]))
-
-    def _made_tokenizer(self, experiment: TextExperiment, texts: Sequence[str]) -> Tokenizer:
-        """The given tokenizer, or one for these documents."""
-        if isinstance(self.tokenizer, Tokenizer):
-            return self.tokenizer
-        return experiment.corpus.train_tokenizer(texts)
 
     def _trained(self, experiment: TextExperiment, data: Corpus[Texts]) -> tuple[Any, Any]:
         """Build a model and fit it: the model of its best epoch, and the history."""
@@ -413,10 +407,7 @@ class SemiSupervisedClassifier(ClassifierMixin, SentenceVAE):
 
     def description(self, documents: int = MANY, **corpus: Any) -> dict[str, Any]:
         """Describe the training as the tables of an experiment file; see `SentenceVAE`."""
-        section = {
-            "classification_weight": self.classification_weight,
-            "labelled_size": self.labelled_size,
-        }
+        section = {key: getattr(self, key) for key in ("classification_weight", "labelled_size")}
         return super().description(documents, **corpus) | {"semi_supervised": section}
 
     def _configuration(self) -> dict[str, Any]:

@@ -99,8 +99,7 @@ def note(message: str) -> None:
 def show(lines: list[str] | str, content: Any, as_json: bool) -> None:
     """Print a result: its lines for a person, or its content as JSON for a script.
 
-    Raises:
-        OSError: standard output cannot be written.
+    OSError if standard output cannot be written.
     """
     text = lines if isinstance(lines, str) else "\n".join(lines)
     if as_json:
@@ -131,9 +130,7 @@ def is_terminal(stream: TextIO | None) -> bool:
 def given_texts(arguments: list[str]) -> list[str]:
     """The texts of a command: its arguments, or without any the lines of standard input.
 
-    Raises:
-        typer.BadParameter: there are no arguments, and nothing is piped in.
-        ValueError: a text is not UTF-8.
+    BadParameter if there are neither; ValueError if a text is not UTF-8.
     """
     if arguments:
         return [

@@ -20,7 +20,7 @@ from tutvae.data.corpora import whereabouts
 from tutvae.data.readers.files import DATA_VARIABLE
 from tutvae.evaluation.verdict import empty_code_line
 from tutvae.experiments import load_experiment, records, run_experiment
-from tutvae.experiments.published import compare, published_rows, recorded_rows, table
+from tutvae.experiments.published import Row, compare, published_rows, recorded_rows, table
 from tutvae.model_folder import report_of
 from tutvae.training.engine import rank_and_world_size
 from tutvae.training.loop import pick_device
@@ -130,17 +130,15 @@ def results(
             folder = records.recorded_folder()
             note(f"no folder results/ here: these records come with the package, in {folder}")
     found = records.read_results(folder)
-    content = {
-        "recorded": [row.to_dict() for record in found for row in recorded_rows(record)],
-        "comparisons": [comparison.to_dict() for comparison in compare(found)],
-    }
-    return _tables(found), content
+    rows = [row for record in found for row in recorded_rows(record)]
+    comparisons = [comparison.to_dict() for comparison in compare(found)]
+    content = {"recorded": [row.to_dict() for row in rows], "comparisons": comparisons}
+    return _tables(found, rows), content
 
 
-def _tables(found: list[dict[str, Any]]) -> str:
+def _tables(found: list[dict[str, Any]], rows: list[Row]) -> str:
     """A table for each corpus, then one for each record of classifiers."""
     width = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None
-    rows = [row for record in found for row in recorded_rows(record)]
     parts = []
     for corpus in dict.fromkeys(row.corpus for row in rows):
         ours = [row for row in rows if row.corpus == corpus]
@@ -150,9 +148,8 @@ def _tables(found: list[dict[str, Any]]) -> str:
         parts.append(table([*ours, *published_rows(corpus)], width) + "\n")
     for record in found:
         if not recorded_rows(record):
-            parts.append(
-                f"{record['name']}, accuracy on the test set\n{records.summary_table(record)}\n"
-            )
+            parts.append(f"{record['name']}, accuracy on the test set")
+            parts.append(records.summary_table(record) + "\n")
     return "\n".join(parts).rstrip()
 
 

@@ -8,27 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from tutvae.data.readers.files import write_beside
+from tutvae.data.readers.files import read_toml, write_beside
 from tutvae.data.readers.texts import from_files
 from tutvae.estimators import SemiSupervisedClassifier, SentenceVAE
 from tutvae.experiments.experiment import Experiment
 from tutvae.experiments.sweeps import apply_setting, validate_experiment
 from tutvae.training.run_folder import RunFolder
 
-COMMENTS = {
-    "name": "the model is kept in runs/NAME, what it achieved in results/NAME.json",
-    "corpus.train": ".txt, .csv, .tsv or .jsonl, each also with .gz; a tenth is held out twice",
-    "corpus.text": "the column of the documents",
-    "corpus.label": "the column of their classes; blank where there is none",
-    "corpus.tokenizer": 'byte-pair encoding: no word is unknown; or "words"',
-    "corpus.max_length": "tokens; longer documents are cut",
-    "encoder.kind": '"lstm", or "bag", which counts words',
-    "decoder.kind": '"lstm", "gru", "dilated_cnn", or "bag", which sees no word',
-    "model.latent_size": "numbers in a code",
-    "training.patience": "epochs without a better bound, then it ends",
-    "training.rate": "nats of KL to hold: more, and the code says more of a text, at a price",
-    "semi_supervised.classification_weight": "of the labels, beside the bound",
-}
+COMMENTS = read_toml(Path(__file__).with_suffix(".toml"))
 
 
 def new(
@@ -50,9 +37,8 @@ def own_experiment(
 ) -> Experiment:
     """Describe the training on a file of documents, and write it down beside its run.
 
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it cannot be read as documents, or a setting is impossible.
+    FileNotFoundError if there is no such file; ValueError if it cannot be read as documents, or a
+    setting is impossible.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # training reads it, too, and tells what is odd
@@ -84,11 +70,10 @@ def _described(
 
 def to_toml(table: dict[str, Any]) -> str:
     """Write the tables of an experiment as TOML, with a comment where one helps."""
-    plain = {key: value for key, value in table.items() if not isinstance(value, dict)}
-    lines = [_line("", key, value) for key, value in plain.items()]
-    for name in (key for key in table if key not in plain):
-        lines += ["", f"[{name}]"]
-        lines += [_line(f"{name}.", key, value) for key, value in table[name].items()]
+    sections = {key: value for key, value in table.items() if isinstance(value, dict)}
+    lines = [_line("", key, value) for key, value in table.items() if key not in sections]
+    for name, section in sections.items():
+        lines += ["", f"[{name}]", *(_line(f"{name}.", *entry) for entry in section.items())]
     return "\n".join(lines) + "\n"
 
 

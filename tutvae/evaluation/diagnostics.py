@@ -10,12 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from tutvae.evaluation.importance import (
-    check_seed,
-    in_single,
-    normal_in_single,
-    standard_noise,
-)
+from tutvae.evaluation.importance import check_seed, in_single, normal_in_single, standard_noise
 from tutvae.evaluation.in_order import columns_of
 from tutvae.models.protocols import LatentVariableModel
 

@@ -16,14 +16,9 @@ def columns_of(
 ) -> list[Tensor]:
     """Apply a function to every batch: its columns `[N, ...]` in the caller's order, on the CPU.
 
-    Args:
-        model: what the function asks; it is in eval mode meanwhile.
-        batches: the N examples; each batch has `.to(device)`.
-        function: from a batch, on the model's device, and the positions of its examples, `[B]`
-            (`TextBatch.positions`, else the order of arrival), to columns `[B, ...]`.
-
-    Raises:
-        ValueError: there are no batches.
+    The function is given a batch, on the device of the model, which is in eval mode meanwhile, and
+    the positions of its examples, `[B]` (`TextBatch.positions`, else the order of arrival); it
+    returns columns `[B, ...]`. Without batches, which have `.to(device)`, there is a ValueError.
     """
     parts: list[tuple[Tensor, ...]] = []
     positions: list[Tensor] = []

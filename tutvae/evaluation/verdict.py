@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from textwrap import fill
 from typing import Any, Protocol
 
@@ -123,16 +124,14 @@ def diagnose(
         model, batches, importance_samples=importance_samples, language_model=language_model
     )
     with evaluating(model) as device:
-        deaf, repeatable, independent = _look_at(model, batches[0].to(device))
+        seen = _look_at(model, batches[0].to(device))
     examination = Examination(
         report=report,
         own_code_gain=own_code_gain(model, batches),
         scale=encode(model, batches).scale.log().mean().exp().item(),
         loss_terms=mean_terms(model, batches),
-        deaf=deaf,
-        repeatable=repeatable,
-        independent=independent,
         curves={} if history is None else _columns(history),
+        **seen,
     )
     return Diagnosis(report, examination.own_code_gain, examine(examination))
 
@@ -151,7 +150,7 @@ def empty_code_line(report: Report) -> str | None:
     )
 
 
-def _look_at(model: LatentVariableModel, batch: Any) -> tuple[bool, bool, bool]:
+def _look_at(model: LatentVariableModel, batch: Any) -> dict[str, bool]:
     """Whether the decoder is deaf, scores are repeatable, and documents independent."""
 
     def scored(x: Any, shift: float = 0.0) -> Tensor:
@@ -160,21 +159,16 @@ def _look_at(model: LatentVariableModel, batch: Any) -> tuple[bool, bool, bool]:
         scores = model.log_likelihood(x, codes + shift)
         return torch.cat([in_single(codes), in_single(scores)[:, None]], dim=1)
 
+    close = partial(torch.allclose, rtol=TOLERANCE, atol=TOLERANCE)  # equal but for rounding
     usual = scored(batch)
     deaf = torch.allclose(usual[:, -1], scored(batch, FAR)[:, -1], rtol=1e-5)
-    repeatable = _close(usual, scored(batch))
-    independent = True
+    found = {"deaf": deaf, "repeatable": close(usual, scored(batch)), "independent": True}
     if isinstance(batch, TextBatch):
         shortest = int(batch.lengths.argmin())
         rows = slice(shortest, shortest + 1)
         tokens = batch.tokens[rows, : int(batch.lengths[shortest])]
-        independent = _close(scored(TextBatch(tokens, batch.lengths[rows])), usual[rows])
-    return deaf, repeatable, independent
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors are equal but for rounding."""
-    return torch.allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE)
+        found["independent"] = close(scored(TextBatch(tokens, batch.lengths[rows])), usual[rows])
+    return found
 
 
 def _columns(history: Curves) -> dict[str, list[float]]:

@@ -19,14 +19,7 @@ import numpy as np
 
 from tutvae.data.corpus import Corpus, Texts
 from tutvae.reviews.parser import parse
-from tutvae.reviews.templates import (
-    Floats,
-    Integers,
-    Shape,
-    Template,
-    compile_templates,
-    entropy_of,
-)
+from tutvae.reviews.templates import Floats, Integers, Template, compile_templates, entropy_of
 from tutvae.reviews.words import CATEGORIES, FACTORS, FOLLOW_UPS, OPENINGS, STARS
 
 # How many documents the Monte Carlo estimates of a grammar share.
@@ -229,7 +222,7 @@ class ReviewGrammar:
         return _difference(0.0, -observed.max(1))
 
     @property
-    def _shape(self) -> Shape:
+    def _shape(self) -> tuple[int, int, int, int]:
         """How many values each hidden factor has, in the order of `FACTORS`."""
         return (len(CATEGORIES), len(STARS), self.persons, self.tenses)
 

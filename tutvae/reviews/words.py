@@ -21,20 +21,15 @@ Inflection = Literal["none", "person", "tense", "verb", "plural"]
 
 
 class Slot(NamedTuple):
-    """One slot of the templates.
+    """One slot of the templates."""
 
-    Attributes:
-        chooser: what picks the list of entries.
-        lists: by category, one list each and a last one of vague words that suit them all;
-            by stars, one list each; otherwise a single list.
-        size: the field of the grammar that says how many entries of each list are used.
-        inflection: "none" takes an entry as it is; "person" and "tense" hold one form a value;
-            "verb" holds base form, third person and past; "plural" is a verb of plural subjects.
-    """
-
-    chooser: Chooser
+    chooser: Chooser  # what picks the list of entries
+    # By category, one each and a last one of vague words that suit them all; by stars, one each;
+    # otherwise a single list.
     lists: tuple[tuple[str, ...], ...]
-    size: str
+    size: str  # the field of the grammar that says how many entries of each list are used
+    # "none" takes an entry as it is; "person" and "tense" hold one form a value; "verb" holds base
+    # form, third person and past; "plural" is a verb of plural subjects.
     inflection: Inflection = "none"
 
 

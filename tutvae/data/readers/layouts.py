@@ -28,11 +28,8 @@ def json_lines(
 ) -> Callable[..., Corpus[Texts]]:
     """Make a loader of `train.jsonl` and so on, objects with the keys "text" and "label".
 
-    Args:
-        name: the corpus's name, and its folder's.
-        hub_name: the dataset's name on the Hub, for where there is no such folder.
-        label_names: the classes in order; sorted by default.
-        splits: those that have a file; the others are held out of the training documents.
+    They lie in a folder called `name`, and without that come from the Hub by `hub_name`. Classes
+    are sorted by default. Splits without a file are held out of the training documents.
     """
 
     def load(folder: str | Path | None = None) -> Corpus[Texts]:

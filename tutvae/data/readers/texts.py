@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -178,21 +179,17 @@ def _hold_out(splits: dict[str, Texts], held_out: float, seed: int) -> dict[str,
 
 def _label_names(splits: list[Documents], given: Sequence[str] | None) -> Sequence[str]:
     """The classes in order: as given, as the dataset has them, or sorted."""
+    if given is None and splits[0].label_names:
+        return splits[0].label_names
     if given is None:
-        found = {label for split in splits for label in split.labels or () if label}
-        return splits[0].label_names or _sorted(found)
+        found = sorted({label for split in splits for label in split.labels or () if label})
+        with suppress(ValueError):  # by value where all are numbers, else by the alphabet
+            return sorted(found, key=float)
+        return found
     names = tuple(map(str, given))
     if len(set(names)) < len(names):
         raise ValueError(f"label_names has a class twice: {', '.join(names)}")
     return names
-
-
-def _sorted(labels: set[str]) -> list[str]:
-    """Class names by value where all are numbers, else by the alphabet."""
-    try:
-        return sorted(sorted(labels), key=float)
-    except ValueError:
-        return sorted(labels)
 
 
 def _texts(split: Documents, names: Sequence[str]) -> Texts:
