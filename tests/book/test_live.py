@@ -1,5 +1,6 @@
 """The models that run in the book's pages say what the package says; their widgets work."""
 
+import json
 import random
 import re
 import warnings
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 
 import tutvae
+
+pytestmark = pytest.mark.browser
 
 PAGE = Path("book", "walk.html")
 SENTENCES = [
@@ -114,6 +117,17 @@ def test_the_recorded_walk_is_what_the_package_makes(root: Path) -> None:
     recorded = [re.sub("<.*?>", "", item) for item in re.findall("<li>(.*)</li>", source)]
     ends = "Why are you crying?", "My brother works in a bank."
     assert recorded == tutvae.load("sentences-8").interpolate(*ends, steps=7)
+
+
+def test_the_page_shows_the_recorded_figures(root: Path) -> None:
+    recorded = json.loads((root / "results/everyday/quality.json").read_text(encoding="utf-8"))
+    runs = {record["run"]: record for record in recorded}
+    source = (root / "book" / "walk.md").read_text(encoding="utf-8")
+    shown = re.findall(r"\| ([\d.]+) % \| ([\d.]+) \|", source)
+    for run, (exact, nats) in zip(("rate_8-0", "rate_24-0", "autoencoder-0"), shown, strict=True):
+        assert runs[run]["exact"] == pytest.approx(float(exact), abs=0.5)
+        assert runs[run]["walk_middle_nats_a_token"] == pytest.approx(float(nats), abs=0.05)
+    assert all(f". {text}\n" in source for text in runs["autoencoder-0"]["walks"][1][:5])
 
 
 def test_a_reader_walks_on_a_phone_from_a_file(page: Any) -> None:
