@@ -1,7 +1,5 @@
 """Folders with a trained model: all that it takes to use it, written and read."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields

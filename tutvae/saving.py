@@ -1,7 +1,5 @@
 """Trained models: saved, loaded and shared, in one line each."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

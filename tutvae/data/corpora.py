@@ -1,7 +1,5 @@
 """The registry of named corpora: a new one is an entry of `CORPORA`."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

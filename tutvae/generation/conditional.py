@@ -1,7 +1,5 @@
 """Texts with a label of one's choice, and a check that they have it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

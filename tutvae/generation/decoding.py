@@ -4,8 +4,6 @@ Every step reads one token and the decoder's state, so it costs the same at ever
 string contains padding or a start mark; after its end mark a row holds padding.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 

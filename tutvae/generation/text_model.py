@@ -1,7 +1,5 @@
 """A model with its tokenizer: texts in, texts and numbers out."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@
 strings. How a decoder is turned into a string is told in `tutvae.generation.decoding`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import Any

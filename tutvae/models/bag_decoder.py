@@ -1,7 +1,5 @@
 """A decoder that sees nothing but its code: a document is a bag of words."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

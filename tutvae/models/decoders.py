@@ -1,7 +1,5 @@
 """The decoders by the name that experiment files give them."""
 
-from __future__ import annotations
-
 from tutvae.models.bag_decoder import BagDecoder
 from tutvae.models.conv_decoder import DilatedConvDecoder
 from tutvae.models.gru_decoder import GRUDecoder

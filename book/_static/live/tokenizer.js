@@ -53,7 +53,7 @@ tutvaeLive.Tokenizer = (() => {
       const kept = end < 0 ? ids : ids.slice(0, end);
       const signs = kept.flatMap((id) => [...this.tokens[id]]);
       const bytes = Uint8Array.from(signs, (sign) => SIGN_BYTES.get(sign));
-      return new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes).replace(/^ /, "");
+      return new TextDecoder().decode(bytes).replace(/^ /, "");
     }
 
     encodePart(text) {
