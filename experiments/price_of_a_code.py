@@ -33,7 +33,14 @@ from torch.distributions import (
 import tutvae
 from tutvae import schedules
 from tutvae.experiments.records import provenance
-from tutvae.models import LanguageModel, LSTMDecoder, LSTMEncoder, TextVAE, tie_weights
+from tutvae.models import (
+    BiLSTMEncoder,
+    LanguageModel,
+    LSTMEncoder,
+    ProjectedLSTMDecoder,
+    TextVAE,
+    tie_weights,
+)
 from tutvae.models.text_vae import document_log_likelihood
 from tutvae.training.step import adam
 
@@ -152,6 +159,7 @@ class Plan:
 
     latent_size: int = 32
     hidden_size: int = 384
+    both_ways: bool = True
     encoder: dict[str, Any] = field(default_factory=dict)
     decoder: dict[str, Any] = field(default_factory=dict)
     prior: str = "normal"
@@ -171,9 +179,7 @@ PLANS = {
     "prior: VampPrior": replace(BASE, prior="vamp"),
     "prior: a flow": replace(BASE, prior="flow"),
     "posterior: full covariance": replace(BASE, full=True),
-    "encoder: one way, last state": replace(
-        BASE, encoder={"bidirectional": False, "pooling": "last"}
-    ),
+    "encoder: one way, last state": replace(BASE, both_ways=False),
     "encoder: more dropout": replace(BASE, encoder={"dropout": 0.4}),
     "encoder: no dropout": replace(BASE, encoder={"dropout": 0.0}),
     "optimisation: three times as long": replace(BASE, epochs=72),
@@ -182,7 +188,6 @@ PLANS = {
     "optimisation: batches of 64": replace(BASE, batch_size=64, learning_rate=1e-3),
     "decoder: more dropout": replace(BASE, decoder={"dropout": 0.5}),
     "decoder: words hidden": replace(BASE, decoder={"word_dropout": 0.2}),
-    "decoder: code not at the output": replace(BASE, decoder={"code_to_output": False}),
     "optimisation: twice the learning rate": replace(BASE, learning_rate=4e-3),
     "encoder and decoder: more dropout": replace(
         BASE, encoder={"dropout": 0.4}, decoder={"dropout": 0.5}
@@ -205,13 +210,13 @@ def texts() -> tuple[tutvae.Tokenizer, list[tutvae.EncodedTexts]]:
 def build(plan: Plan, tokenizer: tutvae.Tokenizer) -> LanguageModel | TextVAE:
     """The model of a plan."""
     V, E, Z = len(tokenizer), 192, plan.latent_size
-    options = {"output_size": E, "code_to_output": Z > 0, "dropout": 0.3} | plan.decoder
-    decoder = LSTMDecoder(V, E, plan.hidden_size, Z, **options)
+    decoder = ProjectedLSTMDecoder(V, E, plan.hidden_size, Z, **{"dropout": 0.3} | plan.decoder)
     tie_weights(decoder)
     if Z == 0:
         return LanguageModel(decoder)
-    options = {"pooling": "max", "bidirectional": True, "dropout": 0.15} | plan.encoder
-    encoder = LSTMEncoder(V, E, 192, Z, **options)
+    encoder: Any = LSTMEncoder(V, E, 192, Z)
+    if plan.both_ways:
+        encoder = BiLSTMEncoder(V, E, 192, Z, **{"dropout": 0.15} | plan.encoder)
     if plan.prior == "normal" and not plan.full:
         return TextVAE(encoder, decoder)
     priors: dict[str, Callable[[], nn.Module | None]] = {

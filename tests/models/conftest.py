@@ -30,7 +30,6 @@ BUILDERS: dict[str, Builder] = {
     "lstm-code-to-state": partial(of_class, LSTMDecoder, code_to_inputs=False),
     "lstm-code-to-inputs": partial(of_class, LSTMDecoder, code_to_state=False),
     "lstm-tied": tied_lstm,
-    "lstm-code-to-output": partial(of_class, LSTMDecoder, code_to_output=True, output_size=9),
     "dilated_cnn-small": partial(of_class, DilatedConvDecoder, dilations="small"),
     "dilated_cnn-wide": partial(of_class, DilatedConvDecoder, dilations=[1, 3], width=4),
 }

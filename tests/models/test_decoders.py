@@ -14,6 +14,7 @@ from tutvae.data.tokenization import Tokenizer
 from tutvae.generation.decoding import FREE, beam_search, fill, generate
 from tutvae.models.bag_decoder import BagDecoder
 from tutvae.models.lstm_decoder import Decoder, LSTMDecoder, State, WordDropout, tie_weights
+from tutvae.models.projected_lstm_decoder import ProjectedLSTMDecoder
 from tutvae.models.text_vae import document_log_likelihood
 
 B, T, V, Z = 4, 6, 11, 3
@@ -387,11 +388,11 @@ class TestTiedWeights:
         assert fresh.embedding.weight is fresh.output.weight
 
     def test_other_sizes(self) -> None:
-        with pytest.raises(ValueError, match="or to output_size, not 5 and 7"):
+        with pytest.raises(ValueError, match="embedding_size equal to hidden_size, not 5 and 7"):
             tie_weights(LSTMDecoder(V, 5, 7))
 
     def test_wider_states_than_words(self) -> None:
-        decoder = LSTMDecoder(V, 5, 7, Z, output_size=5)
+        decoder = ProjectedLSTMDecoder(V, 5, 7, Z)
         tie_weights(decoder)
         assert decoder.embedding.weight is decoder.output.weight
 

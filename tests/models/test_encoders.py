@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tutvae.data.batches.text import EncodedTexts, TextBatch
-from tutvae.models.encoders import BagEncoder, LSTMEncoder
+from tutvae.models.encoders import BagEncoder, BiLSTMEncoder, LSTMEncoder
 from tutvae.models.protocols import Encoder
 
 B, T, V, E, H, Z = 4, 6, 11, 5, 7, 3
@@ -23,7 +23,7 @@ in_both_modes = pytest.mark.parametrize("training", [False, True])
 ENCODERS: dict[str, Callable[..., Encoder]] = {
     "last": partial(LSTMEncoder, pooling="last"),
     "max": partial(LSTMEncoder, pooling="max"),
-    "both ways": partial(LSTMEncoder, pooling="max", bidirectional=True),
+    "both ways": BiLSTMEncoder,
     "bag": partial(BagEncoder, dropout=0.0),
 }
 

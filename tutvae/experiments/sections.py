@@ -16,7 +16,15 @@ from tutvae.data.batches.text import Batches, EncodedTexts
 from tutvae.data.tokenization import Tokenizer
 from tutvae.experiments.experiment import Section, section_like
 from tutvae.experiments.keys import Count, CountOrZero, NotNegative, Positive, Rate, Share
-from tutvae.models import DECODERS, BagEncoder, Decoder, Encoder, LSTMEncoder, tie_weights
+from tutvae.models import (
+    DECODERS,
+    BagEncoder,
+    BiLSTMEncoder,
+    Decoder,
+    Encoder,
+    LSTMEncoder,
+    tie_weights,
+)
 from tutvae.models.semi_supervised import Marginal, SemiSupervisedTextVAE
 from tutvae.schedules import Schedule, temperature_decay
 from tutvae.training.engine import Precision, rank_and_world_size
@@ -40,23 +48,28 @@ NumberOrSchedule = Annotated[
 
 
 class EncoderSection(Section):
-    """`[encoder]`: an `LSTMEncoder`, or a `BagEncoder`, which has `dropout` alone."""
+    """`[encoder]`: an `LSTMEncoder` with its `pooling`; or a `BiLSTMEncoder` or a `BagEncoder`."""
 
-    kind: Literal["lstm", "bag"] = "lstm"
+    kind: Literal["lstm", "bilstm", "bag"] = "lstm"
     embedding_size: Count
     hidden_size: Count
     pooling: Literal["last", "max"] = "last"
-    bidirectional: bool = False
     dropout: Rate | None = None
+
+    @model_validator(mode="after")
+    def _keys_go_together(self) -> "EncoderSection":
+        """The encoder of the chapters has no dropout."""
+        if self.kind == "lstm" and self.dropout is not None:
+            raise ValueError("dropout goes with the kinds 'bilstm' and 'bag' alone")
+        return self
 
     def build(self, tokenizer: Tokenizer, latent_size: int) -> Encoder:
         """Make the encoder, from torch's present random state."""
         sizes = (len(tokenizer), self.embedding_size, self.hidden_size, latent_size)
+        if self.kind == "lstm":
+            return LSTMEncoder(*sizes, pooling=self.pooling)
         options = self.model_dump(include={"dropout"}, exclude_none=True)
-        if self.kind == "bag":
-            return BagEncoder(*sizes, **options)
-        options |= {"pooling": self.pooling, "bidirectional": self.bidirectional}
-        return LSTMEncoder(*sizes, **options)
+        return (BiLSTMEncoder if self.kind == "bilstm" else BagEncoder)(*sizes, **options)
 
     def language_model(self, decoder: "DecoderSection") -> dict[str, Any]:
         """The `[decoder]` of a language model that the encoder can start from."""

@@ -1,7 +1,7 @@
 """The models: encoders, decoders, and the autoencoders made of them.
 
 >>> sorted(tutvae.models.DECODERS)
-['bag', 'dilated_cnn', 'gru', 'lstm']
+['bag', 'dilated_cnn', 'gru', 'lstm', 'projected_lstm']
 """
 
 import sys
@@ -14,11 +14,13 @@ from tutvae.models.conv_decoder import Preset as Preset
 from tutvae.models.conv_decoder import ResidualBlock as ResidualBlock
 from tutvae.models.decoders import DECODERS as DECODERS
 from tutvae.models.encoders import BagEncoder as BagEncoder
+from tutvae.models.encoders import BiLSTMEncoder as BiLSTMEncoder
 from tutvae.models.encoders import LSTMEncoder as LSTMEncoder
 from tutvae.models.gru_decoder import GRUDecoder as GRUDecoder
 from tutvae.models.lstm_decoder import LSTMDecoder as LSTMDecoder
 from tutvae.models.lstm_decoder import WordDropout as WordDropout
 from tutvae.models.lstm_decoder import tie_weights as tie_weights
+from tutvae.models.projected_lstm_decoder import ProjectedLSTMDecoder as ProjectedLSTMDecoder
 from tutvae.models.protocols import Decoder as Decoder
 from tutvae.models.protocols import Described as Described
 from tutvae.models.protocols import Encoder as Encoder

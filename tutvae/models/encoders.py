@@ -20,12 +20,9 @@ class LSTMEncoder(Encoder):
         latent_size: dimensions of the code, Z.
         pooling: "last" takes the state after the last token; "max" the largest value that each
             unit has in the document, so that no word is far from the code.
-        bidirectional: whether another LSTM reads the document from its end, whose states are
-            pooled beside the first one's; it takes the pooling "max".
-        dropout: in training, the share of zeroed entries in word vectors.
 
     Raises:
-        ValueError: `pooling` is neither, or not "max" where it must be.
+        ValueError: `pooling` is neither.
 
     >>> encoder = tutvae.LSTMEncoder(100, embedding_size=8, hidden_size=16, latent_size=2)
     >>> encoder(tutvae.EncodedTexts([[1, 7, 8, 2], [1, 7, 2]]).batch()).loc.shape
@@ -42,39 +39,24 @@ class LSTMEncoder(Encoder):
         latent_size: int,
         *,
         pooling: Literal["last", "max"] = "last",
-        bidirectional: bool = False,
-        dropout: float = 0.0,
     ) -> None:
-        width = 2 * hidden_size if bidirectional else hidden_size
-        super().__init__(vocabulary_size, width, latent_size)
+        super().__init__(vocabulary_size, hidden_size, latent_size)
         if pooling not in ("last", "max"):
             raise ValueError(f'pooling must be "last" or "max", not {pooling!r}')
-        if bidirectional and pooling != "max":
-            raise ValueError('an encoder that reads both ways takes the pooling "max"')
         self.pooling = pooling
-        self.dropout = nn.Dropout(dropout)
         self.embedding = nn.Embedding(vocabulary_size, embedding_size)
         self.lstm = nn.LSTM(embedding_size, hidden_size, batch_first=True)
-        self.backward_lstm = None
-        if bidirectional:
-            self.backward_lstm = nn.LSTM(embedding_size, hidden_size, batch_first=True)
-        self.mean = nn.Linear(width, latent_size)
-        self.log_variance = nn.Linear(width, latent_size)
+        self.mean = nn.Linear(hidden_size, latent_size)
+        self.log_variance = nn.Linear(hidden_size, latent_size)
 
     def features(self, batch: TextBatch) -> Tensor:
-        """Read B documents: what the pooled states say of each, `[B, H]`, or `[B, 2H]`."""
-        words = self.dropout(self.embedding(batch.tokens))  # [B, T, E]
-        states, _ = self.lstm(words)  # [B, T, H]
+        """Read B documents: what the pooled states of the LSTM say of each, `[B, H]`."""
+        states, _ = self.lstm(self.embedding(batch.tokens))  # [B, T, H]
         # Padding comes after a document's tokens and must not change its code.
         if self.pooling == "last":
             rows = torch.arange(len(batch), device=states.device)
             return states[rows, batch.lengths - 1]
         time = torch.arange(states.shape[1], device=states.device)
-        if self.backward_lstm is not None:
-            # Each document is turned round by itself, so that padding still comes last.
-            order = (batch.lengths[:, None] - 1 - time).clamp(min=0)  # [B, T]
-            turned = words.gather(1, order[..., None].expand_as(words))
-            states = torch.cat([states, self.backward_lstm(turned)[0]], dim=-1)
         padding = time >= batch.lengths[:, None]  # [B, T]
         return states.masked_fill(padding[..., None], -torch.inf).amax(1)
 
@@ -82,6 +64,49 @@ class LSTMEncoder(Encoder):
         """Turn features `[B, H]` into posteriors, a Normal of shape `[B, Z]`."""
         scale = torch.exp(0.5 * self.log_variance(features))
         return Normal(self.mean(features), scale, validate_args=False)
+
+
+class BiLSTMEncoder(LSTMEncoder):
+    """An encoder that reads each document from both ends, and pools the states of both LSTMs.
+
+    No chapter defines it; chapter 10 uses a model of it.
+
+    Args:
+        vocabulary_size: size of the vocabulary, V.
+        embedding_size: width of a word's vector, E.
+        hidden_size: width of each LSTM's state, H; the features are twice as wide.
+        latent_size: dimensions of the code, Z.
+        dropout: in training, the share of zeroed entries in word vectors.
+
+    Source: Graves & Schmidhuber (2005), "Framewise Phoneme Classification with Bidirectional LSTM".
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        embedding_size: int,
+        hidden_size: int,
+        latent_size: int,
+        *,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(vocabulary_size, embedding_size, hidden_size, latent_size, pooling="max")
+        self.hidden_size = 2 * hidden_size
+        self.dropout = nn.Dropout(dropout)
+        self.backward_lstm = nn.LSTM(embedding_size, hidden_size, batch_first=True)
+        self.mean = nn.Linear(2 * hidden_size, latent_size)
+        self.log_variance = nn.Linear(2 * hidden_size, latent_size)
+
+    def features(self, batch: TextBatch) -> Tensor:
+        """Read B documents both ways: the largest value of each unit, `[B, 2H]`."""
+        words = self.dropout(self.embedding(batch.tokens))  # [B, T, E]
+        time = torch.arange(words.shape[1], device=words.device)
+        # Each document is turned round by itself, so that padding still comes last.
+        order = (batch.lengths[:, None] - 1 - time).clamp(min=0)  # [B, T]
+        turned = words.gather(1, order[..., None].expand_as(words))
+        states = torch.cat([self.lstm(words)[0], self.backward_lstm(turned)[0]], dim=-1)
+        padding = time >= batch.lengths[:, None]  # [B, T]
+        return states.masked_fill(padding[..., None], -torch.inf).amax(1)
 
 
 class BagEncoder(Encoder):

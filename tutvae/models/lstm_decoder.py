@@ -54,13 +54,10 @@ class LSTMDecoder(Decoder):
         dropout: in training, the share of zeroed entries in word vectors and hidden states.
         code_to_state: whether the code sets the initial state; otherwise that is zero.
         code_to_inputs: whether the code joins the inputs.
-        code_to_output: whether it joins the states, too, before they become logits.
-        output_size: width of what becomes logits, where that is not H: of E numbers, `tie_weights`
-            can share the word vectors in a decoder with wider states.
 
     Raises:
         ValueError: a rate lies outside [0, 1], word dropout has no unknown mark, or the code
-            would reach nothing, or the output without the inputs.
+            would reach nothing.
 
     >>> decoder = tutvae.LSTMDecoder(100, embedding_size=8, hidden_size=16, latent_size=2)
     >>> decoder.project(decoder(torch.tensor([[1, 7, 8]]), torch.zeros(1, 2))).shape
@@ -82,25 +79,17 @@ class LSTMDecoder(Decoder):
         bos_id: int = 1,
         code_to_state: bool = True,
         code_to_inputs: bool = True,
-        code_to_output: bool = False,
-        output_size: int | None = None,
     ) -> None:
         super().__init__(vocabulary_size, latent_size)
         if latent_size > 0 and not (code_to_state or code_to_inputs):
             raise ValueError("the code must reach the decoder: by its state, its inputs or both")
-        if code_to_output and not code_to_inputs:
-            raise ValueError("a code that joins the output joins the inputs, too")
         joined_size = latent_size if code_to_inputs else 0
         self.word_dropout = WordDropout(word_dropout, unk_id, bos_id)
         self.dropout = nn.Dropout(dropout)
         self.embedding = nn.Embedding(vocabulary_size, embedding_size)
         self.lstm = nn.LSTM(embedding_size + joined_size, hidden_size, batch_first=True)
-        self.code_to_inputs, self.code_to_output = code_to_inputs, code_to_output
-        self.to_output = None
-        if code_to_output or output_size:
-            told = latent_size if code_to_output else 0
-            self.to_output = nn.Linear(hidden_size + told, output_size or hidden_size)
-        self.output = nn.Linear(output_size or hidden_size, vocabulary_size)
+        self.output = nn.Linear(hidden_size, vocabulary_size)
+        self.code_to_inputs = code_to_inputs
         self.code_to_cell = None
         if latent_size > 0 and code_to_state:
             self.code_to_cell = nn.Linear(latent_size, hidden_size)
@@ -111,7 +100,7 @@ class LSTMDecoder(Decoder):
         words = self.dropout(self.embedding(self.word_dropout(inputs)))  # [B, T, E]
         codes = joined[:, None].expand(-1, inputs.shape[1], -1)  # [B, T, Z or 0]
         hidden, _ = self.lstm(torch.cat([words, codes], dim=-1), (h[None], c[None]))
-        return self._outgoing(hidden, codes)
+        return self.dropout(hidden)
 
     def project(self, hidden: Tensor) -> Tensor:
         """Turn hidden states `[..., H]` into logits of the next token, `[..., V]`."""
@@ -132,21 +121,13 @@ class LSTMDecoder(Decoder):
         inputs = torch.cat([words, joined], dim=-1)
         # The LSTM's own cell: a single word is not worth what it takes to read many at once.
         h, c = torch.lstm_cell(inputs, (h, c), *self.lstm.all_weights[0])
-        return self.project(self._outgoing(h, joined)), (h, c, joined)
-
-    def _outgoing(self, states: Tensor, codes: Tensor) -> Tensor:
-        """What becomes logits: the states `[..., H]`, or a linear map of them and the codes."""
-        states = self.dropout(states)
-        if self.to_output is None:
-            return states
-        told = [states, codes] if self.code_to_output else [states]
-        return self.dropout(self.to_output(torch.cat(told, dim=-1)))
+        return self.project(self.dropout(h)), (h, c, joined)
 
 
 def tie_weights(decoder: LSTMDecoder) -> None:
     """Make a decoder read and predict words by the same vectors, `[V, E]`, changed in place.
 
-    That takes E = H, or an `output_size` of E (else it is a ValueError), leaves a third to a half
+    That takes E = H (else it is a ValueError) or a `ProjectedLSTMDecoder`, leaves a third to a half
     of the weights and helps where there is little text. The word vectors become the weights of the
     output layer, so the decoder should be a new one.
 
@@ -156,7 +137,6 @@ def tie_weights(decoder: LSTMDecoder) -> None:
     E, H = decoder.embedding.embedding_dim, decoder.output.in_features
     if E != H:
         raise ValueError(
-            "tied weights need an embedding_size equal to hidden_size, or to output_size, "
-            f"not {E} and {H}"
+            f"tied weights need an embedding_size equal to hidden_size, not {E} and {H}"
         )
     decoder.embedding.weight = decoder.output.weight

@@ -1,0 +1,74 @@
+"""An LSTM decoder whose states may be wider than its word vectors."""
+
+import torch
+from torch import Tensor, nn
+
+from tutvae.models.lstm_decoder import LSTMDecoder
+from tutvae.models.protocols import State
+
+
+class ProjectedLSTMDecoder(LSTMDecoder):
+    """An `LSTMDecoder` whose states, joined by the code, come back to E numbers before the logits.
+
+    So `tie_weights` goes with any width of the state, and the code has a short way to each word.
+    No chapter defines it; chapter 10 uses a model of it.
+
+    Args:
+        vocabulary_size: size of the vocabulary, V.
+        embedding_size: width of a word's vector and of what becomes logits, E.
+        hidden_size: width of the LSTM's state, H.
+        latent_size: dimensions of the code, Z; 0 makes a language model.
+        word_dropout: the rate of a `WordDropout`, whose marks are `unk_id` and `bos_id`.
+        dropout: in training, the share of zeroed entries in word vectors, states and projections.
+
+    Raises:
+        ValueError: a rate lies outside [0, 1], or word dropout has no unknown mark.
+
+    Source: Press & Wolf (2017), "Using the Output Embedding to Improve Language Models", for the
+    projection; Dieng et al. (2019), "Avoiding Latent Variable Collapse With Generative Skip
+    Models", for the code's way.
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        embedding_size: int,
+        hidden_size: int,
+        latent_size: int = 0,
+        *,
+        word_dropout: float = 0.0,
+        dropout: float = 0.0,
+        unk_id: int | None = 3,
+        bos_id: int = 1,
+    ) -> None:
+        super().__init__(
+            vocabulary_size,
+            embedding_size,
+            hidden_size,
+            latent_size,
+            word_dropout=word_dropout,
+            dropout=dropout,
+            unk_id=unk_id,
+            bos_id=bos_id,
+        )
+        self.to_output = nn.Linear(hidden_size + latent_size, embedding_size)
+        self.output = nn.Linear(embedding_size, vocabulary_size)
+
+    def forward(self, inputs: Tensor, z: Tensor | None = None) -> Tensor:
+        """Read inputs `[B, T]` at codes `[B, Z]`; return states and codes, `[B, T, H + Z]`."""
+        hidden = super().forward(inputs, z)
+        if z is None:
+            return hidden
+        return torch.cat([hidden, z[:, None].expand(-1, inputs.shape[1], -1)], dim=-1)
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """Turn states and codes `[..., H + Z]` into logits of the next token, `[..., V]`."""
+        return self.output(self.dropout(self.to_output(hidden)))
+
+    def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
+        """Read one token, `[B]`; return the logits of the next, `[B, V]`, and the new state."""
+        h, c, joined = state
+        words = self.dropout(self.embedding(self.word_dropout(token)))  # [B, E]
+        inputs = torch.cat([words, joined], dim=-1)
+        h, c = torch.lstm_cell(inputs, (h, c), *self.lstm.all_weights[0])
+        return self.project(torch.cat([self.dropout(h), joined], dim=-1)), (h, c, joined)
