@@ -206,7 +206,7 @@ def tatoeba(folder: str | Path | None = None) -> Corpus[Texts]:
         ValueError: a file is broken.
 
     >>> tutvae.tatoeba().test.texts[0]
-    'She attends school at night.'
+    'Is that illegal?'
 
     Source: tatoeba.org. Chapter 10.
     """
