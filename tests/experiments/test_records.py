@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from pydantic import BaseModel
 
 import tutvae
 from tutvae.data.corpus import Corpus, Images, Texts
@@ -25,6 +26,10 @@ from tutvae.experiments import (
 )
 from tutvae.experiments import records as results
 from tutvae.experiments.records import (
+    ClassificationRecord,
+    ImageRecord,
+    SweepRecord,
+    TextRecord,
     check_writable,
     data_sha256,
     hardware,
@@ -43,7 +48,38 @@ REPOSITORY = Path(__file__).parents[2]
 COMMITTED = sorted((REPOSITORY / "results").glob("*.json"))
 
 
+def undescribed(record: BaseModel | Any, where: str = "") -> list[str]:
+    """The keys of a record that its schema does not have."""
+    if isinstance(record, dict) and (known := KEYS.get(where.rpartition(".")[2])):
+        return [f"{where}.{key}" for key in record.keys() - known]
+    if isinstance(record, BaseModel):
+        extra = [] if type(record) in OPEN else [f"{where}.{key}" for key in record.model_extra]
+        items = [(key, getattr(record, key)) for key in type(record).model_fields]
+    else:
+        extra = []
+        items = list(record.items() if isinstance(record, dict) else enumerate(record))
+    inner = [(key, x) for key, x in items if isinstance(x, BaseModel | dict | list)]
+    return extra + [fault for key, x in inner for fault in undescribed(x, f"{where}.{key}")]
+
+
+SCHEMAS = {
+    "image": ImageRecord,
+    "text": TextRecord,
+    "sweep": SweepRecord,
+    "classification": ClassificationRecord,
+}
 FACTORS = {"category", "stars", "person", "tense"}
+# Of what the schema takes for a dict of one type.
+KEYS: dict[str, set[str]] = {
+    "versions": {"python", "tutvae", "torch", "numpy"},
+    "curves": {*results.CURVES, "valid_reconstruction", "valid_kl", "rate"},
+    "accuracy": {"valid", "test"},
+    "entropy": {"value", "standard_error"},
+    "bayes_accuracy": {"value", "standard_error"},
+    **{factor: {"accuracy", "nats", "entropy"} for factor in FACTORS},
+}
+# Validated as an experiment.
+OPEN = (results._Configuration, results._Corpus)
 OF_VAE = ("epochs", "reconstruction", "kl")
 
 
@@ -51,6 +87,9 @@ def check(record: dict[str, Any]) -> None:
     """Assert that a record holds everything, and that its numbers agree with each other."""
     experiment = validate_experiment(record["configuration"])
     is_sweep = isinstance(experiment, TextExperiment) and experiment.is_sweep
+    schema = SCHEMAS["sweep" if is_sweep else experiment.kind]
+    shared = [f".shared.{n}.model" for n in range(len(record.get("shared", [])))]
+    assert undescribed(schema.model_validate(record)) == shared
     assert experiment.name == record["name"]
     assert record["command"].startswith("tutvae ")
     for run in (*record.get("runs", []), *record.get("shared", [])):
@@ -353,17 +392,21 @@ class TestReading:
         ("path", "value", "fault"),
         [
             ("reports", ..., "reports: Field required"),
-            ("curves", ..., "curves: Field required"),
-            ("reports.test", ..., "reports.test: Field required"),
+            ("reports.test", ..., "reports: it has no 'test'"),
             ("reports.test.kl", ..., "reports.test.kl: Field required"),
             ("reports.test.kl", None, "reports.test.kl: Input should be a valid number"),
             ("reports.test.kl", "3", "reports.test.kl: Input should be a valid number"),
             ("reports.test.kl", float("nan"), "reports.test.kl: Input should be a finite number"),
+            ("reports.test.mutual_information", None, "mutual_information: Input should be"),
+            ("curves.train_kl", ..., "curves: it has no 'train_kl'"),
             ("curves.train_kl", [float("inf")], "curves.train_kl.0: Input should be a finite"),
             ("configuration", None, "configuration: Input should be a valid dictionary"),
             ("configuration.corpus", {}, "configuration.corpus.name: Field required"),
             ("configuration.corpus.name", ["ptb"], "corpus.name: Input should be a valid string"),
-            ("hardware.threads", ..., "hardware.threads: Field required"),
+            ("configuration.kind", "text", "tokens_per_second: Field required, and 5 more"),
+            ("configuration.kind", "classification", "majority_accuracy: Field required"),
+            ("hardware.threads", 0, "hardware.threads: Input should be greater than or equal"),
+            ("versions.torch", ..., "versions: it has no 'torch'"),
             ("name", "../x", "name: String should match pattern"),
         ],
     )
@@ -381,7 +424,8 @@ class TestReading:
         [
             ("runs", [], "runs: List should have at least 1 item"),
             ("runs.1.variant", ..., "runs.1.variant: Field required"),
-            ("runs.0.reports.test.bound", ..., "runs.0.reports.test.bound: Field required"),
+            ("runs.0.reports.test.perplexity", ..., "runs.0.reports.test.perplexity: Field req"),
+            ("runs.0.hardware", {}, "runs.0.hardware.accelerator: Field required"),
         ],
     )
     def test_an_incomplete_sweep_names_the_run(

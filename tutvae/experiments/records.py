@@ -1,6 +1,6 @@
 """Results files: what a run achieved, and everything needed to repeat it.
 
-Reading one checks that it is a `Record`, a `SweepRecord` or a `ClassificationRecord`.
+The schema of a file is `ImageRecord`, `TextRecord`, `SweepRecord` or `ClassificationRecord`.
 """
 
 import hashlib
@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from tutvae.data.corpus import Corpus, Images, Texts
 from tutvae.data.readers.files import write_beside
 from tutvae.experiments.experiment import faults
-from tutvae.experiments.keys import Name
+from tutvae.experiments.keys import CountOrZero, Name, Rate
 from tutvae.training.checkpoints import difference
 
 PACKAGE = Path(__file__).parents[1]
@@ -34,20 +34,77 @@ ADVICE = (
 )
 
 
+def _keys(*needed: str) -> AfterValidator:
+    """The keys that a dict must have."""
+
+    def check(found: dict[str, Any]) -> dict[str, Any]:
+        if missing := [key for key in needed if key not in found]:
+            raise ValueError(f"it has no {' and no '.join(map(repr, missing))}")
+        return found
+
+    return AfterValidator(check)
+
+
+Text = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(ge=1)]
+Amount = Annotated[float, Field(ge=0)]
+Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}(\+changes)?$")] | None
+TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$"
+CURVES = ("epoch", "step", "kl_weight", "learning_rate", "train_reconstruction", "train_kl")
+Curves = Annotated[dict[str, Annotated[list[float], Field(min_length=1)]], _keys(*CURVES)]
+Versions = Annotated[dict[str, Text], _keys("python", "tutvae", "torch", "numpy")]
+Estimate = Annotated[dict[str, float], _keys("value", "standard_error")]
+Probe = Annotated[dict[str, float], _keys("accuracy", "nats", "entropy")]
+ABSENT: Any = Field(default=None)  # such a key may be left out, but is never null
+
+
 class _Part(BaseModel):
-    """A part of a record, beside other keys. Strict: neither true nor "3" passes for a number."""
+    """A part of a record. Strict: neither true nor "3" passes for a number."""
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
 
 class _Hardware(_Part):
     accelerator: str | None
-    processor: str
-    threads: int
+    processor: Text
+    cores: Count
+    threads: Count
+
+
+class Measures(_Part):
+    """A `Report` on one split, of images."""
+
+    examples: Count
+    reconstruction: float
+    kl: Amount
+    bound: float
+    importance_weighted_nll: float
+    importance_samples: Count
+    active_units: Annotated[int, Field(ge=0)]
+    kl_per_dimension: list[float]
+    mutual_information: Amount = ABSENT
+    mutual_information_ceiling: Amount = ABSENT
+
+
+class TextMeasures(Measures):
+    """A `Report` on one split, of texts."""
+
+    mutual_information: Amount
+    mutual_information_ceiling: Amount
+    tokens: Count
+    perplexity: Annotated[float, Field(ge=1)]
+
+
+class _Aggressive(_Part):
+    seconds: Amount
+    decoder_steps: Count
+    encoder_steps: Count
+    mutual_information: list[Amount]
 
 
 class _Corpus(_Part):
-    name: str
+    name: Text
+    train_size: Count = ABSENT
 
 
 class _Configuration(_Part):  # all of it is checked by `validate_experiment`
@@ -56,68 +113,81 @@ class _Configuration(_Part):  # all of it is checked by `validate_experiment`
 
 class _Head(_Part):
     name: Name
-    command: str
-    started: str
-    commit: str | None
+    command: Text
+    started: Annotated[str, Field(pattern=TIME)]
+    commit: Commit
     hardware: _Hardware
-    versions: dict[str, str]
+    versions: Versions
     configuration: _Configuration
-    data_sha256: str
+    data_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-class _Report(_Part):
-    examples: int
-    reconstruction: float
-    kl: float
-    bound: float
-    importance_weighted_nll: float
-    importance_samples: int
-    active_units: int
-    kl_per_dimension: list[float]
-
-
-class _Reports(_Part):
-    test: _Report
-
-
-class _Outcome(_Part):
-    train_seconds: float
-    curves: dict[str, list[float]]
-    reports: _Reports
+class _OfTexts(_Part):
+    train_seconds: Amount
+    tokens_per_second: Count
+    parameters: Count
+    curves: Curves
+    reports: Annotated[dict[str, TextMeasures], _keys("valid", "test")]
+    initialisation_seconds: Amount = ABSENT
+    aggressive: _Aggressive = ABSENT
+    receptive_field: CountOrZero = ABSENT
+    best_epoch: Count = ABSENT
+    probes: dict[str, Probe] = ABSENT
 
 
 class _OneOfMany(_Part):
-    variant: str
+    variant: Text
     seed: int
+    commit: Commit = None
+    hardware: _Hardware = ABSENT
 
 
-class _SweepRun(_OneOfMany, _Outcome):
-    pass
+class SweepRun(_OneOfMany, _OfTexts):
+    """A run of a sweep; or, with the key `model`, one that classifiers start from."""
 
 
-class _Classifier(_OneOfMany):
-    method: str
-    labels: int
-    accuracy: dict[str, float]
-    train_seconds: float
+class ClassifierRun(_OneOfMany):
+    """A classifier; the last three keys are of the semi-supervised model."""
+
+    method: Text
+    labels: Count
+    accuracy: Annotated[dict[str, Rate], _keys("valid", "test")]
+    train_seconds: Amount
+    parameters: Count
+    epochs: Count = ABSENT
+    reconstruction: float = ABSENT
+    kl: Amount = ABSENT
 
 
-class Record(_Head, _Outcome):
-    """What `read_result` asks of the record of a single run, of images or of texts."""
+class ImageRecord(_Head):
+    """The record of a run of images."""
+
+    train_seconds: Amount
+    examples_per_second: Count
+    curves: Curves
+    reports: Annotated[dict[str, Measures], _keys("test")]
+
+
+class TextRecord(_Head, _OfTexts):
+    """The record of a run of texts."""
+
+    entropy: Estimate = ABSENT
 
 
 class SweepRecord(_Head):
-    """What it asks of the record of a sweep."""
+    """The record of a sweep."""
 
-    runs: Annotated[list[_SweepRun], Field(min_length=1)]
+    entropy: Estimate = ABSENT
+    runs: Annotated[list[SweepRun], Field(min_length=1)]
 
 
 class ClassificationRecord(_Head):
-    """What it asks of the record of classifiers; `shared` are models that they start from."""
+    """The record of classifiers at several numbers of labels."""
 
-    majority_accuracy: float
-    shared: list[_SweepRun]
-    runs: Annotated[list[_Classifier], Field(min_length=1)]
+    majority_accuracy: Rate
+    bayes_accuracy: Estimate = ABSENT
+    shared: list[SweepRun]
+    runs: Annotated[list[ClassifierRun], Field(min_length=1)]
 
 
 def provenance() -> dict[str, Any]:
@@ -171,9 +241,14 @@ def significant(value: Any, digits: int) -> Any:
 def check_writable(record: dict[str, Any], folder: str | Path) -> None:
     """Raise where `write_result` could not write a record: to be called before the training.
 
-    Of the record, its `name` must be known; the folder is made if it does not exist. OSError if the
-    folder cannot be written to, or the name is too long for a file; ValueError if the file is there
-    and of another configuration or other data, though a sweep may grow.
+    Args:
+        record: as much as is known of it, its `name` at the least.
+        folder: made if it does not exist.
+
+    Raises:
+        OSError: the folder cannot be written to, or the name is too long for a file.
+        ValueError: the file is there, and of another configuration or other data; but a sweep may
+            grow.
     """
     path = Path(folder) / f"{record['name']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -262,9 +337,11 @@ def read_result(path: str | Path) -> dict[str, Any]:
 
 def _schema(record: Any) -> type[_Head]:
     """The class that a record is checked by."""
-    if not isinstance(record, dict) or "runs" not in record:
-        return Record
-    return ClassificationRecord if "shared" in record else SweepRecord
+    configuration = record.get("configuration") if isinstance(record, dict) else None
+    kind = configuration.get("kind") if isinstance(configuration, dict) else None
+    if kind == "text":
+        return SweepRecord if "runs" in record else TextRecord
+    return ClassificationRecord if kind == "classification" else ImageRecord
 
 
 def read_results(folder: str | Path) -> list[dict[str, Any]]:
@@ -315,12 +392,15 @@ def summary(record: dict[str, Any], split: str = "test") -> str:
     machine, versions = record["hardware"], record["versions"]
     trained = [*record.get("runs", [record]), *record.get("shared", [])]
     seconds = sum(run["train_seconds"] for run in trained)
-    figures = summary_table(record, split) if "runs" in record else _figures(record, split)
-    return (
-        f"{record['command']}\n"
-        f"  commit {(record['commit'] or 'unknown')[:12]}, started {record['started'][:10]}\n"
-        f"  {machine['accelerator'] or machine['processor']}, {machine['threads']} thread(s), "
-        f"torch {versions['torch']}, {seconds / 60:.0f} minutes of training\n\n{figures}"
+    return "\n".join(
+        [
+            record["command"],
+            f"  commit {(record['commit'] or 'unknown')[:12]}, started {record['started'][:10]}",
+            f"  {machine['accelerator'] or machine['processor']}, {machine['threads']} thread(s), "
+            f"torch {versions['torch']}, {seconds / 60:.0f} minutes of training",
+            "",
+            summary_table(record, split) if "runs" in record else _figures(record, split),
+        ]
     )
 
 
