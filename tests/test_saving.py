@@ -114,6 +114,13 @@ class TestSaving:
             assert x.dtype == torch.float32
             assert torch.equal(x, model.state_dict()[name].half().float())
 
+    @pytest.mark.parametrize("corpus", [{}, {"name": "mine"}, {"name": [1]}, "mine"], ids=str)
+    def test_a_configuration_of_one_s_own(
+        self, model: TextVAE, tmp_path: Path, corpus: Any
+    ) -> None:
+        folder = save(model, tmp_path / "mine", configuration={"corpus": corpus})
+        assert "## Data" not in (folder / "README.md").read_text("utf-8")
+
     def test_the_card_is_one_for_the_hub(self, model: TextVAE, tmp_path: Path) -> None:
         save(model, tmp_path / "mine", report=REPORT, bits=16)
         card = (tmp_path / "mine" / "README.md").read_text("utf-8")

@@ -137,7 +137,7 @@ def save(
 def _credit(configuration: Mapping[str, Any]) -> str:
     """Whom to name for the texts that a model was trained on, by the corpus of its run."""
     corpus = configuration.get("corpus")
-    entry = CORPORA.get(corpus["name"]) if isinstance(corpus, dict) else None
+    entry = CORPORA.get(str(corpus.get("name"))) if isinstance(corpus, dict) else None
     return entry.credit if entry else ""
 
 

@@ -283,10 +283,10 @@ class TestEnumeration:
         assert int(self.ends.sum()) == 15
 
     def test_a_language_model_s_probabilities_sum_to_one(self, build: Build) -> None:
-        model = language_model(build, 3, scale=1.0).double()
+        model = language_model(build, 3, scale=1.0, seed=1).double()
         p = model.log_likelihood(self.batch).exp()
         assert p.sum().item() == pytest.approx(1, abs=1e-12)
-        assert 0.05 < p[self.ends].sum() < 0.95  # neither part is negligible
+        assert 0.1 < p[self.ends].sum() < 0.9  # neither part is negligible
         assert p.std() > 0.01
 
     def test_a_vae_s_probabilities_sum_to_one_at_every_code(self, build: Build) -> None:
@@ -385,8 +385,8 @@ class TestTextVAE:
         for layer in (model.encoder.mean, model.encoder.log_variance):
             assert layer.weight.grad.abs().sum() > 0
 
-    def test_given_the_code_eval_mode_is_deterministic(self, build: Build) -> None:
-        model, z = text_vae(build, dropout=0.5), codes(B, Z)
+    def test_given_the_code_eval_mode_is_deterministic(self, reader: Build) -> None:
+        model, z = text_vae(reader, word_dropout=0.5, dropout=0.5), codes(B, Z)
         score = model.log_likelihood(documents(), z)
         assert torch.equal(model.log_likelihood(documents(), z), score)
         assert not torch.equal(model.train().log_likelihood(documents(), z), score)
@@ -408,8 +408,8 @@ class TestTextVAE:
 
 
 class TestLanguageModel:
-    def test_its_report_is_exact(self, build: Build) -> None:
-        model = language_model(build, dropout=0.5).train()
+    def test_its_report_is_exact(self, reader: Build) -> None:
+        model = language_model(reader, word_dropout=0.5, dropout=0.5).train()
         report = evaluate(model, [documents(), documents(3)], importance_samples=7, chunk_size=3)
         exact = -model.eval().log_likelihood(documents()).mean().item()
         for nll in (report.reconstruction, report.bound, report.importance_weighted_nll):
