@@ -17,9 +17,11 @@ def test_the_example_walks_between_two_sentences(root: Path) -> None:
     """As the output below it says."""
     text = (root / "README.md").read_text("utf-8")
     example, shown = re.search(r"```python\n(.*?)```\n\n```\n(.*?)```", text, re.S).groups()
+    assert len([line for line in example.splitlines() if line]) < 15
     run = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert run.stdout == shown
+    assert len(set(shown.splitlines())) >= 3, "the code is used"
     assert run.stderr == ""
 
 
