@@ -1,4 +1,4 @@
-// The widget of book/walk.md: a walk between two sentences of the reader's.
+// The widget of walk.html, which pages of book/ and notebooks/ include: a walk between two sentences of the reader's.
 "use strict";
 
 (() => {
