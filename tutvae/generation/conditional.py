@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -24,17 +25,13 @@ def sample_with_label(
     labels: Sequence[int] | np.ndarray,
     *,
     z: Tensor | None = None,
-    max_length: int = MAX_LENGTH,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float = 1.0,
     seed: int = 0,
+    **options: Any,
 ) -> list[str]:
     """Write a text for each of N labels y: x ~ p(x | y, z).
 
     The codes `z` are `[N, Z]`, or one code `[Z]` for all, and drawn from the prior by default. The
-    tokenizer is the one that the model was trained with; `seed` is that of codes and words. The
-    other options are those of `tutvae.generation.generate`.
+    tokenizer and the options are those of `sample_texts`.
 
     Raises:
         ValueError: a label lies outside 0 ... K - 1, or another argument is out of range.
@@ -57,16 +54,8 @@ def sample_with_label(
         raise ValueError(
             f"codes must be [N, Z] = [{len(y)}, {Z}] or [Z] = [{Z}], not {list(z.shape)}"
         )
-    tokens = generate(
-        model.decoder,
-        model.code(z.to(model.label_probabilities).expand(len(y), Z), y),
-        tokenizer=tokenizer,
-        max_length=max_length,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        seed=seed + WORD_SEED,
-    )
+    code = model.code(z.to(model.label_probabilities).expand(len(y), Z), y)
+    tokens = generate(model.decoder, code, tokenizer=tokenizer, seed=seed + WORD_SEED, **options)
     return [tokenizer.decode(row) for row in tokens]
 
 
@@ -81,16 +70,9 @@ def change_label(
 ) -> list[str]:
     """Rewrite texts with other labels: the same review with other stars.
 
-    A text is encoded to the posterior mean of q(z | x, y) under its own label; that code is
-    decoded greedily with the new one.
-
-    Args:
-        model: a `SemiSupervisedTextVAE`, on any device.
-        tokenizer: the one it was trained with.
-        texts: N texts.
-        labels: the new label of each, `[N]`. With its own label a text is only reconstructed.
-        own_labels: the label that each has, `[N]`; by default the most probable one by q(y|x).
-        max_length: most tokens of a text; longer ones are cut.
+    Each of N texts is encoded to the posterior mean of q(z | x, y) under its own label, `[N]`, by
+    default the most probable one by q(y|x). That code is decoded greedily with the new one, `[N]`;
+    with its own, a text is only reconstructed. A text has at most `max_length` tokens.
 
     Raises:
         ValueError: a label lies outside 0 ... K - 1, or there is not one for each text.
@@ -149,14 +131,8 @@ def label_agreement(
     documents of the grammar itself reach `ReviewGrammar.bayes_accuracy` (without label noise),
     not 1, and a perfect model does the same.
 
-    Args:
-        grammar: the corpus's.
-        texts: N texts.
-        labels: what was asked of each, `[N]`.
-        label: what the labels are, as in `ReviewGrammar.sample`.
-
-    Returns:
-        Shares over the N texts.
+    Of each of N texts `labels`, `[N]`, holds what was asked, and `label` says of what kind that
+    is, as in `ReviewGrammar.sample`.
 
     Raises:
         ValueError: there are no texts, `label` is unknown, or a label is not one of its classes.

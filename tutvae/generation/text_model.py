@@ -19,9 +19,8 @@ from tutvae.generation.decoding import MAX_LENGTH
 def as_documents(texts: Any) -> list[str]:
     """List the documents of what people keep texts in.
 
-    Args:
-        texts: strings in a list, an array, a pandas column or a dataset's column; the split of a
-            `Corpus`; or a Hugging Face `Dataset` with a column "text".
+    That is a list, an array, a pandas column or a dataset's column of strings; the split of a
+    `Corpus`; or a Hugging Face `Dataset` with a column "text".
 
     Raises:
         TypeError: it is no such thing, such as one string, or something in it is no string.
@@ -40,12 +39,10 @@ def as_documents(texts: Any) -> list[str]:
         raise ValueError(
             f"texts must be one column of strings, not an array {list(texts.shape)}: choose one"
         )
-    documents = [
-        require_string(text, number) for number, text in enumerate(require_documents(texts))
-    ]
+    documents = [str(require_string(x, i)) for i, x in enumerate(require_documents(texts))]
     if not documents:
         raise ValueError("there are no texts: give at least one")
-    return [str(document) for document in documents]
+    return documents
 
 
 class TextModel:
@@ -145,8 +142,7 @@ class TextModel:
     def _batches(self, texts: Any) -> Batches:
         """Batches of texts, to be read once."""
         self._model()
-        encoded = self._encoded(as_documents(texts))
-        return Batches(encoded, batch_size=BATCH_SIZE, shuffle=False)
+        return Batches(self._encoded(as_documents(texts)), batch_size=BATCH_SIZE, shuffle=False)
 
     def _encoded(self, texts: Texts | Sequence[str]) -> EncodedTexts:
         """Token ids of documents, cut to the length that the model reads."""
