@@ -24,10 +24,10 @@ LARGEST_SIZE = 2**24
 class Tokenizer:
     """A `tokenizers.Tokenizer` that knows its padding, start, end and unknown marks.
 
-    Make one with `train`, `load`, `from_tokenizers` or `from_torchtext`.
+    Make one with `train`, `load`, `from_tokenizers` or `from_torchtext`. Its `backend` is the
+    `tokenizers.Tokenizer` that does the work.
 
     Attributes:
-        backend: the `tokenizers.Tokenizer` that does the work.
         pad_id: id of the padding, which fills a batch's shorter rows and is never predicted.
         bos_id: id of the start mark, the first input.
         eos_id: id of the end mark, the last target.
@@ -82,12 +82,12 @@ class Tokenizer:
         min_frequency: int = 1,
         uncased: bool = False,
     ) -> "Tokenizer":
-        """Build a vocabulary from documents.
+        """Build a vocabulary from training documents.
 
         The marks `<pad> <bos> <eos> <unk>` get the ids 0 to 3; `<unk>` in a text is that mark.
 
         Args:
-            texts: the training documents.
+            texts: the documents.
             model: "words", the strings between white space, most frequent first; or "bpe",
                 byte-level byte-pair encoding, to which nothing is unknown.
             max_vocabulary: the largest vocabulary V, with the marks.
@@ -144,8 +144,7 @@ class Tokenizer:
         mark is not: then a word outside the vocabulary is an error.
 
         `vocab` has `.itos` (torchtext up to 0.8) or `.get_itos()` (from 0.9), else it is a
-        TypeError. `pad`, `bos`, `eos` and `unk` are what its marks are called; that of the start
-        is often "<sos>".
+        TypeError. Its marks are as for `from_tokenizers`; that of the start is often "<sos>".
         """
         if not hasattr(vocab, "get_itos") and not hasattr(vocab, "itos"):
             kind = type(vocab).__name__
@@ -197,12 +196,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
-        """Read what `save` wrote.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it is not a file that `save` wrote.
-        """
+        """Read what `save` wrote; anything else is a ValueError."""
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             marks = {role: content["marks"][role] for role in ("pad", "bos", "eos", "unk")}

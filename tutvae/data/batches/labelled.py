@@ -16,16 +16,9 @@ from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
 def label_subset(labels: Sequence[int] | Tensor | np.ndarray, count: int, seed: int) -> np.ndarray:
     """Draw the documents that keep their label, equally many from each class.
 
-    Where the classes do not divide `count`, some give one document more. With one seed, a
-    smaller subset is part of a larger one. The positions come in ascending order, `[count]`.
-
-    Args:
-        labels: class of each document, `[N]`; -1 is no label.
-        count: documents to draw.
-        seed: of the draw.
-
-    Raises:
-        ValueError: a class would get no document, or has too few.
+    Of the `labels`, `[N]`, -1 is none. Where the classes do not divide `count`, some give one
+    document more. With one seed, a smaller subset is part of a larger one. The positions come in
+    ascending order, `[count]`. A class that would get no document, or has too few, is a ValueError.
 
     >>> labels = [0, 0, 0, 1, 1, 1]
     >>> [labels[position] for position in tutvae.label_subset(labels, count=4, seed=0)]
@@ -68,8 +61,7 @@ class MixedBatches(Batches):
         labelled: documents with labels, or None.
         unlabelled: documents whose labels, if they have any, are hidden; or None.
         labelled_size: labelled documents a batch.
-        **settings: `batch_size` or `token_budget` of the other documents, on top of which the
-            labelled ones come, `seed`, `rank` and `world_size`, as of `Batches`.
+        **settings: those of `Batches`, but `shuffle`; sizes are of the unlabelled documents.
 
     Raises:
         ValueError: there are no documents at all, one of `labelled` has no label, or
