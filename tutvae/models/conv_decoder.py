@@ -92,7 +92,7 @@ class DilatedConvDecoder(Decoder):
 
     The code joins every input. A word further back than the receptive field can reach a
     prediction through the code alone, so that a smaller field leaves more for the code to say.
-    `word_dropout` is the rate of a `WordDropout`; `unk_id` and `bos_id` are its marks.
+    Arguments that are not named here, and the errors, are those of `LSTMDecoder`.
 
     Args:
         vocabulary_size: size of the vocabulary, V.
@@ -102,9 +102,6 @@ class DilatedConvDecoder(Decoder):
         dilations: one a block, from the inputs upwards: a name in `DILATIONS`, or numbers.
         width: how many inputs each convolution sees at once.
         dropout: in training, the share of zeroed entries in word vectors and in what blocks add.
-
-    Raises:
-        ValueError: an option is impossible; the message names it.
 
     >>> decoder = tutvae.DilatedConvDecoder(100, 8, 16, latent_size=2, dilations=[1, 2, 4])
     >>> decoder.receptive_field

@@ -125,13 +125,11 @@ class LanguageModel(nn.Module):
 class TextVAE(nn.Module):
     """A latent-variable model of text, p(x|z) p(z), with the encoder q(z|x) that trains it.
 
-    Args:
-        encoder: any encoder, for example an `LSTMEncoder`.
-        decoder: any decoder with the same `latent_size` and `vocabulary_size`.
+    Encoder and decoder are any with the same `latent_size` and `vocabulary_size`.
 
     Raises:
-        ValueError: encoder and decoder differ in a size, or there is no code; from the methods,
-            a token is outside the vocabulary, or codes have another shape.
+        ValueError: they differ in a size, or there is no code; from the methods, a token is
+            outside the vocabulary, or codes have another shape.
 
     >>> tokenizer = tutvae.Tokenizer.train(["so good", "so bad"])
     >>> model = tutvae.TextVAE.lstm(tokenizer, latent_size=2)
@@ -210,16 +208,9 @@ class TextVAE(nn.Module):
 def initialise_encoder(model: nn.Module, language_model: LanguageModel) -> None:
     """Start an encoder from a trained LSTM language model: the "+init" of Yang et al.
 
-    Copies the word vectors and the LSTM's weights; the layers from its states to q(z|x) stay as
-    they are. The two share nothing afterwards.
-
-    Args:
-        model: a `TextVAE`, or another model whose `encoder` is an `LSTMEncoder`; changed in place.
-        language_model: one with an `LSTMDecoder`, for the same vocabulary and of the encoder's
-            sizes.
-
-    Raises:
-        ValueError: either is no LSTM, or they differ in a size.
+    Copies the word vectors and the weights of an `LSTMDecoder` to a model's `LSTMEncoder`, in
+    place; the layers from its states to q(z|x) stay as they are. The two share nothing afterwards.
+    Where either is another, or they differ in a size or in V, it is a ValueError.
 
     >>> model = tutvae.TextVAE(tutvae.LSTMEncoder(100, 8, 16, 2), tutvae.LSTMDecoder(100, 8, 16, 2))
     >>> trained = tutvae.LanguageModel(tutvae.LSTMDecoder(100, 8, 16))
