@@ -43,11 +43,6 @@ class Engine:
             Weights, losses and metrics stay in 32 bits. A GPU without bf16, such as Colab's T4,
             computes in fp16 where that is asked for.
 
-    Attributes:
-        rank: the number of this process, from 0.
-        processes: how many there are.
-        scaler: keeps small gradients above fp16's zero; it does nothing in other precisions.
-
     Raises:
         ValueError: there is no such precision, or not on this device; or the environment speaks
             of several processes and does not say how to find them.
@@ -65,7 +60,7 @@ class Engine:
             raise ValueError('precision "fp16" needs a GPU: take "bf16" on the CPU')
         if precision == "bf16" and not _has_bf16(self.device):
             precision = "fp16"
-        self.rank, self.processes = _join_processes(self.device)
+        self.rank, self.processes = _join_processes(self.device)  # this one, and how many
         if self.processes > 1:
             self.device = _own_device(self.device, self.rank)
             # Noise of its own for each process, from whatever seed they share.
@@ -75,6 +70,7 @@ class Engine:
         if self.processes > 1:
             self._forward = nn.parallel.DistributedDataParallel(self.model)
         self._half = _HALVES.get(precision)
+        # Keeps small gradients above fp16's zero.
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self._rows: list[int] = []  # of each process's present batch
 
@@ -93,9 +89,9 @@ class Engine:
         """Bound the union of all processes' present batches; gradients go to this one's rows."""
         with autocast(self.device, self._half) if self._half else nullcontext():
             elbo: Elbo = self._forward(batch)
-        tensors = {name: x for name, x in vars(elbo).items() if isinstance(x, Tensor)}
+        terms = {name: x for name, x in vars(elbo).items() if isinstance(x, Tensor)}
         halves = _HALVES.values()
-        tensors = {name: x.float() if x.dtype in halves else x for name, x in tensors.items()}
+        tensors = {name: x.float() if x.dtype in halves else x for name, x in terms.items()}
         return replace(elbo, **(tensors if self.processes == 1 else self._union(tensors)))
 
     def backward(self, loss: Tensor) -> None:

@@ -31,8 +31,7 @@ class History:
     `history["train_kl"]` is a column as a list; `history.records` are the rows. Columns: epoch,
     step, kl_weight, learning_rate; and the terms of the bound in nats an example,
     `train_reconstruction`, `train_kl` and, of a model with labels, `train_label_kl`; the same
-    with `valid_` where there is a validation set. `seconds` is the time that training took, all
-    its resumptions together.
+    with `valid_` where there is a validation set. `seconds` is the time that all training took.
 
     >>> history = tutvae.History([{"train_reconstruction": 9.0, "train_kl": 1.0}])
     >>> history, history["train_kl"]
@@ -119,8 +118,7 @@ def fit(
             several processes, each has its own share of equal length; see
             `tutvae.training.engine.rank_and_world_size`.
         epochs: passes over the data.
-        valid: batches to measure after every epoch. Of several processes, each may have all of
-            them or its share.
+        valid: batches to measure after every epoch; all of them, or a process's share.
         optimizer: Adam with learning rate 0.001 by default.
         scheduler: changes the learning rate after every epoch. "linear" and "cosine" lower it to
             zero over all epochs; "plateau" halves it after two without a better bound.
