@@ -211,20 +211,15 @@ def _record(
     terms = {f"train_{name}": x / count for name, x in zip(state.term_names, sums, strict=True)}
     if valid is not None:
         terms |= _measure(state.engine, valid)
-    epoch = len(state.records) + 1
+    epoch, rate = len(state.records) + 1, state.optimizer.param_groups[0]["lr"]
     for name, value in terms.items():
         if not math.isfinite(value):
             raise FloatingPointError(
                 f"{name} is {value} after epoch {epoch}, at step {state.step}: look for NaN in "
                 "the data, or try a smaller learning rate or max_grad_norm (5, say)"
             )
-    return {
-        "epoch": epoch,
-        "step": state.step,
-        "kl_weight": schedule(state.step - 1),
-        "learning_rate": state.optimizer.param_groups[0]["lr"],
-        **terms,
-    }
+    row = {"epoch": epoch, "step": state.step, "kl_weight": schedule(state.step - 1)}
+    return {**row, "learning_rate": rate, **terms}
 
 
 def _measure(engine: Engine, valid: Iterable[Any]) -> dict[str, float]:
