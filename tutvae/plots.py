@@ -6,6 +6,8 @@ Images are rows of pixels in [0, 1]; `height` is how many rows of pixels one has
 >>> ax = tutvae.plots.image_grid(images[:10], height=8, columns=5)
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +37,7 @@ def use_style() -> None:
     plt.style.use(Path(__file__).with_name("book.mplstyle"))
 
 
-def loss_curves(history: History, axes: "Sequence[Axes] | None" = None) -> "Sequence[Axes]":
+def loss_curves(history: History, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
     """Draw the two terms of the bound in what `fit` returned, on two Axes. Chapter 1."""
     axes = _axes(axes, columns=2)
     for ax, term in zip(axes, ("reconstruction", "kl"), strict=True):
@@ -47,7 +49,7 @@ def loss_curves(history: History, axes: "Sequence[Axes] | None" = None) -> "Sequ
     return axes
 
 
-def image_grid(pixels: Tensor, height: int, columns: int, ax: "Axes | None" = None) -> "Axes":
+def image_grid(pixels: Tensor, height: int, columns: int, ax: Axes | None = None) -> Axes:
     """Tile images `[N, D]`, row by row, so many columns wide.
 
     An N that is not a multiple of `columns`, or a D not of `height`, is a ValueError. Chapter 1.
@@ -69,8 +71,8 @@ def image_grid(pixels: Tensor, height: int, columns: int, ax: "Axes | None" = No
 
 
 def reconstructions(
-    originals: Tensor, reconstructed: Tensor, height: int, ax: "Axes | None" = None
-) -> "Axes":
+    originals: Tensor, reconstructed: Tensor, height: int, ax: Axes | None = None
+) -> Axes:
     """Draw images `[N, D]`, and under each the pixel probabilities at its code. Chapter 1."""
     ax = image_grid(torch.cat([originals, reconstructed]), height, len(originals), ax)
     for row, name in enumerate(("image", "decoded")):
@@ -79,8 +81,8 @@ def reconstructions(
 
 
 def interpolation_strip(
-    pixels: Tensor, weights: Tensor, height: int, ax: "Axes | None" = None
-) -> "Axes":
+    pixels: Tensor, weights: Tensor, height: int, ax: Axes | None = None
+) -> Axes:
     """Draw the images along one or several paths of codes, `[P * A, D]`, path by path.
 
     The weights a, `[A]`, stand below. Chapter 2.
@@ -93,7 +95,7 @@ def interpolation_strip(
     return ax
 
 
-def latent_scatter(codes: Tensor, labels: Tensor, ax: "Axes | None" = None) -> "Axes":
+def latent_scatter(codes: Tensor, labels: Tensor, ax: Axes | None = None) -> Axes:
     """Scatter codes `[N, 2]`, coloured by class `[N]`; another shape is a ValueError. Chapter 2."""
     if codes.shape[1] != 2:
         raise ValueError(f"a scatter needs codes [N, 2], not {list(codes.shape)}")
@@ -107,7 +109,7 @@ def latent_scatter(codes: Tensor, labels: Tensor, ax: "Axes | None" = None) -> "
     return ax
 
 
-def manifold(model: "VAE", height: int, points: int = 18, ax: "Axes | None" = None) -> "Axes":
+def manifold(model: VAE, height: int, points: int = 18, ax: Axes | None = None) -> Axes:
     """Decode a grid over a code of Z = 2, spaced so that the prior's mass is even.
 
     It has so many `points` a side.
@@ -124,8 +126,8 @@ def manifold(model: "VAE", height: int, points: int = 18, ax: "Axes | None" = No
 
 
 def dimension_bars(
-    kl: Sequence[float], variances: Tensor, axes: "Sequence[Axes] | None" = None
-) -> "Sequence[Axes]":
+    kl: Sequence[float], variances: Tensor, axes: Sequence[Axes] | None = None
+) -> Sequence[Axes]:
     """Draw what each latent dimension carries, largest first, on two Axes.
 
     That is the `kl`, Z values in nats as in `Report.kl_per_dimension`, and the variance of the
@@ -146,8 +148,8 @@ def rate_distortion(
     rates: Sequence[float],
     distortions: Sequence[float],
     names: Sequence[str],
-    ax: "Axes | None" = None,
-) -> "Axes":
+    ax: Axes | None = None,
+) -> Axes:
     """Draw reconstruction (distortion) against KL (rate), over lines of equal bound.
 
     Each model is a point with a name; both are in nats an example.
@@ -167,11 +169,8 @@ def rate_distortion(
 
 
 def confusion(
-    table: np.ndarray,
-    row_names: Sequence[str],
-    column_names: Sequence[str],
-    ax: "Axes | None" = None,
-) -> "Axes":
+    table: np.ndarray, row_names: Sequence[str], column_names: Sequence[str], ax: Axes | None = None
+) -> Axes:
     """Draw a table of counts: what became of the documents of each class.
 
     The table is `[K, C]`, of K classes and C predictions or clusters, as in `ClusterReport.table`.
@@ -199,8 +198,8 @@ def confusion(
 def accuracy_by_labels(
     curves: Mapping[str, Mapping[int, Sequence[float]]],
     bayes: float | None = None,
-    ax: "Axes | None" = None,
-) -> "Axes":
+    ax: Axes | None = None,
+) -> Axes:
     """Draw accuracy against the number of labels, a line a method.
 
     `curves` holds, for each method, the accuracies of all seeds at each number of labels: the line

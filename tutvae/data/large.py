@@ -57,11 +57,7 @@ class MappedTexts:
 
     Its `folder` holds `about.json`, all ids end to end in `tokens.bin`, and where each document
     ends in `ends.bin`. There are so many `documents`, N, of so many `tokens` with their marks.
-    Chapter 10.
-
-    Raises:
-        FileNotFoundError: the folder holds no tokenised corpus.
-        ValueError: its files are not those that `tokenize_once` wrote.
+    A folder without them is a FileNotFoundError, one with others a ValueError. Chapter 10.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -115,16 +111,10 @@ class MappedTexts:
 class StreamedTexts:
     """Documents that are tokenised as they come, epoch after epoch, and never kept.
 
-    Shuffling reorders them within a window; the windows come in the stream's order. Chapter 10.
-
-    Args:
-        texts: strings, from their first on at each iteration, unlike a generator: `Lines`, or a
-            column of a streaming dataset, `dataset["text"]`.
-        tokenizer: turns them into ids.
-        max_length: longer documents are cut to so many tokens.
-
-    Raises:
-        TypeError: `texts` can be iterated over only once, or is one string.
+    Shuffling reorders them within a window; the windows come in the stream's order. The `texts` are
+    strings, from their first on at each iteration: `Lines`, or a column of a streaming dataset,
+    `dataset["text"]`. A generator, which can be iterated over only once, or one string is a
+    TypeError. Documents are cut to `max_length` tokens. Chapter 10.
     """
 
     def __init__(

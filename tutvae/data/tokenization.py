@@ -118,11 +118,8 @@ class Tokenizer:
 
         `existing` is the tokenizer, or the path of its JSON file. `pad`, `bos`, `eos` and `unk`
         are its marks, for example "[PAD]", "[CLS]" (or "<s>"), "[SEP]" (or "</s>") and "[UNK]";
-        `unk` is None where it has none.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: its vocabulary lacks a mark, or the file is no tokenizer.
+        `unk` is None where it has none. A vocabulary that lacks a mark, or a file that is no
+        tokenizer, is a ValueError.
         """
         if isinstance(existing, tokenizers.Tokenizer):
             _size_of(existing)  # the library needs minutes to write out huge ids
@@ -160,10 +157,8 @@ class Tokenizer:
 
         A padding, start or end mark that a text spells out becomes the unknown mark.
 
-        Raises:
-            TypeError: a document is not a string.
-            ValueError: a word is outside the vocabulary and there is no unknown mark, or a
-                document is not Unicode text.
+        A document that is not a string is a TypeError; one that is not Unicode text, or holds an
+        unknown word where there is no unknown mark, a ValueError.
         """
         documents = (self._prepared(*each) for each in enumerate(require_documents(texts)))
         encoded: list[list[int]] = []

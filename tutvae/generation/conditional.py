@@ -31,10 +31,8 @@ def sample_with_label(
     """Write a text for each of N labels y: x ~ p(x | y, z).
 
     The codes `z` are `[N, Z]`, or one code `[Z]` for all, and drawn from the prior by default. The
-    tokenizer and the options are those of `sample_texts`.
-
-    Raises:
-        ValueError: a label lies outside 0 ... K - 1, or another argument is out of range.
+    tokenizer and the options are those of `sample_texts`. A label outside 0 ... K - 1, or another
+    argument out of range, is a ValueError.
 
     >>> tokenizer = tutvae.Tokenizer.train(["so good", "so bad"])
     >>> encoder, decoder = tutvae.LSTMEncoder(7, 8, 16, 2), tutvae.LSTMDecoder(7, 8, 16, 2 + 5)
@@ -72,10 +70,8 @@ def change_label(
 
     Each of N texts is encoded to the posterior mean of q(z | x, y) under its own label, `[N]`, by
     default the most probable one by q(y|x). That code is decoded greedily with the new one, `[N]`;
-    with its own, a text is only reconstructed. A text has at most `max_length` tokens.
-
-    Raises:
-        ValueError: a label lies outside 0 ... K - 1, or there is not one for each text.
+    with its own, a text is only reconstructed. A text has at most `max_length` tokens. A label
+    outside 0 ... K - 1, or not one for each text, is a ValueError.
 
     >>> tokenizer = tutvae.Tokenizer.train(["so good", "so bad"])
     >>> encoder, decoder = tutvae.LSTMEncoder(7, 8, 16, 2), tutvae.LSTMDecoder(7, 8, 16, 2 + 5)
@@ -132,10 +128,8 @@ def label_agreement(
     not 1, and a perfect model does the same.
 
     Of each of N texts `labels`, `[N]`, holds what was asked, and `label` says of what kind that
-    is, as in `ReviewGrammar.sample`.
-
-    Raises:
-        ValueError: there are no texts, `label` is unknown, or a label is not one of its classes.
+    is, as in `ReviewGrammar.sample`. No texts, an unknown `label`, or a label that is not one of
+    its classes is a ValueError.
 
     >>> grammar = tutvae.ReviewGrammar()
     >>> reviews = grammar.sample(100, seed=0)

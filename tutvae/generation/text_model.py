@@ -20,11 +20,8 @@ def as_documents(texts: Any) -> list[str]:
     """List the documents of what people keep texts in.
 
     That is a list, an array, a pandas column or a dataset's column of strings; the split of a
-    `Corpus`; or a Hugging Face `Dataset` with a column "text".
-
-    Raises:
-        TypeError: it is no such thing, such as one string, or something in it is no string.
-        ValueError: it has no documents, or more than one dimension.
+    `Corpus`; or a Hugging Face `Dataset` with a column "text". Anything else, such as one string,
+    is a TypeError; no documents, or more than one dimension, a ValueError.
     """
     if isinstance(texts, Texts):
         texts = texts.texts
@@ -48,13 +45,9 @@ def as_documents(texts: Any) -> list[str]:
 class TextModel:
     """A trained model of texts and its tokenizer, which are asked with texts.
 
-    `texts` is everywhere what `as_documents` reads. What needs a code raises ValueError for a
-    `LanguageModel`.
-
-    Attributes:
-        model_: a `TextVAE`, a `SemiSupervisedTextVAE` or a `LanguageModel`, on any device.
-        tokenizer_: the one it was trained with.
-        max_length: longer documents are cut to so many tokens, marks included; None cuts none.
+    `texts` is everywhere what `as_documents` reads. The `model_` is a `TextVAE`, a
+    `SemiSupervisedTextVAE` or a `LanguageModel`, for which what needs a code raises ValueError. It
+    was trained with `tokenizer_`. Documents are cut to `max_length` tokens, marks included.
 
     Source: chapters 4 and 5.
     """

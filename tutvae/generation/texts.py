@@ -139,10 +139,8 @@ def interpolate_texts(
     """Walk from one text to another: decode codes on the line between theirs, greedily.
 
     Returns `steps` texts, the first the reconstruction of `left`, the last that of `right`. The
-    labels of a `SemiSupervisedTextVAE` are mixed like codes.
-
-    Raises:
-        ValueError: `steps` is below 2, or the model has no code.
+    labels of a `SemiSupervisedTextVAE` are mixed like codes. `steps` below 2, or a model without a
+    code, are a ValueError.
 
     >>> trained = tutvae.load("sentences")
     >>> ends = "Where is the station?", "She bought a new car."

@@ -29,10 +29,8 @@ def describe(model: nn.Module) -> dict[str, Any]:
     `{"class": "TextVAE", "encoder": {"class": "LSTMEncoder", "vocabulary_size": 812, ...},
     "decoder": {"class": "LSTMDecoder", ..., "tied": True}}`: each class with the arguments of its
     constructor. A temperature that is a function of the step is described by its present value.
-    A decoder of your own may be in the model if it is in `DECODERS`.
-
-    Raises:
-        ValueError: a class is none of these, or an argument cannot be put into JSON.
+    A decoder of your own may be in the model if it is in `DECODERS`; any other class is a
+    ValueError, as is an argument that cannot be put into JSON.
     """
     name = type(model).__name__
     if _classes().get(name) is not type(model):

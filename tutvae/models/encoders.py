@@ -19,10 +19,7 @@ class LSTMEncoder(Encoder):
         hidden_size: width of the LSTM's state, H.
         latent_size: dimensions of the code, Z.
         pooling: "last" takes the state after the last token; "max" the largest value that each
-            unit has in the document, so that no word is far from the code.
-
-    Raises:
-        ValueError: `pooling` is neither.
+            unit has in the document, so that no word is far from the code. Else a ValueError.
 
     >>> encoder = tutvae.LSTMEncoder(100, embedding_size=8, hidden_size=16, latent_size=2)
     >>> encoder(tutvae.EncodedTexts([[1, 7, 8, 2], [1, 7, 2]]).batch()).loc.shape

@@ -11,11 +11,8 @@ class WordDropout(nn.Module):
 
     In training, each token but the start mark, `bos_id`, becomes the unknown mark, `unk_id`, with
     probability `rate`. In eval mode nothing is hidden, except at rate 1: such a decoder, called
-    inputless, never learnt to read words, so it gets none in eval mode either. An `unk_id` of
-    None, if there is no such mark, goes with rate 0 alone.
-
-    Raises:
-        ValueError: the rate lies outside [0, 1], or there is no unknown mark for it.
+    inputless, never learnt to read words, so it gets none in eval mode either. A rate outside
+    [0, 1], or above 0 with an `unk_id` of None, for no such mark, is a ValueError.
 
     Source: Bowman et al. (2016). Chapter 5.
     """

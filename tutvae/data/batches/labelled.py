@@ -52,10 +52,8 @@ class MixedBatches(Batches):
     An epoch is one pass over the unlabelled documents, in the batches of `Batches`. Each batch
     gets `labelled_size` labelled documents on top: they are taken in turn, in an order that is
     drawn anew each time all had their turn, across the epochs. `TextBatch.labels` is -1 where
-    there is no label; `TextBatch.positions` is None.
-
-    Without unlabelled documents an epoch is one pass over the labelled ones, and
-    `labelled_size` is not used.
+    there is no label; `TextBatch.positions` is None. Without unlabelled documents an epoch is one
+    pass over the labelled ones, and `labelled_size` is not used.
 
     Args:
         labelled: documents with labels, or None.

@@ -21,8 +21,5 @@ def fetch(hub_name: str, name: str, folder: str, advice: str = "", **options: An
 
 def join_columns(dataset: Any, columns: Sequence[str], label: str) -> Any:
     """Join some columns of a dataset to "text", and call another "label"."""
-
-    def join(row: dict[str, Any]) -> dict[str, str]:
-        return {"text": " ".join(row[name] for name in columns if row[name])}
-
-    return dataset.map(join).rename_column(label, "label").select_columns(["text", "label"])
+    joined = dataset.map(lambda row: {"text": " ".join(filter(None, map(row.get, columns)))})
+    return joined.rename_column(label, "label").select_columns(["text", "label"])
