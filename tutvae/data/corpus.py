@@ -48,12 +48,9 @@ class Images:
 
 @dataclass(frozen=True)
 class Texts:
-    """Documents as strings, with a label each where they have one.
+    """N documents as strings, with a label each, in 0 ... K - 1, where they have one.
 
-    Attributes:
-        texts: the documents, `N` strings.
-        labels: class of each document, `N` integers in 0 ... K - 1, or None.
-        label_names: what the K classes are called, or None.
+    `label_names` are what the K classes are called; they, or all of `labels`, may be None.
 
     >>> tutvae.Texts(["so good", "so bad"], [1, 0], label_names=["bad", "good"])
     Texts(N=2, with labels of 2 classes)

@@ -158,7 +158,6 @@ def tokenize_once(
         max_length: longer documents are cut to so many tokens; a warning says how many were.
 
     Raises:
-        OSError: the folder cannot be written to, or the disk is full.
         TypeError: a document is not a string, or `texts` is one.
         ValueError: there are no documents, or the folder holds another corpus.
     """

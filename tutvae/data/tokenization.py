@@ -25,16 +25,14 @@ class Tokenizer:
     """A `tokenizers.Tokenizer` that knows its padding, start, end and unknown marks.
 
     Make one with `train`, `load`, `from_tokenizers` or `from_torchtext`. Its `backend` is the
-    `tokenizers.Tokenizer` that does the work.
+    `tokenizers.Tokenizer` that does the work. A vocabulary that lacks a mark, has one for two
+    roles, or has ids from 2^24 on, is a ValueError.
 
     Attributes:
         pad_id: id of the padding, which fills a batch's shorter rows and is never predicted.
         bos_id: id of the start mark, the first input.
         eos_id: id of the end mark, the last target.
         unk_id: id of the mark for everything outside the vocabulary; None if there is none.
-
-    Raises:
-        ValueError: the vocabulary lacks a mark, has one for two roles, or has ids from 2^24 on.
 
     >>> tokenizer = tutvae.Tokenizer.train(["a good fish", "a bad fish"])
     >>> tokenizer.encode(["a fish", "a good cat"])
@@ -82,7 +80,7 @@ class Tokenizer:
         min_frequency: int = 1,
         uncased: bool = False,
     ) -> "Tokenizer":
-        """Build a vocabulary from training documents.
+        """Build a vocabulary from training documents; without any text it is a ValueError.
 
         The marks `<pad> <bos> <eos> <unk>` get the ids 0 to 3; `<unk>` in a text is that mark.
 
@@ -90,12 +88,9 @@ class Tokenizer:
             texts: the documents.
             model: "words", the strings between white space, most frequent first; or "bpe",
                 byte-level byte-pair encoding, to which nothing is unknown.
-            max_vocabulary: the largest vocabulary V, with the marks.
+            max_vocabulary: the largest vocabulary V, with the marks; a ValueError if too small.
             min_frequency: how often a word, or a pair of units, must occur to have an id.
             uncased: read capital letters as small ones.
-
-        Raises:
-            ValueError: there is no text at all, or `max_vocabulary` is too small.
 
         Source: Sennrich et al. (2016) for byte-pair encoding. Chapter 3.
         """
@@ -138,10 +133,9 @@ class Tokenizer:
         """Turn a torchtext vocabulary into a word tokenizer with the same ids.
 
         Missing padding, start and end marks are added after the last word. A missing unknown
-        mark is not: then a word outside the vocabulary is an error.
-
-        `vocab` has `.itos` (torchtext up to 0.8) or `.get_itos()` (from 0.9), else it is a
-        TypeError. Its marks are as for `from_tokenizers`; that of the start is often "<sos>".
+        mark is not: then a word outside the vocabulary is an error. `vocab` has `.itos` (torchtext
+        up to 0.8) or `.get_itos()` (from 0.9), else it is a TypeError. Its marks are as for
+        `from_tokenizers`; that of the start is often "<sos>".
         """
         if not hasattr(vocab, "get_itos") and not hasattr(vocab, "itos"):
             kind = type(vocab).__name__

@@ -96,11 +96,9 @@ def change_label(
 class LabelAgreement:
     """How often texts have the label that was asked for, by a grammar's exact posterior.
 
-    Attributes:
-        asked: how many texts were judged.
-        grammatical: share of them that the grammar can write.
-        among_all: share that are grammatical and have their label as the most probable one.
-        among_grammatical: the same share of the grammatical ones; NaN if there are none.
+    Of those `asked`, `grammatical` is the share that the grammar can write, and `among_all` the
+    share that it can write and whose label is the most probable one. `among_grammatical` is the
+    same share of the grammatical ones; NaN if there are none.
 
     >>> agreement = tutvae.label_agreement(tutvae.ReviewGrammar(), ["no such review"], [0])
     >>> agreement.asked, agreement.grammatical

@@ -176,13 +176,9 @@ def impute(
         model: one that can write.
         tokenizer: each blank is filled with one of its tokens: a word, if it is one of words.
         texts: to be filled.
-        blank: what marks a missing word; it stands between white space.
-        width: beginnings that the beam search keeps.
-        rounds: most searches for a `TextVAE`; fewer if nothing changes any more.
-
-    Raises:
-        ValueError: `width` or `rounds` is below 1, `blank` is empty or contains white space, or a
-            text has it only inside words.
+        blank: what marks a missing word; it stands between white space, or it is a ValueError.
+        width: beginnings that the beam search keeps, at least 1.
+        rounds: most searches for a `TextVAE`, at least 1; fewer if nothing changes any more.
 
     >>> trained = tutvae.load("sentences")
     >>> tutvae.impute(trained.model_, trained.tokenizer_, ["She _ a new car."])

@@ -59,11 +59,10 @@ class CausalConv1d(nn.Module):
 class ResidualBlock(nn.Module):
     """Adds to each position what a causal convolution finds before it.
 
-    A 1x1 convolution, which is a linear layer at every position, narrows the channels to half;
-    the dilated convolution looks back; another 1x1 widens them again. The normalisation is over
-    the channels of one position, so that it looks neither across time nor across the batch.
-    `dropout` is, in training, the share of zeroed entries in what is added. Fewer than 2 channels
-    are a ValueError, as is what `CausalConv1d` does not take.
+    A 1x1 convolution, a linear layer at every position, narrows the channels to half; the dilated
+    convolution looks back; another 1x1 widens them again. The normalisation is over the channels of
+    one position, so that it looks neither across time nor across the batch. `dropout` zeroes a
+    share of what is added. Fewer than 2 channels, or no width for `CausalConv1d`, are a ValueError.
 
     Source: Yang et al. (2017), after van den Oord et al. (2016). Chapter 6.
     """

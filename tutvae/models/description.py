@@ -61,10 +61,10 @@ def build(description: Mapping[str, Any]) -> Any:
         )
     has_own = "tied" in inspect.signature(made.__init__).parameters
     tied = not has_own and arguments.pop("tied", False)
-    is_part = {k: isinstance(x, Mapping) and "class" in x for k, x in arguments.items()}
-    parts = {k: build(x) if is_part[k] else x for k, x in arguments.items()}
+    for key, x in arguments.items():
+        arguments[key] = build(x) if isinstance(x, Mapping) and "class" in x else x
     try:
-        module: Any = made(**parts)
+        module: Any = made(**arguments)
     except TypeError as error:
         raise ValueError(
             f"{name} cannot be built as the description says ({error}): it is of another version"

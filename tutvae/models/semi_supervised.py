@@ -35,9 +35,9 @@ class SemiSupervisedTextVAE(nn.Module):
         classes: how many there are, K.
         classification_weight: factor of -log q(y|x) of the labelled documents, often called
             alpha. The bound of a document with its label says nothing about q(y|x).
-        marginal: how an unlabelled document's bound is taken over y. "enumerate": the exact mean
-            over the K classes, each of which is decoded. "gumbel": one soft label a document,
-            drawn from the Gumbel-softmax distribution and decoded.
+        marginal: how an unlabelled document's bound is taken over y: "enumerate", the exact mean
+            over the K classes, each decoded; or "gumbel", one soft label drawn from the
+            Gumbel-softmax distribution.
         temperature: of the soft labels, or a function to it from the step that `at_step` says.
         label_kl_floor: nats of the label's KL that come at no cost, often called gamma: a
             smaller mean over the batch counts as this much, so that y stays in use where no

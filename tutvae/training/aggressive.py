@@ -61,12 +61,11 @@ def fit_aggressively(
     Early in training the encoder lags behind: the posterior of the model moves away from the
     prior before q(z|x) does, so that the decoder learns to do without a code. Here the encoder
     alone is updated until its loss stops falling, and only then, once, the decoder. That ends
-    when the mutual information between validation examples and codes stops rising. An entry a
-    measurement says what happened; only the last one may not have risen.
+    when the mutual information between validation examples and codes stops rising; there is an
+    entry for each measurement.
 
     With a `run_folder` a finished phase is not done again: the same call returns to its end. One
-    that is killed meanwhile begins anew. The errors are those of `fit`; several processes are a
-    ValueError, too.
+    that is killed meanwhile begins anew. The errors are those of `fit`; several processes are one.
 
     Args:
         model: with an `encoder` and a `decoder`, such as `TextVAE` or `VAE`.

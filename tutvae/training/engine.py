@@ -21,9 +21,8 @@ _HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def rank_and_world_size() -> tuple[int, int]:
     """Say which of how many processes this is, as torchrun tells it: (0, 1) alone.
 
-    `Batches(texts, rank=rank, world_size=world_size, ...)` makes this process's share. Start a
-    script that calls `fit`, for four GPUs, by `torchrun --nproc-per-node 4 train.py`; see the
-    page "Large corpora, several devices".
+    `Batches(texts, rank=rank, world_size=world_size, ...)` makes this process's share. For four
+    GPUs, start by `torchrun --nproc-per-node 4 train.py`; see "Large corpora, several devices".
     """
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
@@ -41,11 +40,8 @@ class Engine:
         device: to several processes it says only whether each takes the GPU of its own number.
         precision: "fp32"; or "bf16" or "fp16", in which the heavy operations then compute.
             Weights, losses and metrics stay in 32 bits. A GPU without bf16, such as Colab's T4,
-            computes in fp16 where that is asked for.
-
-    Raises:
-        ValueError: there is no such precision, or not on this device; or the environment speaks
-            of several processes and does not say how to find them.
+            computes in fp16 where that is asked for. Another one is a ValueError, as is an
+            environment that speaks of several processes and does not say how to find them.
 
     Source: Micikevicius et al. (2018) for the precision. Chapter 10.
     """

@@ -126,17 +126,16 @@ def fit(
             with a method `at_step` is told the same step before its batches.
         free_bits: nats of KL that come at no cost; see `Elbo.loss`.
         free_bits_per: whose KL that is: each "dimension", the "total", or each "example".
-        rate: nats of KL to hold instead, a document; see `Elbo.loss`. The best epoch is then
-            that with the best bound in which a smaller KL counts as this much.
+        rate: nats of KL to hold instead, a document; see `Elbo.loss`. In the bound that tells
+            the best epoch, a smaller KL then counts as this much.
         max_grad_norm: a longer gradient is scaled down to this norm; None leaves gradients alone.
         accumulation_steps: batches that make one step: the loss is the mean over their
-            examples. Free bits count in each batch by itself, and so does the mean over its
-            labelled documents: keep their share the same.
+            examples, but free bits, and means over labelled documents, are of each batch.
         patience: stop after so many epochs in a row without a better bound.
         precision: "fp32", "bf16" or "fp16"; see `Engine`.
         device: the fastest at hand by default.
-        run_folder: where to keep checkpoints, metrics and the tokenizer of `train`, where it
-            has one; see `RunFolder`. `tutvae.load` reads the best model from there.
+        run_folder: keeps checkpoints, metrics and the tokenizer of `train`, if it has one; see
+            `RunFolder`. `tutvae.load` reads the best model from there.
         configuration: what the run is, ready for JSON; the run folder is for no other.
         checkpoint_minutes: longest time between checkpoints. There is one after every epoch.
         tensorboard: write the metrics for TensorBoard, too, into the run folder.
@@ -144,8 +143,7 @@ def fit(
 
     Raises:
         BlockingIOError: another process trains in the run folder.
-        FloatingPointError: the loss, or a bound on the validation set, became NaN or infinite;
-            the message names the step.
+        FloatingPointError: the loss, or a bound on the validation set, became NaN or infinite.
         OSError: the run folder cannot be written to; its last checkpoint is whole.
         ValueError: `train` holds no batch, an option is impossible, or the run folder is that
             of another run, or of one with another optimizer or learning rate.

@@ -23,9 +23,7 @@ class RunFolder:
         best: the weights of the epoch with the best bound.
         aggressive: what `fit_aggressively` achieved, and the weights then.
         initialisation: the run folder of a model that this run's model starts from.
-        weights: of an experiment file's run, those that are measured.
-        tokenizer: of a model of texts.
-        record: what the finished run achieved.
+        weights: of an experiment file's run, those that are measured, as the `record` says.
     """
 
     def __init__(self, path: str | Path, *, tensorboard: bool = False) -> None:

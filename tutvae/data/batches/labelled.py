@@ -53,17 +53,14 @@ class MixedBatches(Batches):
     gets `labelled_size` labelled documents on top: they are taken in turn, in an order that is
     drawn anew each time all had their turn, across the epochs. `TextBatch.labels` is -1 where
     there is no label; `TextBatch.positions` is None. Without unlabelled documents an epoch is one
-    pass over the labelled ones, and `labelled_size` is not used.
+    pass over the labelled ones, and `labelled_size` is not used. No documents at all, one of
+    `labelled` without a label, or a `labelled_size` below 1 is a ValueError; see also `Batches`.
 
     Args:
         labelled: documents with labels, or None.
         unlabelled: documents whose labels, if they have any, are hidden; or None.
         labelled_size: labelled documents a batch.
         **settings: those of `Batches`, but `shuffle`; sizes are of the unlabelled documents.
-
-    Raises:
-        ValueError: there are no documents at all, one of `labelled` has no label, or
-            `labelled_size` is below 1; see also `Batches`.
 
     >>> few, many = tutvae.EncodedTexts([[1, 7, 2]], [4]), tutvae.EncodedTexts([[1, 8, 2]] * 6)
     >>> batches = tutvae.MixedBatches(few, many, labelled_size=1, batch_size=2)

@@ -168,15 +168,13 @@ class EncodedTexts:
         documents: ids of each document, from start mark to end mark, in lists or in arrays.
         labels: class of each document.
         pad_id: id that fills the shorter rows of a batch.
-        max_length: documents with more tokens, start and end marks included, are cut to their
-            first `max_length`; their end mark is then not predicted. A warning says how many.
+        max_length: longer documents, marks included, are cut to so many tokens; their end mark is
+            then not predicted. A warning says how many.
 
     Their `lengths` in tokens are `[N]`; `cut` is how many documents were cut; `tokenizer` is what
-    encoded them, where `from_texts` did, or else None.
-
-    Raises:
-        ValueError: there are no documents, one lacks its two marks or its label, an id is not
-            an integer in 0 ... 2^31 - 1, or `max_length` is below 2.
+    encoded them, where `from_texts` did, or else None. A ValueError says that there are no
+    documents, one lacks its two marks or its label, an id is no integer in 0 ... 2^31 - 1, or
+    `max_length` is below 2.
 
     >>> texts = tutvae.EncodedTexts([[1, 7, 8, 2], [1, 7, 2]], labels=[0, 1])
     >>> texts.batch([1]).tokens
@@ -299,16 +297,13 @@ class Batches(Bucketed):
 
     Args:
         texts: the documents; `fit` keeps their tokenizer, where it is known, in the run folder.
-        batch_size: documents a batch; some batch is smaller. Give this or `token_budget`.
+        batch_size: documents a batch; some batch is smaller. Either this or `token_budget` is
+            given, and at least 1, or it is a ValueError.
         token_budget: largest B x T of a batch, padding included; a longer document is alone.
         shuffle: for training.
         seed: of the draws; that of epoch e depends on `(seed, e)` alone.
         rank: which of the processes this is, from 0.
-        world_size: the number of processes.
-
-    Raises:
-        ValueError: not exactly one of `batch_size` and `token_budget` is given, one of them is
-            below 1, or there are fewer documents than processes.
+        world_size: the number of processes, at most that of the documents, or it is a ValueError.
 
     >>> texts = tutvae.EncodedTexts([[1, 7, 8, 9, 2], [1, 7, 2], [1, 2]])
     >>> [len(batch) for batch in tutvae.Batches(texts, token_budget=6, shuffle=False)]

@@ -64,8 +64,7 @@ def from_files(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a file is in no known format, broken, no UTF-8 text, or lacks documents or the
-            column.
+        ValueError: a file has no known format, no UTF-8 text, no documents or no such column.
 
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp(), "mine.csv")
