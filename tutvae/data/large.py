@@ -57,7 +57,8 @@ class MappedTexts:
 
     Its `folder` holds `about.json`, all ids end to end in `tokens.bin`, and where each document
     ends in `ends.bin`. There are so many `documents`, N, of so many `tokens` with their marks.
-    A folder without them is a FileNotFoundError, one with others a ValueError. Chapter 10.
+    A folder with no such corpus is a FileNotFoundError, one with a broken one a ValueError.
+    Chapter 10.
     """
 
     def __init__(self, folder: str | Path) -> None:
