@@ -68,10 +68,10 @@ class Elbo:
             free_bits_per: whose KL that is. "dimension": that of each latent dimension,
                 averaged over the batch. "total": the sum over dimensions, averaged over the
                 batch. "example": that of each example by itself, so that the KL's gradient
-                jumps, example by example, where one crosses the threshold.
-            rate: nats of KL to hold, summed over dimensions and averaged over the batch. Below
-                it the KL comes at no cost, so that the code fills; above it a nat costs four,
-                so that the KL comes back. It takes the place of free bits.
+                jumps where one crosses the threshold.
+            rate: nats of KL to hold, summed over dimensions and averaged over the batch, in place
+                of free bits. Below it the KL comes at no cost, so that the code fills; above it
+                a nat costs four, so that the KL comes back.
 
         Raises:
             ValueError: `free_bits_per` is none of the three, it is "dimension" and the KL per
@@ -109,8 +109,8 @@ class Elbo:
 class LabelElbo(Elbo):
     """The terms of the bound of a model with labels, one value a document, in nats.
 
-    A document with a label bounds log p(x, y), one without bounds log p(x). For the latter,
-    `reconstruction` and the KL of z are means over the labels that q(y|x) gives.
+    A document with a label bounds log p(x, y), one without bounds log p(x): then `reconstruction`
+    and the KL of z are means over the labels that q(y|x) gives.
 
     Attributes:
         label_kl: KL(q(y|x) || p(y)) without a label, -log p(y) with one, `[B]`; chapter 9,
@@ -159,9 +159,8 @@ class LabelElbo(Elbo):
         `classification_weight` times, that of the classification term over those with one. So
         neither the number of labels in a batch nor that of other documents sets their weight.
 
-        The arguments and errors are those of `Elbo.loss`. `kl_weight` is the factor of the KL of
-        z and of the label's, which are one KL of the pair; the free bits, or the rate, are of the
-        KL of z, in each of the two means of the bound by itself.
+        The arguments and errors are those of `Elbo.loss`. `kl_weight` is also the factor of the
+        label's KL; free bits, or the rate, are of the KL of z, in each of the two means by itself.
 
         Source: Kingma et al. (2014), equations 8 and 9, chapter 8, equation
         `semi-supervised-loss`; Yang et al. (2017) for the floor of the label's KL, which is taken

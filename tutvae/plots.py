@@ -1,8 +1,12 @@
 """The book's figures: one function each, which draws on given or new Axes and returns them.
 
+Images are rows of pixels in [0, 1]; `height` is how many rows of pixels one has.
+
 >>> images = tutvae.digits().test.pixels
 >>> ax = tutvae.plots.image_grid(images[:10], height=8, columns=5)
 """
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,15 +37,8 @@ def use_style() -> None:
     plt.style.use(Path(__file__).with_name("book.mplstyle"))
 
 
-def loss_curves(history: History, axes: "Sequence[Axes] | None" = None) -> "Sequence[Axes]":
-    """Draw the two terms of the bound against the epoch, side by side.
-
-    Args:
-        history: what `fit` returned.
-        axes: two Axes, for the reconstruction and for the KL; new ones by default.
-
-    Chapter 1.
-    """
+def loss_curves(history: History, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+    """Draw the two terms of the bound in what `fit` returned, on two Axes. Chapter 1."""
     axes = _axes(axes, columns=2)
     for ax, term in zip(axes, ("reconstruction", "kl"), strict=True):
         ax.plot(history["epoch"], history[f"train_{term}"], label="training")
@@ -52,19 +49,10 @@ def loss_curves(history: History, axes: "Sequence[Axes] | None" = None) -> "Sequ
     return axes
 
 
-def image_grid(pixels: Tensor, height: int, columns: int, ax: "Axes | None" = None) -> "Axes":
-    """Tile images, row by row.
+def image_grid(pixels: Tensor, height: int, columns: int, ax: Axes | None = None) -> Axes:
+    """Tile images `[N, D]`, row by row, so many columns wide.
 
-    Args:
-        pixels: intensities in [0, 1], `[N, D]`.
-        height: rows of an image.
-        columns: images a row; N must be a multiple of it.
-        ax: new by default.
-
-    Raises:
-        ValueError: N is not a multiple of `columns`, or D not of `height`.
-
-    Chapter 1.
+    An N that is not a multiple of `columns`, or a D not of `height`, is a ValueError. Chapter 1.
     """
     count, size = pixels.shape
     if count % columns or size % height:
@@ -75,26 +63,17 @@ def image_grid(pixels: Tensor, height: int, columns: int, ax: "Axes | None" = No
     # A white line between neighbours.
     padded = torch.nn.functional.pad(pixels.detach().cpu().view(count, height, width), (0, 1, 0, 1))
     rows = padded.view(count // columns, columns, height + 1, width + 1)
-    ax = _axes(ax)
     tiled = rows.transpose(1, 2).flatten(2).flatten(0, 1).numpy()
+    ax = _axes(ax)
     ax.imshow(tiled, cmap="Greys", vmin=0, vmax=1)
     ax.axis("off")
     return ax
 
 
 def reconstructions(
-    originals: Tensor, reconstructed: Tensor, height: int, ax: "Axes | None" = None
-) -> "Axes":
-    """Draw images in a row, and under each what the model makes of its code.
-
-    Args:
-        originals: `[N, D]`.
-        reconstructed: the decoder's pixel probabilities, `[N, D]`.
-        height: rows of an image.
-        ax: new by default.
-
-    Chapter 1.
-    """
+    originals: Tensor, reconstructed: Tensor, height: int, ax: Axes | None = None
+) -> Axes:
+    """Draw images `[N, D]`, and under each the pixel probabilities at its code. Chapter 1."""
     ax = image_grid(torch.cat([originals, reconstructed]), height, len(originals), ax)
     for row, name in enumerate(("image", "decoded")):
         ax.text(-1, (row + 0.5) * (height + 1), name, ha="right", va="center")
@@ -102,17 +81,11 @@ def reconstructions(
 
 
 def interpolation_strip(
-    pixels: Tensor, weights: Tensor, height: int, ax: "Axes | None" = None
-) -> "Axes":
-    """Draw decoded images along a path of codes, with the weight a under each.
+    pixels: Tensor, weights: Tensor, height: int, ax: Axes | None = None
+) -> Axes:
+    """Draw the images along one or several paths of codes, `[P * A, D]`, path by path.
 
-    Args:
-        pixels: one or several paths, `[P * A, D]`, path by path.
-        weights: the values of a, `[A]`.
-        height: rows of an image.
-        ax: new by default.
-
-    Chapter 2.
+    The weights a, `[A]`, stand below. Chapter 2.
     """
     ax = image_grid(pixels, height, len(weights), ax)
     step = pixels.shape[1] // height + 1
@@ -122,19 +95,8 @@ def interpolation_strip(
     return ax
 
 
-def latent_scatter(codes: Tensor, labels: Tensor, ax: "Axes | None" = None) -> "Axes":
-    """Scatter two-dimensional codes, coloured by class.
-
-    Args:
-        codes: `[N, 2]`.
-        labels: classes, `[N]`.
-        ax: new by default.
-
-    Raises:
-        ValueError: the codes do not have two dimensions.
-
-    Chapter 2.
-    """
+def latent_scatter(codes: Tensor, labels: Tensor, ax: Axes | None = None) -> Axes:
+    """Scatter codes `[N, 2]`, coloured by class `[N]`; another shape is a ValueError. Chapter 2."""
     if codes.shape[1] != 2:
         raise ValueError(f"a scatter needs codes [N, 2], not {list(codes.shape)}")
     ax = _axes(ax)
@@ -147,16 +109,12 @@ def latent_scatter(codes: Tensor, labels: Tensor, ax: "Axes | None" = None) -> "
     return ax
 
 
-def manifold(model: "VAE", height: int, points: int = 18, ax: "Axes | None" = None) -> "Axes":
-    """Decode a grid over a two-dimensional code, spaced so that the prior's mass is even.
+def manifold(model: VAE, height: int, points: int = 18, ax: Axes | None = None) -> Axes:
+    """Decode a grid over a code of Z = 2, spaced so that the prior's mass is even.
 
-    Args:
-        model: a VAE with Z = 2.
-        height: rows of an image.
-        points: grid points a side.
-        ax: new by default.
+    It has so many `points` a side.
 
-    Kingma & Welling (2014), figure 4. Chapter 2.
+    Source: Kingma & Welling (2014), figure 4. Chapter 2.
     """
     quantiles = (torch.arange(points) + 0.5) / points
     with evaluating(model) as device:
@@ -168,16 +126,12 @@ def manifold(model: "VAE", height: int, points: int = 18, ax: "Axes | None" = No
 
 
 def dimension_bars(
-    kl: Sequence[float], variances: Tensor, axes: "Sequence[Axes] | None" = None
-) -> "Sequence[Axes]":
-    """Draw what each latent dimension carries, largest first.
+    kl: Sequence[float], variances: Tensor, axes: Sequence[Axes] | None = None
+) -> Sequence[Axes]:
+    """Draw what each latent dimension carries, largest first, on two Axes.
 
-    Args:
-        kl: nats of each dimension, Z values, as in `Report.kl_per_dimension`.
-        variances: variance of the posterior means over the data, `[Z]`.
-        axes: two Axes, for the KL and for the variance; new ones by default.
-
-    Chapter 2.
+    That is the `kl`, Z values in nats as in `Report.kl_per_dimension`, and the variance of the
+    posterior means over the data, `[Z]`. Chapter 2.
     """
     axes = _axes(axes, columns=2)
     ranks = range(1, len(kl) + 1)
@@ -194,17 +148,13 @@ def rate_distortion(
     rates: Sequence[float],
     distortions: Sequence[float],
     names: Sequence[str],
-    ax: "Axes | None" = None,
-) -> "Axes":
-    """Draw reconstruction against KL, a point a model, over lines of equal bound.
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw reconstruction (distortion) against KL (rate), over lines of equal bound.
 
-    Args:
-        rates: KL of each model, nats an example.
-        distortions: reconstruction of each model, nats an example.
-        names: what to write at each point.
-        ax: new by default.
+    Each model is a point with a name; both are in nats an example.
 
-    Alemi et al. (2018), figure 1. Chapter 2.
+    Source: Alemi et al. (2018), figure 1. Chapter 2.
     """
     ax = _axes(ax)
     ax.plot(rates, distortions, "o-")
@@ -219,25 +169,13 @@ def rate_distortion(
 
 
 def confusion(
-    table: np.ndarray,
-    row_names: Sequence[str],
-    column_names: Sequence[str],
-    ax: "Axes | None" = None,
-) -> "Axes":
+    table: np.ndarray, row_names: Sequence[str], column_names: Sequence[str], ax: Axes | None = None
+) -> Axes:
     """Draw a table of counts: what became of the documents of each class.
 
-    A cell's shade is its share of the row, its number the count.
-
-    Args:
-        table: documents of each class in each column, `[K, C]`, as in `ClusterReport.table`.
-        row_names: the K classes.
-        column_names: the C predictions or clusters.
-        ax: new by default.
-
-    Raises:
-        ValueError: the names are not one a row and one a column.
-
-    Chapter 9.
+    The table is `[K, C]`, of K classes and C predictions or clusters, as in `ClusterReport.table`.
+    A cell's shade is its share of the row, its number the count. Names that are not one a row and
+    one a column are a ValueError. Chapter 9.
     """
     import seaborn as sns
 
@@ -260,17 +198,13 @@ def confusion(
 def accuracy_by_labels(
     curves: Mapping[str, Mapping[int, Sequence[float]]],
     bayes: float | None = None,
-    ax: "Axes | None" = None,
-) -> "Axes":
+    ax: Axes | None = None,
+) -> Axes:
     """Draw accuracy against the number of labels, a line a method.
 
-    Args:
-        curves: for each method, the accuracies of all seeds at each number of labels. The line
-            is their mean, the band runs from the lowest to the highest.
-        bayes: accuracy of the best classifier that there can be, where it is known.
-        ax: new by default.
-
-    Chapter 8.
+    `curves` holds, for each method, the accuracies of all seeds at each number of labels: the line
+    is their mean, the band runs from the lowest to the highest. `bayes` is that of the best
+    classifier that there can be, where it is known. Chapter 8.
     """
     ax = _axes(ax)
     for method, accuracies in curves.items():

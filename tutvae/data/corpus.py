@@ -10,16 +10,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Grey images as flat rows of intensities.
+    """Grey images as flat rows of intensities in [0, 1], `[N, D]`, each with a class, `[N]`.
 
-    Attributes:
-        pixels: intensities in [0, 1], `[N, D]` with `D = height * width`.
-        labels: class of each image, `[N]`.
-        height: rows of an image.
-        width: columns of an image.
-
-    Raises:
-        ValueError: the shapes do not fit together, or a pixel is NaN or outside [0, 1].
+    Each has `height` rows and `width` columns of pixels, so D is their product. Shapes that do not
+    fit together, or a pixel that is NaN or outside [0, 1], are a ValueError.
 
     >>> tutvae.Images(torch.rand(10, 6), torch.zeros(10), height=2, width=3)
     Images(N=10, 2 x 3)
@@ -33,16 +27,12 @@ class Images:
     width: int
 
     def __post_init__(self) -> None:
-        D = self.height * self.width
-        if self.pixels.ndim != 2 or self.pixels.shape[1] != D:
-            raise ValueError(
-                f"pixels of {self.height} x {self.width} images must be [N, {D}], "
-                f"not {list(self.pixels.shape)}"
-            )
-        if self.labels.shape != self.pixels.shape[:1]:
-            raise ValueError(
-                f"labels must be [{len(self)}], one an image, not {list(self.labels.shape)}"
-            )
+        D, shape = self.height * self.width, list(self.pixels.shape)
+        if shape[1:] != [D]:
+            size = f"{self.height} x {self.width}"
+            raise ValueError(f"pixels of {size} images must be [N, {D}], not {shape}")
+        if (labels := list(self.labels.shape)) != shape[:1]:
+            raise ValueError(f"labels must be {shape[:1]}, one an image, not {labels}")
         if not self.pixels.is_floating_point():
             raise ValueError(f"pixels must be floats in [0, 1], not {self.pixels.dtype}")
         # Comparisons with NaN are False.
@@ -58,12 +48,9 @@ class Images:
 
 @dataclass(frozen=True)
 class Texts:
-    """Documents as strings, with a label each where they have one.
+    """N documents as strings, with a label each, in 0 ... K - 1, where they have one.
 
-    Attributes:
-        texts: the documents, `N` strings.
-        labels: class of each document, `N` integers in 0 ... K - 1, or None.
-        label_names: what the K classes are called, or None.
+    `label_names` are what the K classes are called; they, or all of `labels`, may be None.
 
     >>> tutvae.Texts(["so good", "so bad"], [1, 0], label_names=["bad", "good"])
     Texts(N=2, with labels of 2 classes)

@@ -31,11 +31,8 @@ ID, END = np.dtype("<i4"), np.dtype("<i8")
 class Lines:
     """Text files with a document a line, read anew at each iteration and never held in memory.
 
-    `files` are UTF-8 text, unpacked on the way if a name ends in `.gz`. Chapter 10.
-
-    Raises:
-        FileNotFoundError: a file does not exist.
-        ValueError: while it is read, a file is not UTF-8 text or not a whole gzip file.
+    `files` are UTF-8 text, unpacked on the way if a name ends in `.gz`. One that does not exist is
+    a FileNotFoundError; one that is broken is a ValueError while it is read. Chapter 10.
     """
 
     def __init__(self, files: Sequence[str | Path]) -> None:
@@ -59,16 +56,9 @@ class MappedTexts:
     """Documents that were tokenised into files on the disk; see `tokenize_once`.
 
     Its `folder` holds `about.json`, all ids end to end in `tokens.bin`, and where each document
-    ends in `ends.bin`. Chapter 10.
-
-    Attributes:
-        documents: how many there are, N.
-        tokens: of all of them, start and end marks included.
-        pad_id: id that fills the shorter rows of a batch.
-
-    Raises:
-        FileNotFoundError: the folder holds no tokenised corpus.
-        ValueError: its files are not those that `tokenize_once` wrote.
+    ends in `ends.bin`. There are so many `documents`, N, of so many `tokens` with their marks.
+    A folder with no such corpus is a FileNotFoundError, one with a broken one a ValueError.
+    Chapter 10.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -122,16 +112,10 @@ class MappedTexts:
 class StreamedTexts:
     """Documents that are tokenised as they come, epoch after epoch, and never kept.
 
-    Shuffling reorders them within a window; the windows come in the stream's order. Chapter 10.
-
-    Args:
-        texts: strings, from their first on at each iteration, unlike a generator: `Lines`, or a
-            column of a streaming dataset, `dataset["text"]`.
-        tokenizer: turns them into ids.
-        max_length: longer documents are cut to so many tokens.
-
-    Raises:
-        TypeError: `texts` can be iterated over only once, or is one string.
+    Shuffling reorders them within a window; the windows come in the stream's order. The `texts` are
+    strings, from their first on at each iteration: `Lines`, or a column of a streaming dataset,
+    `dataset["text"]`. A generator, which can be iterated over only once, or one string is a
+    TypeError. Documents are cut to `max_length` tokens. Chapter 10.
     """
 
     def __init__(
@@ -170,13 +154,11 @@ def tokenize_once(
     Args:
         texts: the documents, for example `Lines`; they are never all in memory.
         tokenizer: turns them into ids.
-        folder: where they are kept. If they are there already, from the same tokenizer, length
-            and texts, they are taken as they are. To tell, texts other than `Lines` are read
-            once more.
+        folder: where they are kept, and taken from if they are there already, from the same
+            tokenizer, length and texts. To tell, texts other than `Lines` are read once more.
         max_length: longer documents are cut to so many tokens; a warning says how many were.
 
     Raises:
-        OSError: the folder cannot be written to, or the disk is full.
         TypeError: a document is not a string, or `texts` is one.
         ValueError: there are no documents, or the folder holds another corpus.
     """
@@ -200,12 +182,9 @@ def tokenize_once(
     counts = _write(hashed, tokenizer, folder, max_length)
     if counts["documents"] == 0:
         raise ValueError("there are no documents to tokenise")
-    if counts["cut"]:
-        warnings.warn(
-            f"{counts['cut']} of {counts['documents']} documents have more than {max_length} "
-            f"tokens and were cut to the first {max_length}",
-            stacklevel=2,
-        )
+    if cut := counts["cut"]:
+        said = f"{cut} of {counts['documents']} documents have more than {max_length} tokens"
+        warnings.warn(f"{said} and were cut to the first {max_length}", stacklevel=2)
     about = {**wanted, "texts": known or sha256.hexdigest(), **counts, "pad_id": tokenizer.pad_id}
     # Last: without it, what was written counts for nothing.
     write_beside(folder / "about.json", (json.dumps(about, indent=2) + "\n").encode())

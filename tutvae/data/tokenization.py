@@ -24,17 +24,15 @@ LARGEST_SIZE = 2**24
 class Tokenizer:
     """A `tokenizers.Tokenizer` that knows its padding, start, end and unknown marks.
 
-    Make one with `train`, `load`, `from_tokenizers` or `from_torchtext`.
+    Make one with `train`, `load`, `from_tokenizers` or `from_torchtext`. Its `backend` is the
+    `tokenizers.Tokenizer` that does the work. A vocabulary that lacks a mark, has one for two
+    roles, or has ids from 2^24 on, is a ValueError.
 
     Attributes:
-        backend: the `tokenizers.Tokenizer` that does the work.
         pad_id: id of the padding, which fills a batch's shorter rows and is never predicted.
         bos_id: id of the start mark, the first input.
         eos_id: id of the end mark, the last target.
         unk_id: id of the mark for everything outside the vocabulary; None if there is none.
-
-    Raises:
-        ValueError: the vocabulary lacks a mark, has one for two roles, or has ids from 2^24 on.
 
     >>> tokenizer = tutvae.Tokenizer.train(["a good fish", "a bad fish"])
     >>> tokenizer.encode(["a fish", "a good cat"])
@@ -82,20 +80,17 @@ class Tokenizer:
         min_frequency: int = 1,
         uncased: bool = False,
     ) -> "Tokenizer":
-        """Build a vocabulary from documents.
+        """Build a vocabulary from training documents; without any text it is a ValueError.
 
         The marks `<pad> <bos> <eos> <unk>` get the ids 0 to 3; `<unk>` in a text is that mark.
 
         Args:
-            texts: the training documents.
+            texts: the documents.
             model: "words", the strings between white space, most frequent first; or "bpe",
                 byte-level byte-pair encoding, to which nothing is unknown.
-            max_vocabulary: the largest vocabulary V, with the marks.
+            max_vocabulary: the largest vocabulary V, with the marks; a ValueError if too small.
             min_frequency: how often a word, or a pair of units, must occur to have an id.
             uncased: read capital letters as small ones.
-
-        Raises:
-            ValueError: there is no text at all, or `max_vocabulary` is too small.
 
         Source: Sennrich et al. (2016) for byte-pair encoding. Chapter 3.
         """
@@ -118,11 +113,8 @@ class Tokenizer:
 
         `existing` is the tokenizer, or the path of its JSON file. `pad`, `bos`, `eos` and `unk`
         are its marks, for example "[PAD]", "[CLS]" (or "<s>"), "[SEP]" (or "</s>") and "[UNK]";
-        `unk` is None where it has none.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: its vocabulary lacks a mark, or the file is no tokenizer.
+        `unk` is None where it has none. A vocabulary that lacks a mark, or a file that is no
+        tokenizer, is a ValueError.
         """
         if isinstance(existing, tokenizers.Tokenizer):
             _size_of(existing)  # the library needs minutes to write out huge ids
@@ -141,11 +133,9 @@ class Tokenizer:
         """Turn a torchtext vocabulary into a word tokenizer with the same ids.
 
         Missing padding, start and end marks are added after the last word. A missing unknown
-        mark is not: then a word outside the vocabulary is an error.
-
-        `vocab` has `.itos` (torchtext up to 0.8) or `.get_itos()` (from 0.9), else it is a
-        TypeError. `pad`, `bos`, `eos` and `unk` are what its marks are called; that of the start
-        is often "<sos>".
+        mark is not: then a word outside the vocabulary is an error. `vocab` has `.itos` (torchtext
+        up to 0.8) or `.get_itos()` (from 0.9), else it is a TypeError. Its marks are as for
+        `from_tokenizers`; that of the start is often "<sos>".
         """
         if not hasattr(vocab, "get_itos") and not hasattr(vocab, "itos"):
             kind = type(vocab).__name__
@@ -161,10 +151,8 @@ class Tokenizer:
 
         A padding, start or end mark that a text spells out becomes the unknown mark.
 
-        Raises:
-            TypeError: a document is not a string.
-            ValueError: a word is outside the vocabulary and there is no unknown mark, or a
-                document is not Unicode text.
+        A document that is not a string is a TypeError; one that is not Unicode text, or holds an
+        unknown word where there is no unknown mark, a ValueError.
         """
         documents = (self._prepared(*each) for each in enumerate(require_documents(texts)))
         encoded: list[list[int]] = []
@@ -197,12 +185,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
-        """Read what `save` wrote.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it is not a file that `save` wrote.
-        """
+        """Read what `save` wrote; anything else is a ValueError."""
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             marks = {role: content["marks"][role] for role in ("pad", "bos", "eos", "unk")}

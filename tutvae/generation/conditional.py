@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -24,20 +25,14 @@ def sample_with_label(
     labels: Sequence[int] | np.ndarray,
     *,
     z: Tensor | None = None,
-    max_length: int = MAX_LENGTH,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float = 1.0,
     seed: int = 0,
+    **options: Any,
 ) -> list[str]:
     """Write a text for each of N labels y: x ~ p(x | y, z).
 
     The codes `z` are `[N, Z]`, or one code `[Z]` for all, and drawn from the prior by default. The
-    tokenizer is the one that the model was trained with; `seed` is that of codes and words. The
-    other options are those of `tutvae.generation.generate`.
-
-    Raises:
-        ValueError: a label lies outside 0 ... K - 1, or another argument is out of range.
+    tokenizer and the options are those of `sample_texts`. A label outside 0 ... K - 1, or another
+    argument out of range, is a ValueError.
 
     >>> tokenizer = tutvae.Tokenizer.train(["so good", "so bad"])
     >>> encoder, decoder = tutvae.LSTMEncoder(7, 8, 16, 2), tutvae.LSTMDecoder(7, 8, 16, 2 + 5)
@@ -57,16 +52,8 @@ def sample_with_label(
         raise ValueError(
             f"codes must be [N, Z] = [{len(y)}, {Z}] or [Z] = [{Z}], not {list(z.shape)}"
         )
-    tokens = generate(
-        model.decoder,
-        model.code(z.to(model.label_probabilities).expand(len(y), Z), y),
-        tokenizer=tokenizer,
-        max_length=max_length,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        seed=seed + WORD_SEED,
-    )
+    code = model.code(z.to(model.label_probabilities).expand(len(y), Z), y)
+    tokens = generate(model.decoder, code, tokenizer=tokenizer, seed=seed + WORD_SEED, **options)
     return [tokenizer.decode(row) for row in tokens]
 
 
@@ -81,19 +68,10 @@ def change_label(
 ) -> list[str]:
     """Rewrite texts with other labels: the same review with other stars.
 
-    A text is encoded to the posterior mean of q(z | x, y) under its own label; that code is
-    decoded greedily with the new one.
-
-    Args:
-        model: a `SemiSupervisedTextVAE`, on any device.
-        tokenizer: the one it was trained with.
-        texts: N texts.
-        labels: the new label of each, `[N]`. With its own label a text is only reconstructed.
-        own_labels: the label that each has, `[N]`; by default the most probable one by q(y|x).
-        max_length: most tokens of a text; longer ones are cut.
-
-    Raises:
-        ValueError: a label lies outside 0 ... K - 1, or there is not one for each text.
+    Each of N texts is encoded to the posterior mean of q(z | x, y) under its own label, `[N]`, by
+    default the most probable one by q(y|x). That code is decoded greedily with the new one, `[N]`;
+    with its own, a text is only reconstructed. A text has at most `max_length` tokens. A label
+    outside 0 ... K - 1, or not one for each text, is a ValueError.
 
     >>> tokenizer = tutvae.Tokenizer.train(["so good", "so bad"])
     >>> encoder, decoder = tutvae.LSTMEncoder(7, 8, 16, 2), tutvae.LSTMDecoder(7, 8, 16, 2 + 5)
@@ -118,11 +96,9 @@ def change_label(
 class LabelAgreement:
     """How often texts have the label that was asked for, by a grammar's exact posterior.
 
-    Attributes:
-        asked: how many texts were judged.
-        grammatical: share of them that the grammar can write.
-        among_all: share that are grammatical and have their label as the most probable one.
-        among_grammatical: the same share of the grammatical ones; NaN if there are none.
+    Of those `asked`, `grammatical` is the share that the grammar can write, and `among_all` the
+    share that it can write and whose label is the most probable one. `among_grammatical` is the
+    same share of the grammatical ones; NaN if there are none.
 
     >>> agreement = tutvae.label_agreement(tutvae.ReviewGrammar(), ["no such review"], [0])
     >>> agreement.asked, agreement.grammatical
@@ -149,17 +125,9 @@ def label_agreement(
     documents of the grammar itself reach `ReviewGrammar.bayes_accuracy` (without label noise),
     not 1, and a perfect model does the same.
 
-    Args:
-        grammar: the corpus's.
-        texts: N texts.
-        labels: what was asked of each, `[N]`.
-        label: what the labels are, as in `ReviewGrammar.sample`.
-
-    Returns:
-        Shares over the N texts.
-
-    Raises:
-        ValueError: there are no texts, `label` is unknown, or a label is not one of its classes.
+    Of each of N texts `labels`, `[N]`, holds what was asked, and `label` says of what kind that
+    is, as in `ReviewGrammar.sample`. No texts, an unknown `label`, or a label that is not one of
+    its classes is a ValueError.
 
     >>> grammar = tutvae.ReviewGrammar()
     >>> reviews = grammar.sample(100, seed=0)

@@ -6,6 +6,7 @@ string contains padding or a start mark; after its end mark a row holds padding.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -36,11 +37,9 @@ def generate(
     seed: int = 0,
     chunk_size: int = 1_024,
 ) -> Tensor:
-    """Draw a string for each code, or from a language model.
+    """Draw a string for each code, or from a language model, token by token.
 
-    The next token is drawn from p(token | z, tokens before). Temperature 0 is greedy decoding,
-    the most probable token every time. `top_k` and `top_p` may go together; then a token must
-    pass both.
+    `top_k` and `top_p` may go together; then a token must pass both.
 
     Args:
         decoder: on any device.
@@ -48,7 +47,8 @@ def generate(
         tokenizer: whose marks start and end a string.
         count: rows B where there are no codes to tell it.
         max_length: most tokens of a string, its end mark included; longer ones are cut.
-        temperature: what logits are divided by: below 1 likelier tokens, above 1 rarer ones.
+        temperature: what logits are divided by: below 1 likelier tokens, above 1 rarer ones; 0
+            is greedy decoding, the most probable token every time.
         top_k: draw from the k most probable tokens only.
         top_p: draw from the nucleus only: the fewest most probable tokens that hold at least
             this probability.
@@ -56,12 +56,8 @@ def generate(
         chunk_size: strings that are written at a time; bounds the memory. Beyond it, what is
             drawn depends on it.
 
-    Returns:
-        Token ids without the start mark, `[B, T]` with T <= `max_length`.
-
-    Raises:
-        ValueError: an argument is out of range, or `z` or the tokenizer does not go with the
-            decoder.
+    Returns token ids without the start mark, `[B, T]` with T <= `max_length`. A ValueError says
+    that an argument is out of range, or `z` or the tokenizer does not go with the decoder.
 
     Source: Fan et al. (2018) for top-k, Holtzman et al. (2020) for the nucleus. Chapter 3.
     """
@@ -77,10 +73,7 @@ def generate(
         )
     check_seed(seed)
     generator = torch.Generator().manual_seed(int(seed))
-
-    def choose(logits: Tensor, rows: Tensor, count: int) -> Tensor:
-        return _choose(logits, rows, count, temperature, top_k, top_p, generator)
-
+    choose = partial(_choose, temperature, top_k, top_p, generator)
     with evaluating(decoder) as device:
         tokens = torch.full((B, max_length), tokenizer.pad_id, device=device)
         longest = 0
@@ -124,13 +117,13 @@ def _write(
 
 
 def _choose(
-    logits: Tensor,
-    rows: Tensor,
-    count: int,
     temperature: float,
     top_k: int | None,
     top_p: float,
     generator: torch.Generator,
+    logits: Tensor,
+    rows: Tensor,
+    count: int,
 ) -> Tensor:
     """Draw a token from each row of logits `[R, V]`, which are those `rows` of `count`."""
     logits = in_single(logits)
@@ -178,9 +171,8 @@ def beam_search(
     divided by the length; one that has not ended by `max_length` is returned only where none
     has. Width 1 is greedy decoding. The other arguments and the errors are those of `generate`.
 
-    Returns:
-        Token ids without the start mark, `[B, T]` with T <= `max_length`, and log p(string | z),
-        `[B]` nats.
+    Returns token ids without the start mark, `[B, T]` with T <= `max_length`, and log
+    p(string | z), `[B]` nats.
 
     Source: Sutskever et al. (2014), section 3.2. Chapter 5.
     """
@@ -191,29 +183,20 @@ def beam_search(
 
 
 def fill(
-    decoder: Decoder,
-    z: Tensor | None,
-    template: Tensor,
-    *,
-    tokenizer: Tokenizer,
-    width: int,
+    decoder: Decoder, z: Tensor | None, template: Tensor, *, tokenizer: Tokenizer, width: int
 ) -> tuple[Tensor, Tensor]:
     """Look for the most probable words at the free positions of each string: a constrained beam.
 
     `template` holds token ids from the first word to the end mark, then padding, `[B, T]`, and
-    `FREE` where a word is to be found. No mark is filled in. The other arguments and the errors
-    are those of `beam_search`.
-
-    Returns:
-        The template with its free positions filled, `[B, T]`, and log p(string | z), `[B]` nats.
+    `FREE` where a word is to be found. It comes back filled, but with no mark, beside log
+    p(string | z), `[B]` nats. The other arguments and the errors are those of `beam_search`.
 
     Source: Bowman et al. (2016) on imputing missing words. Chapter 5.
     """
     _check_at_least_one(count=len(template), width=width)
-    marks = [tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id, tokenizer.unk_id]
-    return _search(
-        decoder, z, template, width, tokenizer, [mark for mark in marks if mark is not None]
-    )
+    marks = [tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id]
+    marks += [] if tokenizer.unk_id is None else [tokenizer.unk_id]
+    return _search(decoder, z, template, width, tokenizer, marks)
 
 
 def _search(
@@ -265,7 +248,6 @@ def _search(
 
 
 def _check_at_least_one(**values: int) -> None:
-    """Raise ValueError for a count below 1."""
     for name, value in values.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, not {value}")

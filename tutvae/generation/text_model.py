@@ -19,13 +19,9 @@ from tutvae.generation.decoding import MAX_LENGTH
 def as_documents(texts: Any) -> list[str]:
     """List the documents of what people keep texts in.
 
-    Args:
-        texts: strings in a list, an array, a pandas column or a dataset's column; the split of a
-            `Corpus`; or a Hugging Face `Dataset` with a column "text".
-
-    Raises:
-        TypeError: it is no such thing, such as one string, or something in it is no string.
-        ValueError: it has no documents, or more than one dimension.
+    That is a list, an array, a pandas column or a dataset's column of strings; the split of a
+    `Corpus`; or a Hugging Face `Dataset` with a column "text". Anything else, such as one string,
+    is a TypeError; no documents, or more than one dimension, a ValueError.
     """
     if isinstance(texts, Texts):
         texts = texts.texts
@@ -40,24 +36,18 @@ def as_documents(texts: Any) -> list[str]:
         raise ValueError(
             f"texts must be one column of strings, not an array {list(texts.shape)}: choose one"
         )
-    documents = [
-        require_string(text, number) for number, text in enumerate(require_documents(texts))
-    ]
+    documents = [str(require_string(x, i)) for i, x in enumerate(require_documents(texts))]
     if not documents:
         raise ValueError("there are no texts: give at least one")
-    return [str(document) for document in documents]
+    return documents
 
 
 class TextModel:
     """A trained model of texts and its tokenizer, which are asked with texts.
 
-    `texts` is everywhere what `as_documents` reads. What needs a code raises ValueError for a
-    `LanguageModel`.
-
-    Attributes:
-        model_: a `TextVAE`, a `SemiSupervisedTextVAE` or a `LanguageModel`, on any device.
-        tokenizer_: the one it was trained with.
-        max_length: longer documents are cut to so many tokens, marks included; None cuts none.
+    `texts` is everywhere what `as_documents` reads. The `model_` is a `TextVAE`, a
+    `SemiSupervisedTextVAE` or a `LanguageModel`, for which what needs a code raises ValueError. It
+    was trained with `tokenizer_`. Documents are cut to `max_length` tokens, marks included.
 
     Source: chapters 4 and 5.
     """
@@ -145,8 +135,7 @@ class TextModel:
     def _batches(self, texts: Any) -> Batches:
         """Batches of texts, to be read once."""
         self._model()
-        encoded = self._encoded(as_documents(texts))
-        return Batches(encoded, batch_size=BATCH_SIZE, shuffle=False)
+        return Batches(self._encoded(as_documents(texts)), batch_size=BATCH_SIZE, shuffle=False)
 
     def _encoded(self, texts: Texts | Sequence[str]) -> EncodedTexts:
         """Token ids of documents, cut to the length that the model reads."""

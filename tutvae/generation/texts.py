@@ -1,7 +1,9 @@
 """New data from a trained model: samples, reconstructions, paths between codes, filled blanks.
 
 `sample_prior` and `interpolate` are for every model; the functions below them take and return
-strings. How a decoder is turned into a string is told in `tutvae.generation.decoding`.
+strings. How a decoder is turned into a string is told in `tutvae.generation.decoding`. A
+`tokenizer` is the one that the model was trained with; words that it does not know become its
+unknown mark, and are a ValueError where it has none. A text has at most `max_length` tokens.
 """
 
 import re
@@ -11,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from tutvae.data.batches.text import Batches, EncodedTexts
 from tutvae.data.tokenization import Tokenizer, require_documents
@@ -39,18 +42,9 @@ def sample_prior(model: LatentVariableModel, count: int, seed: int = 0) -> Tenso
 
 
 def interpolate(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
-    """Mix two codes: z = a z_left + (1 - a) z_right, for every weight a.
+    """Mix two codes `[Z]`: z = a z_left + (1 - a) z_right, for each a of the weights `[A]`.
 
-    Args:
-        left: the code at a = 1, `[Z]`.
-        right: the code at a = 0, `[Z]`.
-        weights: the values of a, `[A]`.
-
-    Returns:
-        The path, `[A, Z]`.
-
-    Raises:
-        ValueError: the codes differ in size.
+    Returns the path, `[A, Z]`. Codes of two sizes are a ValueError.
 
     Source: Bowman et al. (2016). Chapter 2, equation `interpolation`.
     """
@@ -65,16 +59,13 @@ def sample_texts(
     tokenizer: Tokenizer,
     count: int,
     *,
-    max_length: int = MAX_LENGTH,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float = 1.0,
     seed: int = 0,
+    **options: Any,
 ) -> list[str]:
     """Write `count` new texts: draw codes, and labels, from the prior, if any, and then words.
 
-    The tokenizer is the one that the model was trained with; `seed` is that of codes and words.
-    The other options and the errors are those of `tutvae.generation.generate`.
+    The `seed` is that of codes and words. The other options (`max_length`, `temperature`, `top_k`,
+    `top_p`) and the errors are those of `tutvae.generation.generate`.
 
     >>> trained = tutvae.load("sentences")
     >>> len(tutvae.sample_texts(trained.model_, trained.tokenizer_, 3, temperature=0.5))
@@ -88,17 +79,8 @@ def sample_texts(
         generator = torch.Generator().manual_seed(seed)
         p = model.label_prior().probs.cpu()
         z = model.code(z, p.multinomial(count, replacement=True, generator=generator).to(z.device))
-    tokens = generate(
-        model.decoder,
-        z,
-        tokenizer=tokenizer,
-        count=count,
-        max_length=max_length,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        seed=seed + WORD_SEED,
-    )
+    options |= {"count": count, "seed": seed + WORD_SEED}
+    tokens = generate(model.decoder, z, tokenizer=tokenizer, **options)
     return [tokenizer.decode(row) for row in tokens]
 
 
@@ -109,13 +91,7 @@ def decode_codes(
     *,
     max_length: int = MAX_LENGTH,
 ) -> list[str]:
-    """Decode codes greedily: the most probable word, every time.
-
-    Args:
-        model: a `TextVAE` or a `SemiSupervisedTextVAE`.
-        tokenizer: the one it was trained with.
-        z: what its decoder takes: codes `[N, Z]`, with labels `[N, Z + K]`.
-        max_length: most tokens of a text; longer ones are cut.
+    """Decode greedily what the decoder takes: codes `[N, Z]`, with labels `[N, Z + K]`.
 
     Source: Bowman et al. (2016), who decode greedily. Chapter 4.
     """
@@ -132,21 +108,11 @@ def reconstruct(
     sampled: bool = False,
     seed: int = 0,
 ) -> list[str]:
-    """Encode texts and decode their codes greedily.
+    """Encode N texts and decode their codes greedily.
 
-    Args:
-        model: a `TextVAE`, or a `SemiSupervisedTextVAE`: then each text is encoded and decoded
-            with its most probable label.
-        tokenizer: the one it was trained with; words that it does not know become its unknown
-            mark.
-        texts: N texts.
-        max_length: most tokens of a text; longer ones are cut.
-        sampled: decode a sample of each posterior instead of its mean.
-        seed: of the samples.
-
-    Raises:
-        ValueError: the model has no code, or a word is unknown and the tokenizer has no mark
-            for that.
+    A `SemiSupervisedTextVAE` encodes and decodes each with its most probable label. `sampled`
+    decodes a sample of each posterior, by the `seed`, instead of its mean. A model without a code
+    is a ValueError.
 
     >>> trained = tutvae.load("sentences")
     >>> tutvae.reconstruct(trained.model_, trained.tokenizer_, ["I can't swim."])
@@ -172,19 +138,9 @@ def interpolate_texts(
 ) -> list[str]:
     """Walk from one text to another: decode codes on the line between theirs, greedily.
 
-    Args:
-        model: a `TextVAE`, or a `SemiSupervisedTextVAE`, whose labels are mixed like codes.
-        tokenizer: the one it was trained with.
-        left: where the walk starts.
-        right: where it ends.
-        steps: texts on the way, the two ends included.
-        max_length: most tokens of a text; longer ones are cut.
-
-    Returns:
-        `steps` texts, the first the reconstruction of `left`, the last that of `right`.
-
-    Raises:
-        ValueError: `steps` is below 2, or as for `reconstruct`.
+    Returns `steps` texts, the first the reconstruction of `left`, the last that of `right`. The
+    labels of a `SemiSupervisedTextVAE` are mixed like codes. `steps` below 2, or a model without a
+    code, are a ValueError.
 
     >>> trained = tutvae.load("sentences")
     >>> ends = "Where is the station?", "She bought a new car."
@@ -209,7 +165,7 @@ def impute(
     width: int = 15,
     rounds: int = 3,
 ) -> list[str]:
-    """Fill the blanks of texts, anywhere and as many as there are.
+    """Fill the blanks of N texts, anywhere and as many as there are; nothing else changes.
 
     A beam search looks for the words that, with the given ones, make the most probable text. A
     `TextVAE` has no p(x) to search, so it alternates: the code is the posterior mean of the
@@ -217,19 +173,12 @@ def impute(
     words alone.
 
     Args:
-        model: a `TextVAE`, a `SemiSupervisedTextVAE` or a `LanguageModel`.
-        tokenizer: the one it was trained with. A word that it does not know is its unknown mark
-            to the model, and stays as it is in the result. Each blank is filled with one token:
-            a word, if the tokenizer is one of words.
-        texts: N texts. Nothing but their blanks changes.
-        blank: what marks a missing word; it stands between white space.
-        width: beginnings that the beam search keeps.
-        rounds: most searches for a `TextVAE`; fewer if nothing changes any more.
-
-    Raises:
-        ValueError: `width` or `rounds` is below 1, `blank` is empty or contains white space, a
-            text has it only inside words, or a word is unknown and the tokenizer has no mark
-            for that.
+        model: one that can write.
+        tokenizer: each blank is filled with one of its tokens: a word, if it is one of words.
+        texts: to be filled.
+        blank: what marks a missing word; it stands between white space, or it is a ValueError.
+        width: beginnings that the beam search keeps, at least 1.
+        rounds: most searches for a `TextVAE`, at least 1; fewer if nothing changes any more.
 
     >>> trained = tutvae.load("sentences")
     >>> tutvae.impute(trained.model_, trained.tokenizer_, ["She _ a new car."])
@@ -245,16 +194,13 @@ def impute(
         return []
     pattern = _blank_pattern(blank, texts)
     rows = [_template(tokenizer, pattern.split(text)) for text in texts]
-    longest = max(map(len, rows))
-    template = torch.tensor([row + [tokenizer.pad_id] * (longest - len(row)) for row in rows])
+    template = pad_sequence(list(map(torch.tensor, rows)), True, tokenizer.pad_id)
     if isinstance(model, LanguageModel):
         filled, _ = fill(model.decoder, None, template, tokenizer=tokenizer, width=width)
     else:
         filled = _alternate(model, tokenizer, rows, template, width, rounds)
-    return [
-        _insert(text, pattern, [tokenizer.decode([token]) for token in found[free].tolist()])
-        for text, found, free in zip(texts, filled.cpu(), template == FREE, strict=True)
-    ]
+    words = (tokenizer.decode([token]).strip() for token in filled.cpu()[template == FREE].tolist())
+    return [pattern.sub(lambda _: next(words), text) for text in texts]
 
 
 def _alternate(
@@ -301,12 +247,6 @@ def _template(tokenizer: Tokenizer, pieces: list[str]) -> list[int]:
     return [*row, tokenizer.eos_id]
 
 
-def _insert(text: str, pattern: re.Pattern[str], words: list[str]) -> str:
-    """Put words in the place of the blanks."""
-    remaining = iter(words)
-    return pattern.sub(lambda _: next(remaining).strip(), text)
-
-
 def document_batches(
     documents: list[list[int]], tokenizer: Tokenizer, labels: Sequence[int] | None = None
 ) -> Batches:
@@ -322,9 +262,7 @@ def require_code(model: Any) -> Any:
     return model
 
 
-def codes(
-    model: TextVAE | SemiSupervisedTextVAE, batches: Batches, seed: int | None = None
-) -> Tensor:
+def codes(model: Any, batches: Batches, seed: int | None = None) -> Tensor:
     """What the decoder takes for N documents: `[N, Z]`, or `[N, Z + K]` with the likeliest labels.
 
     With a seed, codes are samples of the posteriors instead of their means.

@@ -13,15 +13,9 @@ class BagDecoder(Decoder):
     The end mark is a word among the others, so that lengths are geometric. What it writes is no
     sentence; its codes tell what a text is about. No chapter defines it.
 
-    Args:
-        vocabulary_size: size of the vocabulary, V.
-        embedding_size: of no account, since no word is read; it is there as in every decoder.
-        hidden_size: width of the layer between code and words, H.
-        latent_size: dimensions of the code, Z; 0 leaves one distribution for all documents.
-        dropout: in training, the share of zeroed entries in the hidden states.
-
-    Raises:
-        ValueError: the dropout lies outside [0, 1].
+    The sizes are those of every decoder, but the `embedding_size` is of no account, since no word
+    is read. Z = 0 leaves one distribution for all documents. `dropout` is, in training, the share
+    of zeroed entries in the hidden states; outside [0, 1] it is a ValueError.
 
     Source: Miao et al. (2016), "Neural Variational Inference for Text Processing", section 3.
     """

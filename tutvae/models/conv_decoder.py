@@ -59,11 +59,10 @@ class CausalConv1d(nn.Module):
 class ResidualBlock(nn.Module):
     """Adds to each position what a causal convolution finds before it.
 
-    A 1x1 convolution, which is a linear layer at every position, narrows the channels to half;
-    the dilated convolution looks back; another 1x1 widens them again. The normalisation is over
-    the channels of one position, so that it looks neither across time nor across the batch.
-    `dropout` is, in training, the share of zeroed entries in what is added. Fewer than 2 channels
-    are a ValueError, as is what `CausalConv1d` does not take.
+    A 1x1 convolution, a linear layer at every position, narrows the channels to half; the dilated
+    convolution looks back; another 1x1 widens them again. The normalisation is over the channels of
+    one position, so that it looks neither across time nor across the batch. `dropout` zeroes a
+    share of what is added. Fewer than 2 channels, or no width for `CausalConv1d`, are a ValueError.
 
     Source: Yang et al. (2017), after van den Oord et al. (2016). Chapter 6.
     """
@@ -92,7 +91,7 @@ class DilatedConvDecoder(Decoder):
 
     The code joins every input. A word further back than the receptive field can reach a
     prediction through the code alone, so that a smaller field leaves more for the code to say.
-    `word_dropout` is the rate of a `WordDropout`; `unk_id` and `bos_id` are its marks.
+    Arguments that are not named here, and the errors, are those of `LSTMDecoder`.
 
     Args:
         vocabulary_size: size of the vocabulary, V.
@@ -102,9 +101,6 @@ class DilatedConvDecoder(Decoder):
         dilations: one a block, from the inputs upwards: a name in `DILATIONS`, or numbers.
         width: how many inputs each convolution sees at once.
         dropout: in training, the share of zeroed entries in word vectors and in what blocks add.
-
-    Raises:
-        ValueError: an option is impossible; the message names it.
 
     >>> decoder = tutvae.DilatedConvDecoder(100, 8, 16, latent_size=2, dilations=[1, 2, 4])
     >>> decoder.receptive_field

@@ -29,10 +29,8 @@ def describe(model: nn.Module) -> dict[str, Any]:
     `{"class": "TextVAE", "encoder": {"class": "LSTMEncoder", "vocabulary_size": 812, ...},
     "decoder": {"class": "LSTMDecoder", ..., "tied": True}}`: each class with the arguments of its
     constructor. A temperature that is a function of the step is described by its present value.
-    A decoder of your own may be in the model if it is in `DECODERS`.
-
-    Raises:
-        ValueError: a class is none of these, or an argument cannot be put into JSON.
+    A decoder of your own may be in the model if it is in `DECODERS`; any other class is a
+    ValueError, as is an argument that cannot be put into JSON.
     """
     name = type(model).__name__
     if _classes().get(name) is not type(model):
@@ -63,10 +61,10 @@ def build(description: Mapping[str, Any]) -> Any:
         )
     has_own = "tied" in inspect.signature(made.__init__).parameters
     tied = not has_own and arguments.pop("tied", False)
-    is_part = {k: isinstance(x, Mapping) and "class" in x for k, x in arguments.items()}
-    parts = {k: build(x) if is_part[k] else x for k, x in arguments.items()}
+    for key, x in arguments.items():
+        arguments[key] = build(x) if isinstance(x, Mapping) and "class" in x else x
     try:
-        module: Any = made(**parts)
+        module: Any = made(**arguments)
     except TypeError as error:
         raise ValueError(
             f"{name} cannot be built as the description says ({error}): it is of another version"

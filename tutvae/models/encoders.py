@@ -19,10 +19,7 @@ class LSTMEncoder(Encoder):
         hidden_size: width of the LSTM's state, H.
         latent_size: dimensions of the code, Z.
         pooling: "last" takes the state after the last token; "max" the largest value that each
-            unit has in the document, so that no word is far from the code.
-
-    Raises:
-        ValueError: `pooling` is neither.
+            unit has in the document, so that no word is far from the code. Else a ValueError.
 
     >>> encoder = tutvae.LSTMEncoder(100, embedding_size=8, hidden_size=16, latent_size=2)
     >>> encoder(tutvae.EncodedTexts([[1, 7, 8, 2], [1, 7, 2]]).batch()).loc.shape
@@ -69,14 +66,9 @@ class LSTMEncoder(Encoder):
 class BiLSTMEncoder(LSTMEncoder):
     """An encoder that reads each document from both ends, and pools the states of both LSTMs.
 
+    The sizes are those of `LSTMEncoder`, but the features are twice as wide as a state. `dropout`
+    is, in training, the share of zeroed entries in word vectors.
     No chapter defines it; chapter 10 uses a model of it.
-
-    Args:
-        vocabulary_size: size of the vocabulary, V.
-        embedding_size: width of a word's vector, E.
-        hidden_size: width of each LSTM's state, H; the features are twice as wide.
-        latent_size: dimensions of the code, Z.
-        dropout: in training, the share of zeroed entries in word vectors.
 
     Source: Graves & Schmidhuber (2005), "Framewise Phoneme Classification with Bidirectional LSTM".
     """
@@ -116,12 +108,8 @@ class BagEncoder(Encoder):
     wide, reads their sum. A word that is new, or rare in training, says next to nothing, so that
     few texts go further than with an LSTM. No chapter defines it.
 
-    Args:
-        vocabulary_size: size of the vocabulary, V.
-        embedding_size: width of a word's vector, E.
-        hidden_size: width of the layer above, H.
-        latent_size: dimensions of the code, Z.
-        dropout: in training, the share of the words that are left out, and of zeroed features.
+    The sizes are V, E, H and Z, as in `LSTMEncoder`. `dropout` is, in training, the share of the
+    words that are left out, and of zeroed features.
 
     Source: Miao et al. (2016), "Neural Variational Inference for Text Processing", section 3.
     """

@@ -11,11 +11,8 @@ class WordDropout(nn.Module):
 
     In training, each token but the start mark, `bos_id`, becomes the unknown mark, `unk_id`, with
     probability `rate`. In eval mode nothing is hidden, except at rate 1: such a decoder, called
-    inputless, never learnt to read words, so it gets none in eval mode either. An `unk_id` of
-    None, if there is no such mark, goes with rate 0 alone.
-
-    Raises:
-        ValueError: the rate lies outside [0, 1], or there is no unknown mark for it.
+    inputless, never learnt to read words, so it gets none in eval mode either. A rate outside
+    [0, 1], or above 0 with an `unk_id` of None, for no such mark, is a ValueError.
 
     Source: Bowman et al. (2016). Chapter 5.
     """
@@ -44,7 +41,7 @@ class LSTMDecoder(Decoder):
 
     The code sets the initial state, the cell by a linear map and the hidden state as the tanh
     of the cell, and it joins the embedding of every input. `word_dropout` is the rate of a
-    `WordDropout`; `unk_id` and `bos_id` are its marks.
+    `WordDropout`, with its errors; `unk_id` and `bos_id` are its marks.
 
     Args:
         vocabulary_size: size of the vocabulary, V.
@@ -53,11 +50,7 @@ class LSTMDecoder(Decoder):
         latent_size: dimensions of the code, Z; 0 makes a language model.
         dropout: in training, the share of zeroed entries in word vectors and hidden states.
         code_to_state: whether the code sets the initial state; otherwise that is zero.
-        code_to_inputs: whether the code joins the inputs.
-
-    Raises:
-        ValueError: a rate lies outside [0, 1], word dropout has no unknown mark, or the code
-            would reach nothing.
+        code_to_inputs: whether the code joins the inputs; to reach neither is a ValueError.
 
     >>> decoder = tutvae.LSTMDecoder(100, embedding_size=8, hidden_size=16, latent_size=2)
     >>> decoder.project(decoder(torch.tensor([[1, 7, 8]]), torch.zeros(1, 2))).shape

@@ -11,18 +11,8 @@ class ProjectedLSTMDecoder(LSTMDecoder):
     """An `LSTMDecoder` whose states, joined by the code, come back to E numbers before the logits.
 
     So `tie_weights` goes with any width of the state, and the code has a short way to each word.
+    The arguments and errors are those of `LSTMDecoder`; `dropout` is of the projections, too.
     No chapter defines it; chapter 10 uses a model of it.
-
-    Args:
-        vocabulary_size: size of the vocabulary, V.
-        embedding_size: width of a word's vector and of what becomes logits, E.
-        hidden_size: width of the LSTM's state, H.
-        latent_size: dimensions of the code, Z; 0 makes a language model.
-        word_dropout: the rate of a `WordDropout`, whose marks are `unk_id` and `bos_id`.
-        dropout: in training, the share of zeroed entries in word vectors, states and projections.
-
-    Raises:
-        ValueError: a rate lies outside [0, 1], or word dropout has no unknown mark.
 
     Source: Press & Wolf (2017), "Using the Output Embedding to Improve Language Models", for the
     projection; Dieng et al. (2019), "Avoiding Latent Variable Collapse With Generative Skip
@@ -41,15 +31,9 @@ class ProjectedLSTMDecoder(LSTMDecoder):
         unk_id: int | None = 3,
         bos_id: int = 1,
     ) -> None:
+        sizes = (vocabulary_size, embedding_size, hidden_size, latent_size)
         super().__init__(
-            vocabulary_size,
-            embedding_size,
-            hidden_size,
-            latent_size,
-            word_dropout=word_dropout,
-            dropout=dropout,
-            unk_id=unk_id,
-            bos_id=bos_id,
+            *sizes, word_dropout=word_dropout, dropout=dropout, unk_id=unk_id, bos_id=bos_id
         )
         self.to_output = nn.Linear(hidden_size + latent_size, embedding_size)
         self.output = nn.Linear(embedding_size, vocabulary_size)

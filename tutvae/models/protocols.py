@@ -34,8 +34,8 @@ class TrainableModel(Protocol):
 class LatentVariableModel(TrainableModel, Protocol):
     """What it must offer besides, to be measured: every model of the package does.
 
-    Models without a code, such as `LanguageModel`, have Z = 0. A label that is latent as well, in
-    `SemiSupervisedTextVAE`, is summed out of p(x|z).
+    Without a code, as in `LanguageModel`, Z = 0. A label that is latent, too, is summed out of
+    p(x|z).
     """
 
     def prior(self) -> Normal:
@@ -54,8 +54,7 @@ class LatentVariableModel(TrainableModel, Protocol):
 class Described(nn.Module):
     """A module that remembers how it was made, so that a file can say it: see `describe`.
 
-    A class that derives from it calls `super().__init__()` as ever, and does nothing else for
-    it. No chapter defines it: it is for saving and loading.
+    No chapter defines it: it is for saving and loading.
     """
 
     made_with: tuple[tuple[Any, ...], dict[str, Any]]  # by position, and by name

@@ -27,9 +27,7 @@ class SemiSupervisedTextVAE(nn.Module):
 
     To `evaluate`, `score` and `encode` it is a model of z alone, with the label summed out: log
     p(x) is estimated by log (1/S) sum_s sum_y p(y) p(x|y, z_s) p(z_s) / q(z_s|x, y'), where the
-    samples z_s are drawn under y', the most probable label by q(y|x). Methods that take a batch
-    raise ValueError for a token outside the vocabulary; those that take labels, for one that is no
-    class.
+    samples z_s are drawn under y', the most probable label by q(y|x).
 
     Args:
         encoder: for example an `LSTMEncoder`.
@@ -37,11 +35,10 @@ class SemiSupervisedTextVAE(nn.Module):
         classes: how many there are, K.
         classification_weight: factor of -log q(y|x) of the labelled documents, often called
             alpha. The bound of a document with its label says nothing about q(y|x).
-        marginal: how an unlabelled document's bound is taken over y. "enumerate": the exact mean
-            over the K classes, each of which is decoded. "gumbel": one soft label a document,
-            drawn from the Gumbel-softmax distribution and decoded.
-        temperature: of the soft labels, or a function from the training step (0, 1, ...) to it;
-            `at_step` says which step it is.
+        marginal: how an unlabelled document's bound is taken over y: "enumerate", the exact mean
+            over the K classes, each decoded; or "gumbel", one soft label drawn from the
+            Gumbel-softmax distribution.
+        temperature: of the soft labels, or a function to it from the step that `at_step` says.
         label_kl_floor: nats of the label's KL that come at no cost, often called gamma: a
             smaller mean over the batch counts as this much, so that y stays in use where no
             label teaches it. The chapter on clusters tells the ways in which it fails.
@@ -49,9 +46,9 @@ class SemiSupervisedTextVAE(nn.Module):
         dropout: in training, the share of zeroed features that q(y|x) sees.
 
     Raises:
-        ValueError: the sizes of encoder, decoder and classes do not go together, `label_prior`
-            is not a distribution over the classes, `marginal` is unknown, or the temperature is
-            not positive.
+        ValueError: sizes do not go together, `label_prior` is not a distribution over the classes,
+            `marginal` is unknown, or the temperature is not positive; from the methods, a token is
+            outside the vocabulary, or a label is no class.
 
     >>> encoder, decoder = tutvae.LSTMEncoder(100, 8, 16, 2), tutvae.LSTMDecoder(100, 8, 16, 2 + 5)
     >>> model = tutvae.SemiSupervisedTextVAE(encoder, decoder, classes=5)

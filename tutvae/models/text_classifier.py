@@ -56,15 +56,8 @@ class TextClassifier(nn.Module):
 
     To `fit` it is a latent-variable model with Z = 0 whose reconstruction is -log q(y|x). Its
     architecture is that of `SemiSupervisedTextVAE`'s classifier; the layers of the encoder that
-    make q(z|x) are not used.
-
-    Args:
-        encoder: for example an `LSTMEncoder`.
-        classes: how many there are, K.
-        dropout: in training, the share of zeroed features.
-
-    Raises:
-        ValueError: there is no class; from the methods, a token is outside the vocabulary.
+    make q(z|x) are not used. There are K `classes`; `dropout` is, in training, the share of zeroed
+    features. No class, or, in the methods, a token outside the vocabulary, is a ValueError.
 
     >>> model = tutvae.TextClassifier(tutvae.LSTMEncoder(100, 8, 16, 2), classes=5)
     >>> model.label_posterior(tutvae.EncodedTexts([[1, 7, 2]]).batch()).probs.shape

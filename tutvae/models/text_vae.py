@@ -24,9 +24,8 @@ LOGITS_AT_ONCE, ON_A_GPU = 2**22, 2**26
 def document_log_likelihood(decoder: Decoder, batch: TextBatch, z: Tensor | None = None) -> Tensor:
     """Score documents: the sum of the log-probabilities of words and end marks, `[B]` nats.
 
-    Each document starts at its start mark, and each target is predicted from the true tokens
-    before it (teacher forcing). Only targets that count are turned into logits. The score is
-    log p(x|z) at codes z `[B, Z]`, or log p(x) where the decoder's Z = 0 and z is None.
+    Each target is predicted from the true tokens before it, from the start mark on (teacher
+    forcing). The score is log p(x|z) at codes `[B, Z]`, or log p(x) where Z = 0 and z is None.
 
     Source: Mikolov et al. (2010) for Z = 0, Bowman et al. (2016). Chapters 3 and 4.
     """
@@ -125,13 +124,9 @@ class LanguageModel(nn.Module):
 class TextVAE(nn.Module):
     """A latent-variable model of text, p(x|z) p(z), with the encoder q(z|x) that trains it.
 
-    Args:
-        encoder: any encoder, for example an `LSTMEncoder`.
-        decoder: any decoder with the same `latent_size` and `vocabulary_size`.
-
-    Raises:
-        ValueError: encoder and decoder differ in a size, or there is no code; from the methods,
-            a token is outside the vocabulary, or codes have another shape.
+    Encoder and decoder are any with the same `vocabulary_size` and `latent_size`, which is not 0;
+    others are a ValueError. So are, in the methods, a token outside the vocabulary and codes of
+    another shape.
 
     >>> tokenizer = tutvae.Tokenizer.train(["so good", "so bad"])
     >>> model = tutvae.TextVAE.lstm(tokenizer, latent_size=2)
@@ -168,8 +163,7 @@ class TextVAE(nn.Module):
     ) -> TextVAE:
         """Build the VAE of Bowman et al. for a tokenizer's vocabulary: two LSTMs and a code.
 
-        The sizes E, H and Z are those of both LSTMs; `word_dropout` is an option of the
-        `LSTMDecoder`, `pooling` of the `LSTMEncoder`.
+        The sizes E, H and Z are those of both LSTMs, and the options theirs.
         """
         sizes = (len(tokenizer), embedding_size, hidden_size, latent_size)
         decoder = LSTMDecoder(
@@ -210,16 +204,9 @@ class TextVAE(nn.Module):
 def initialise_encoder(model: nn.Module, language_model: LanguageModel) -> None:
     """Start an encoder from a trained LSTM language model: the "+init" of Yang et al.
 
-    Copies the word vectors and the LSTM's weights; the layers from its states to q(z|x) stay as
-    they are. The two share nothing afterwards.
-
-    Args:
-        model: a `TextVAE`, or another model whose `encoder` is an `LSTMEncoder`; changed in place.
-        language_model: one with an `LSTMDecoder`, for the same vocabulary and of the encoder's
-            sizes.
-
-    Raises:
-        ValueError: either is no LSTM, or they differ in a size.
+    Copies the word vectors and the weights of an `LSTMDecoder` to a model's `LSTMEncoder`, in
+    place; the layers from its states to q(z|x) stay as they are. The two share nothing afterwards.
+    Where either is another, or they differ in a size or in V, it is a ValueError.
 
     >>> model = tutvae.TextVAE(tutvae.LSTMEncoder(100, 8, 16, 2), tutvae.LSTMDecoder(100, 8, 16, 2))
     >>> trained = tutvae.LanguageModel(tutvae.LSTMDecoder(100, 8, 16))

@@ -65,10 +65,7 @@ class BernoulliDecoder(nn.Module):
 class VAE(nn.Module):
     """A latent-variable model p(x|z) p(z) with the encoder q(z|x) that makes it trainable.
 
-    Args:
-        data_size: pixels of an image, D.
-        latent_size: dimensions of the code, Z.
-        hidden_sizes: widths of the encoder's hidden layers; the decoder mirrors them.
+    The sizes are those of `GaussianEncoder`; the decoder mirrors its hidden layers.
 
     >>> model = tutvae.VAE(data_size=64, latent_size=2)
     >>> model(tutvae.digits().test.pixels.round()).kl_per_dimension.shape

@@ -61,15 +61,14 @@ def fit_aggressively(
     Early in training the encoder lags behind: the posterior of the model moves away from the
     prior before q(z|x) does, so that the decoder learns to do without a code. Here the encoder
     alone is updated until its loss stops falling, and only then, once, the decoder. That ends
-    when the mutual information between validation examples and codes stops rising. An entry a
-    measurement says what happened; only the last one may not have risen.
+    when the mutual information between validation examples and codes stops rising; there is an
+    entry for each measurement.
 
     With a `run_folder` a finished phase is not done again: the same call returns to its end. One
-    that is killed meanwhile begins anew.
+    that is killed meanwhile begins anew. The errors are those of `fit`; several processes are one.
 
     Args:
-        model: with an `encoder` and a `decoder`, such as `TextVAE` or `VAE`. It is moved to
-            `device`.
+        model: with an `encoder` and a `decoder`, such as `TextVAE` or `VAE`.
         train: the batches, iterated over anew as often as needed; those that know their place
             in an epoch are in the end where they were before.
         valid: batches to measure the mutual information on, of at most 2,048 of their examples.
@@ -83,16 +82,9 @@ def fit_aggressively(
         max_rounds: at most so many measurements.
         max_grad_norm: see `fit`.
         precision: see `fit`.
-        device: the fastest at hand by default.
+        device: see `fit`.
         run_folder: keeps the finished phase; the same folder that `fit` is given.
         configuration: the same that `fit` is given.
-
-    Raises:
-        BlockingIOError: another process trains in the run folder.
-        FloatingPointError: the loss became NaN or infinite.
-        OSError: the run folder cannot be written to.
-        ValueError: an option is impossible, there is no batch, several processes are at work, or
-            the run folder is that of another run.
 
     Source: He et al. (2019), algorithm 1.
     """
@@ -105,9 +97,9 @@ def fit_aggressively(
     if engine.processes > 1:
         raise ValueError("aggressive training runs in one process: start it without torchrun")
     folder = None if run_folder is None else RunFolder(run_folder)
-    with nullcontext() if folder is None else locked(folder.path):
-        own = {} if folder is None else folder.open(configuration)
-        if folder is not None and folder.aggressive.exists():
+    with locked(folder.path) if folder else nullcontext():
+        own = folder.open(configuration) if folder else {}
+        if folder and folder.aggressive.exists():
             return _finished_before(folder.aggressive, network)
         feed: Any = train
         place = feed.state_dict() if can_resume(feed) else None
@@ -119,8 +111,7 @@ def fit_aggressively(
         rounds: list[AggressiveRound] = []
         while len(rounds) < max_rounds and _still_rising(rounds):
             model.train()
-            began = time.perf_counter()
-            encoder_steps = 0
+            began, encoder_steps = time.perf_counter(), 0
             for _ in range(round_steps):
                 weight = schedule(decoder.steps)
                 encoder_steps += _train_until_flat(encoder, weight, window, max_encoder_steps)
@@ -130,7 +121,7 @@ def fit_aggressively(
             rounds.append(AggressiveRound(round_steps, encoder_steps, information, seconds))
         if place is not None:
             feed.load_state_dict(place)
-        if folder is not None:
+        if folder:
             said = [asdict(one) for one in rounds]
             about = {"configuration": own, "random": checkpoints.random_state(), "rounds": said}
             checkpoints.save_tensors(folder.aggressive, network.state_dict(), about)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -67,9 +68,7 @@ class CapturedSteps:
     at once. It reads and writes the same memory every time, so whatever changes from step to
     step is put into tensors that stay: tokens and lengths, the KL weight, the learning rates.
     Dropout and samples are new each time: the graph moves the GPU's generator on. The first
-    step of a shape is an ordinary one, the second is recorded.
-
-    No chapter defines it: it is for speed.
+    step of a shape is an ordinary one, the second is recorded. No chapter defines it.
     """
 
     def __init__(
@@ -88,10 +87,8 @@ class CapturedSteps:
     def step(self, batches: Sequence[Any], kl_weight: float = 1.0, *options: Any) -> Outputs | None:
         """Take a step, or return None where it is none to record: then it is still to be taken.
 
-        Args:
-            batches: a step of several has no graph, nor have images, nor one shape too many.
-            kl_weight: the first option of `Elbo.loss`.
-            *options: the others. Each choice of them has graphs of its own.
+        A step of several batches has no graph, nor have images, nor one shape too many. `options`
+        are the others of `Elbo.loss`; each choice of them has graphs of its own.
         """
         if len(batches) > 1 or not isinstance(batches[0], TextBatch):
             return None
@@ -105,10 +102,7 @@ class CapturedSteps:
             self.shapes[key] = _Shape(FixedBatch.for_those_like(batch, self.engine.device))
         shape = self.shapes[key]
         self._fill(shape.batch, batch, kl_weight)
-
-        def work() -> Outputs:
-            return self._take(shape.batch, *options)
-
+        work = partial(self._take, shape.batch, *options)
         if not known:
             return self.recorder.rehearse(work)
         if shape.play is None:

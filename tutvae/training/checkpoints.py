@@ -28,12 +28,8 @@ ABOUT = "tutvae"  # the entry of a file's metadata, and how its tensors' names b
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], about: Any = None) -> None:
     """Write tensors, and what there is to say about them, into one safetensors file.
 
-    The file is replaced in one move, once the new one is whole. `about` may hold numbers,
-    strings, None, tensors, lists and mappings of them.
-
-    Raises:
-        OSError: it cannot be written; what was there before stays.
-        TypeError: `about` holds something else, or a value is no tensor.
+    `about` may hold numbers, strings, None, tensors, lists and mappings of them; anything else is a
+    TypeError. A file that cannot be written is an OSError: what was there before stays.
     """
     tensors = dict(tensors)
     metadata = {ABOUT: json.dumps(_to_json(about, tensors))}
@@ -45,9 +41,7 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], about: Any = N
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], Any]:
     """Read what `save_tensors` wrote: the tensors, on the CPU, and what it says about them.
 
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or was not written by `save_tensors`.
+    No file is a FileNotFoundError, a damaged or foreign one a ValueError.
     """
     tensors, metadata = _read(path)
     try:
@@ -71,13 +65,9 @@ def said_of(path: str | Path, key: str) -> Any:
 def save_weights(model: nn.Module, path: str | Path, *, bits: Bits = 32, **about: Any) -> None:
     """Write a model's state dict, and what the model is, into a safetensors file. Chapter 10.
 
-    The file is replaced in one move, once the new one is whole; tied weights are in it once, with
-    so many `bits` each (16 are fp16; with 8, each row of a matrix has a scale of its own).
-    `about` is what else to say of them, ready for JSON: a `configuration` is that of the run that
-    they are of; see `RunFolder.open`.
-
-    Raises:
-        OSError: it cannot be written; what was there before stays.
+    Tied weights are in it once, with so many `bits` each (16 are fp16; with 8, each row of a matrix
+    has a scale of its own). `about` is what else to say of them, ready for JSON: a `configuration`
+    is that of the run that they are of; see `RunFolder.open`. The error is that of `save_tensors`.
     """
     state = model.state_dict()
     first = _first_names(state)
@@ -130,17 +120,12 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 
     It may be on any device, and keeps its precision. `path` is a safetensors file with a model's
     weights, or a run folder, which means those of the finished run, else its best, else its last.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the weights are those of another model, also of one whose weights have the
-            same shapes.
+    Weights of another model, also of one with the same shapes, are a ValueError.
     """
     path = best_weights(path) if Path(path).is_dir() else Path(path)
     tensors, _ = _read(path)
     tensors = {name: x for name, x in tensors.items() if not name.startswith(f"{ABOUT}.")}
-    weights = _from_bytes(tensors)
-    set_weights(model, weights, str(path), said_of(path, "model"))
+    set_weights(model, _from_bytes(tensors), str(path), said_of(path, "model"))
 
 
 def set_weights(

@@ -21,9 +21,8 @@ _HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def rank_and_world_size() -> tuple[int, int]:
     """Say which of how many processes this is, as torchrun tells it: (0, 1) alone.
 
-    `Batches(texts, rank=rank, world_size=world_size, ...)` makes this process's share. Start a
-    script that calls `fit`, for four GPUs, by `torchrun --nproc-per-node 4 train.py`; see the
-    page "Large corpora, several devices".
+    `Batches(texts, rank=rank, world_size=world_size, ...)` makes this process's share. For four
+    GPUs, start by `torchrun --nproc-per-node 4 train.py`; see "Large corpora, several devices".
     """
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
@@ -41,16 +40,8 @@ class Engine:
         device: to several processes it says only whether each takes the GPU of its own number.
         precision: "fp32"; or "bf16" or "fp16", in which the heavy operations then compute.
             Weights, losses and metrics stay in 32 bits. A GPU without bf16, such as Colab's T4,
-            computes in fp16 where that is asked for.
-
-    Attributes:
-        rank: the number of this process, from 0.
-        processes: how many there are.
-        scaler: keeps small gradients above fp16's zero; it does nothing in other precisions.
-
-    Raises:
-        ValueError: there is no such precision, or not on this device; or the environment speaks
-            of several processes and does not say how to find them.
+            computes in fp16 where that is asked for. Another one is a ValueError, as is an
+            environment that speaks of several processes and does not say how to find them.
 
     Source: Micikevicius et al. (2018) for the precision. Chapter 10.
     """
@@ -65,7 +56,7 @@ class Engine:
             raise ValueError('precision "fp16" needs a GPU: take "bf16" on the CPU')
         if precision == "bf16" and not _has_bf16(self.device):
             precision = "fp16"
-        self.rank, self.processes = _join_processes(self.device)
+        self.rank, self.processes = _join_processes(self.device)  # this one, and how many
         if self.processes > 1:
             self.device = _own_device(self.device, self.rank)
             # Noise of its own for each process, from whatever seed they share.
@@ -75,6 +66,7 @@ class Engine:
         if self.processes > 1:
             self._forward = nn.parallel.DistributedDataParallel(self.model)
         self._half = _HALVES.get(precision)
+        # Keeps small gradients above fp16's zero.
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self._rows: list[int] = []  # of each process's present batch
 
@@ -93,9 +85,9 @@ class Engine:
         """Bound the union of all processes' present batches; gradients go to this one's rows."""
         with autocast(self.device, self._half) if self._half else nullcontext():
             elbo: Elbo = self._forward(batch)
-        tensors = {name: x for name, x in vars(elbo).items() if isinstance(x, Tensor)}
+        terms = {name: x for name, x in vars(elbo).items() if isinstance(x, Tensor)}
         halves = _HALVES.values()
-        tensors = {name: x.float() if x.dtype in halves else x for name, x in tensors.items()}
+        tensors = {name: x.float() if x.dtype in halves else x for name, x in terms.items()}
         return replace(elbo, **(tensors if self.processes == 1 else self._union(tensors)))
 
     def backward(self, loss: Tensor) -> None:

@@ -31,8 +31,7 @@ class History:
     `history["train_kl"]` is a column as a list; `history.records` are the rows. Columns: epoch,
     step, kl_weight, learning_rate; and the terms of the bound in nats an example,
     `train_reconstruction`, `train_kl` and, of a model with labels, `train_label_kl`; the same
-    with `valid_` where there is a validation set. `seconds` is the time that training took, all
-    its resumptions together.
+    with `valid_` where there is a validation set. `seconds` is the time that all training took.
 
     >>> history = tutvae.History([{"train_reconstruction": 9.0, "train_kl": 1.0}])
     >>> history, history["train_kl"]
@@ -119,8 +118,7 @@ def fit(
             several processes, each has its own share of equal length; see
             `tutvae.training.engine.rank_and_world_size`.
         epochs: passes over the data.
-        valid: batches to measure after every epoch. Of several processes, each may have all of
-            them or its share.
+        valid: batches to measure after every epoch; all of them, or a process's share.
         optimizer: Adam with learning rate 0.001 by default.
         scheduler: changes the learning rate after every epoch. "linear" and "cosine" lower it to
             zero over all epochs; "plateau" halves it after two without a better bound.
@@ -128,17 +126,16 @@ def fit(
             with a method `at_step` is told the same step before its batches.
         free_bits: nats of KL that come at no cost; see `Elbo.loss`.
         free_bits_per: whose KL that is: each "dimension", the "total", or each "example".
-        rate: nats of KL to hold instead, a document; see `Elbo.loss`. The best epoch is then
-            that with the best bound in which a smaller KL counts as this much.
+        rate: nats of KL to hold instead, a document; see `Elbo.loss`. In the bound that tells
+            the best epoch, a smaller KL then counts as this much.
         max_grad_norm: a longer gradient is scaled down to this norm; None leaves gradients alone.
         accumulation_steps: batches that make one step: the loss is the mean over their
-            examples. Free bits count in each batch by itself, and so does the mean over its
-            labelled documents: keep their share the same.
+            examples, but free bits, and means over labelled documents, are of each batch.
         patience: stop after so many epochs in a row without a better bound.
         precision: "fp32", "bf16" or "fp16"; see `Engine`.
         device: the fastest at hand by default.
-        run_folder: where to keep checkpoints, metrics and the tokenizer of `train`, where it
-            has one; see `RunFolder`. `tutvae.load` reads the best model from there.
+        run_folder: keeps checkpoints, metrics and the tokenizer of `train`, if it has one; see
+            `RunFolder`. `tutvae.load` reads the best model from there.
         configuration: what the run is, ready for JSON; the run folder is for no other.
         checkpoint_minutes: longest time between checkpoints. There is one after every epoch.
         tensorboard: write the metrics for TensorBoard, too, into the run folder.
@@ -146,8 +143,7 @@ def fit(
 
     Raises:
         BlockingIOError: another process trains in the run folder.
-        FloatingPointError: the loss, or a bound on the validation set, became NaN or infinite;
-            the message names the step.
+        FloatingPointError: the loss, or a bound on the validation set, became NaN or infinite.
         OSError: the run folder cannot be written to; its last checkpoint is whole.
         ValueError: `train` holds no batch, an option is impossible, or the run folder is that
             of another run, or of one with another optimizer or learning rate.
@@ -213,20 +209,15 @@ def _record(
     terms = {f"train_{name}": x / count for name, x in zip(state.term_names, sums, strict=True)}
     if valid is not None:
         terms |= _measure(state.engine, valid)
-    epoch = len(state.records) + 1
+    epoch, rate = len(state.records) + 1, state.optimizer.param_groups[0]["lr"]
     for name, value in terms.items():
         if not math.isfinite(value):
             raise FloatingPointError(
                 f"{name} is {value} after epoch {epoch}, at step {state.step}: look for NaN in "
                 "the data, or try a smaller learning rate or max_grad_norm (5, say)"
             )
-    return {
-        "epoch": epoch,
-        "step": state.step,
-        "kl_weight": schedule(state.step - 1),
-        "learning_rate": state.optimizer.param_groups[0]["lr"],
-        **terms,
-    }
+    row = {"epoch": epoch, "step": state.step, "kl_weight": schedule(state.step - 1)}
+    return {**row, "learning_rate": rate, **terms}
 
 
 def _measure(engine: Engine, valid: Iterable[Any]) -> dict[str, float]:

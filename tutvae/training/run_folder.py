@@ -23,9 +23,7 @@ class RunFolder:
         best: the weights of the epoch with the best bound.
         aggressive: what `fit_aggressively` achieved, and the weights then.
         initialisation: the run folder of a model that this run's model starts from.
-        weights: of an experiment file's run, those that are measured.
-        tokenizer: of a model of texts.
-        record: what the finished run achieved.
+        weights: of an experiment file's run, those that are measured, as the `record` says.
     """
 
     def __init__(self, path: str | Path, *, tensorboard: bool = False) -> None:
@@ -49,10 +47,8 @@ class RunFolder:
         That is its configuration, ready for JSON; a run that goes on must have the same. It comes
         back as JSON gives it back, for checkpoints to carry.
 
-        Raises:
-            ImportError: TensorBoard is wanted and not installed.
-            OSError: the folder cannot be made or written to.
-            ValueError: the folder, or a checkpoint in it, is of another configuration or damaged.
+        A folder that is of another configuration, or damaged, is a ValueError; one that cannot be
+        written to an OSError. No TensorBoard, where it is wanted, is an ImportError.
         """
         if self._tensorboard:
             _summary_writer()
@@ -115,11 +111,8 @@ class RunFolder:
 def locked(folder: str | Path) -> Iterator[None]:
     """Keep every other run out of a folder, until this process lets go of it or ends.
 
-    The folder is made if it does not exist. The thread that holds it may take it again.
-
-    Raises:
-        BlockingIOError: another process or thread holds the lock.
-        OSError: the folder cannot be made or written to.
+    The folder is made if it does not exist. The thread that holds it may take it again; another
+    one, or another process, gets a BlockingIOError. One that cannot be written to is an OSError.
     """
     folder = Path(folder)
     try:

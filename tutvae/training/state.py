@@ -112,11 +112,9 @@ class TrainingState:
                 f"the weights became NaN or infinite by step {self.step}: go back to the last "
                 "checkpoint with a smaller learning rate, or set max_grad_norm"
             )
-        of_process = {
-            "random": checkpoints.random_state(),
-            "epoch_start": self._epoch_start,
-            "feed": self.train.state_dict() if can_resume(self.train) else None,
-        }
+        feed = self.train.state_dict() if can_resume(self.train) else None
+        random = checkpoints.random_state()
+        of_process = {"random": random, "epoch_start": self._epoch_start, "feed": feed}
         of_processes = self.engine.gather(of_process)
         if self.engine.rank > 0:
             return

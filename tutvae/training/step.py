@@ -81,9 +81,9 @@ class Stepper:
             if not math.isfinite(value):
                 rate = self.optimizer.param_groups[0]["lr"]
                 raise FloatingPointError(
-                    f"the loss is {value} at step {step}, with learning rate "
-                    f"{rate:g}: look for NaN in the data, or try a smaller learning rate, "
-                    'max_grad_norm (5, say) or, if it was "fp16", precision "bf16" or "fp32"'
+                    f"the loss is {value} at step {step}, with learning rate {rate:g}: look for "
+                    "NaN in the data, or try a smaller learning rate, max_grad_norm (5, say) or, "
+                    'if it was "fp16", precision "bf16" or "fp32"'
                 )
 
 

@@ -9,7 +9,6 @@ JITTER = 0.05
 def draw_batches(
     lengths: np.ndarray,
     size: int,
-    *,
     by_tokens: bool,
     world_size: int = 1,
     random: np.random.Generator | None = None,

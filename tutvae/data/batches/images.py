@@ -25,14 +25,8 @@ class ImageBatches(Resumable[Tensor]):
     With `shuffle`, every epoch has a new order and a new binarisation. Without, the order is
     the corpus's and the binarisation is always the same draw: a fixed test set.
 
-    Args:
-        images: the split to draw from.
-        batch_size: images a batch; the last batch may be smaller.
-        shuffle: for training.
-        seed: of the order and of the binarisation.
-
-    Raises:
-        ValueError: there are no images, or `batch_size` is below 1.
+    The last batch may be smaller; the `seed` is that of the order and of the binarisation. No
+    images, or a `batch_size` below 1, are a ValueError.
 
     >>> images = tutvae.digits().test
     >>> [len(batch) for batch in tutvae.ImageBatches(images, 128, shuffle=True)]

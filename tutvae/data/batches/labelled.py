@@ -16,16 +16,9 @@ from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
 def label_subset(labels: Sequence[int] | Tensor | np.ndarray, count: int, seed: int) -> np.ndarray:
     """Draw the documents that keep their label, equally many from each class.
 
-    Where the classes do not divide `count`, some give one document more. With one seed, a
-    smaller subset is part of a larger one. The positions come in ascending order, `[count]`.
-
-    Args:
-        labels: class of each document, `[N]`; -1 is no label.
-        count: documents to draw.
-        seed: of the draw.
-
-    Raises:
-        ValueError: a class would get no document, or has too few.
+    Of the `labels`, `[N]`, -1 is none. Where the classes do not divide `count`, some give one
+    document more. With one seed, a smaller subset is part of a larger one. The positions come in
+    ascending order, `[count]`. A class that would get no document, or has too few, is a ValueError.
 
     >>> labels = [0, 0, 0, 1, 1, 1]
     >>> [labels[position] for position in tutvae.label_subset(labels, count=4, seed=0)]
@@ -59,21 +52,15 @@ class MixedBatches(Batches):
     An epoch is one pass over the unlabelled documents, in the batches of `Batches`. Each batch
     gets `labelled_size` labelled documents on top: they are taken in turn, in an order that is
     drawn anew each time all had their turn, across the epochs. `TextBatch.labels` is -1 where
-    there is no label; `TextBatch.positions` is None.
-
-    Without unlabelled documents an epoch is one pass over the labelled ones, and
-    `labelled_size` is not used.
+    there is no label; `TextBatch.positions` is None. Without unlabelled documents an epoch is one
+    pass over the labelled ones, and `labelled_size` is not used. No documents at all, one of
+    `labelled` without a label, or a `labelled_size` below 1 is a ValueError; see also `Batches`.
 
     Args:
         labelled: documents with labels, or None.
         unlabelled: documents whose labels, if they have any, are hidden; or None.
         labelled_size: labelled documents a batch.
-        **settings: `batch_size` or `token_budget` of the other documents, on top of which the
-            labelled ones come, `seed`, `rank` and `world_size`, as of `Batches`.
-
-    Raises:
-        ValueError: there are no documents at all, one of `labelled` has no label, or
-            `labelled_size` is below 1; see also `Batches`.
+        **settings: those of `Batches`, but `shuffle`; sizes are of the unlabelled documents.
 
     >>> few, many = tutvae.EncodedTexts([[1, 7, 2]], [4]), tutvae.EncodedTexts([[1, 8, 2]] * 6)
     >>> batches = tutvae.MixedBatches(few, many, labelled_size=1, batch_size=2)

@@ -8,10 +8,10 @@ Batch = TypeVar("Batch")
 
 
 class Resumable(ABC, Generic[Batch]):
-    """One epoch of batches each time it is iterated over, also from the middle.
+    """One epoch of batches each time it is iterated over.
 
-    An epoch that is broken off starts again from its first batch at the next iteration. To go
-    on in its middle, also in another process, use `state_dict` and `load_state_dict`.
+    One that is broken off starts again from its first batch at the next iteration; to go on in its
+    middle, also in another process, use `state_dict` and `load_state_dict`.
     """
 
     _start: Any = 0  # where an epoch starts: a number of batches, but for windows
@@ -61,9 +61,8 @@ class Resumable(ABC, Generic[Batch]):
 def endless(batches: Iterable[Batch]) -> Iterator[Batch]:
     """Yield the batches of one epoch after another; ValueError for an epoch without any."""
     while True:
-        empty = True
+        batch = None
         for batch in batches:
-            empty = False
             yield batch
-        if empty:
+        if batch is None:
             raise ValueError("there is nothing to train on: no batch came")

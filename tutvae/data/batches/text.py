@@ -168,17 +168,13 @@ class EncodedTexts:
         documents: ids of each document, from start mark to end mark, in lists or in arrays.
         labels: class of each document.
         pad_id: id that fills the shorter rows of a batch.
-        max_length: documents with more tokens, start and end marks included, are cut to their
-            first `max_length`; their end mark is then not predicted. A warning says how many.
+        max_length: longer documents, marks included, are cut to so many tokens; their end mark is
+            then not predicted. A warning says how many.
 
-    Attributes:
-        lengths: tokens of each document, `[N]`.
-        cut: how many documents were cut.
-        tokenizer: what encoded them, where `from_texts` did; otherwise None.
-
-    Raises:
-        ValueError: there are no documents, one lacks its two marks or its label, an id is not
-            an integer in 0 ... 2^31 - 1, or `max_length` is below 2.
+    Their `lengths` in tokens are `[N]`; `cut` is how many documents were cut; `tokenizer` is what
+    encoded them, where `from_texts` did, or else None. A ValueError says that there are no
+    documents, one lacks its two marks or its label, an id is no integer in 0 ... 2^31 - 1, or
+    `max_length` is below 2.
 
     >>> texts = tutvae.EncodedTexts([[1, 7, 8, 2], [1, 7, 2]], labels=[0, 1])
     >>> texts.batch([1]).tokens
@@ -291,27 +287,23 @@ class Batches(Bucketed):
     `shuffle`, lengths are jittered by a few per cent and the batches redrawn and reordered every
     epoch; without, they are the same every time, from the shortest documents to the longest.
 
-    `fit` gives each batch the same weight, so a document counts for more among few. With
-    `batch_size` that is so in the one smaller batch, that of the longest documents. With
-    `token_budget` batches of long documents hold fewer: on the Penn Treebank at 1,000 tokens, the
-    shortest fifth of the documents weighs 0.45 times the mean, and the longest 1.66 times.
+    `fit` gives each batch the same weight, so a document counts for more among few: in the one
+    smaller batch of a `batch_size`, that of the longest documents, or in a `token_budget`'s batches
+    of long ones. On the Penn Treebank, at 1,000 tokens, the shortest fifth of the documents weighs
+    0.45 times the mean, and the longest 1.66 times.
 
     With several processes, each builds the same object but for its `rank`. At every step they
     get neighbouring batches, so of about equal length; all have the same number of batches.
 
     Args:
         texts: the documents; `fit` keeps their tokenizer, where it is known, in the run folder.
-        batch_size: documents a batch; some batch is smaller. Give this or `token_budget`.
-        token_budget: largest B x T of a batch, padding included; a longer document makes a
-            batch of its own. Give this or `batch_size`.
+        batch_size: documents a batch; some batch is smaller. Either this or `token_budget` is
+            given, and at least 1, or it is a ValueError.
+        token_budget: largest B x T of a batch, padding included; a longer document is alone.
         shuffle: for training.
         seed: of the draws; that of epoch e depends on `(seed, e)` alone.
         rank: which of the processes this is, from 0.
-        world_size: the number of processes.
-
-    Raises:
-        ValueError: not exactly one of `batch_size` and `token_budget` is given, one of them is
-            below 1, or there are fewer documents than processes.
+        world_size: the number of processes, at most that of the documents, or it is a ValueError.
 
     >>> texts = tutvae.EncodedTexts([[1, 7, 8, 9, 2], [1, 7, 2], [1, 2]])
     >>> [len(batch) for batch in tutvae.Batches(texts, token_budget=6, shuffle=False)]
@@ -365,13 +357,8 @@ class Batches(Bucketed):
         """The documents of each of this process's batches of the present epoch."""
         if self._drawn is None or (self.shuffle and self._drawn[0] != self.epoch):
             random = np.random.default_rng([self.seed, self.epoch]) if self.shuffle else None
-            steps = draw_batches(
-                self.texts.lengths,
-                self.batch_size or self.token_budget or 0,
-                by_tokens=self.token_budget is not None,
-                world_size=self.world_size,
-                random=random,
-            )
+            size, by_tokens = self.batch_size or self.token_budget or 0, self.batch_size is None
+            steps = draw_batches(self.texts.lengths, size, by_tokens, self.world_size, random)
             self._drawn = (self.epoch, [step[self.rank] for step in steps])
         return self._drawn[1]
 

@@ -30,15 +30,13 @@ class WindowedBatches(Bucketed):
     """Batches of a corpus that is larger than memory; else like `Batches`.
 
     An epoch goes through the corpus window by window, each document once. Within a window,
-    documents of about the same length share a batch. Chapter 10.
+    documents of about the same length share a batch. A window that is smaller than the number of
+    processes is a ValueError; see also `Batches`. Chapter 10.
 
     Args:
         source: `MappedTexts` or `StreamedTexts` of `tutvae.data.large`.
         window: documents that are in memory at a time, and shuffled among each other.
         **settings: those of `Batches`; each process reads all of the corpus.
-
-    Raises:
-        ValueError: the window is smaller than the number of processes; see also `Batches`.
     """
 
     _start = (0, 0)  # windows, and batches of the next window

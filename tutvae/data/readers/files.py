@@ -33,11 +33,7 @@ SHA256 = read_toml(Path(__file__).with_name("sha256.toml"))
 
 
 def local_folder(name: str, folder: str | Path | None = None) -> Path | None:
-    """Find a corpus: in `folder` if given; else in `$TUTVAE_DATA/name` if that exists.
-
-    Raises:
-        FileNotFoundError: `folder` was given and is not a folder.
-    """
+    """Find a corpus: in `folder`, which must exist; else in `$TUTVAE_DATA/name` if that exists."""
     if folder is not None:
         path = Path(folder)
         if not path.is_dir():
@@ -62,11 +58,7 @@ def has_file(folder: Path, name: str) -> bool:
 
 
 def find_file(folder: Path, name: str) -> Path:
-    """Return `folder/name`, or `folder/name.gz` where only that exists.
-
-    Raises:
-        FileNotFoundError: neither exists.
-    """
+    """Return `folder/name`, or `folder/name.gz`; FileNotFoundError if neither exists."""
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
             return path
@@ -102,11 +94,8 @@ def check_sha256(content: bytes, expected: str, what: str) -> None:
 def write_beside(path: str | Path, content: bytes) -> None:
     """Write a whole file, or leave the one that is there: beside it first, then renamed over it.
 
-    A file that is there keeps its permissions. What a symbolic link points to is written.
-
-    Raises:
-        FileNotFoundError: the folder of `path` does not exist.
-        OSError: the folder cannot be written to, or the disk is full.
+    A file that is there keeps its permissions. What a symbolic link points to is written. A folder
+    that does not exist is a FileNotFoundError.
     """
     path = Path(os.path.realpath(path))
     if not path.parent.is_dir():
@@ -137,13 +126,28 @@ def _synchronise(descriptor: int) -> None:
             raise
 
 
-def download(url: str, path: Path, sha256: str | None = None) -> None:
-    """Fetch `url` into `path`, once it is seen to be the published file, if it always is the same.
+def missing(name: str, folder: str, reason: str) -> FileNotFoundError:
+    """The error for a corpus that is nowhere."""
+    return FileNotFoundError(
+        f"the files of {name} are not here: give their folder (folder=...), or set "
+        f"{DATA_VARIABLE} to the folder that holds {folder}/; {reason}"
+    )
 
-    Raises:
-        OSError: the address cannot be reached, or the file not written.
-        ValueError: what came has another SHA-256.
-    """
+
+def fetch_once(url: str, folder: Path, name: str, sha256: str | None = None) -> None:
+    """Download a file of the corpus `name` into a folder, unless it is there; see `download`."""
+    path = folder / Path(url).name
+    if has_file(folder, path.name):
+        return
+    try:
+        download(url, path, sha256)
+    except OSError as error:
+        reason = f"{path.name} could not be fetched into {folder}: {error}"
+        raise missing(name, name, reason) from error
+
+
+def download(url: str, path: Path, sha256: str | None = None) -> None:
+    """Fetch `url` into `path`: OSError if that fails, ValueError if it has another SHA-256."""
     try:
         with urllib.request.urlopen(url, timeout=60) as response:
             content = response.read()

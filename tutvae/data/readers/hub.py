@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from tutvae.data.readers.files import DATA_VARIABLE
+from tutvae.data.readers.files import missing
 
 
 def fetch(hub_name: str, name: str, folder: str, advice: str = "", **options: Any) -> Any:
@@ -21,16 +21,5 @@ def fetch(hub_name: str, name: str, folder: str, advice: str = "", **options: An
 
 def join_columns(dataset: Any, columns: Sequence[str], label: str) -> Any:
     """Join some columns of a dataset to "text", and call another "label"."""
-
-    def join(row: dict[str, Any]) -> dict[str, str]:
-        return {"text": " ".join(row[name] for name in columns if row[name])}
-
-    return dataset.map(join).rename_column(label, "label").select_columns(["text", "label"])
-
-
-def missing(name: str, folder: str, reason: str) -> FileNotFoundError:
-    """The error for a corpus that is nowhere."""
-    return FileNotFoundError(
-        f"the files of {name} are not here: give their folder (folder=...), or set "
-        f"{DATA_VARIABLE} to the folder that holds {folder}/; {reason}"
-    )
+    joined = dataset.map(lambda row: {"text": " ".join(filter(None, map(row.get, columns)))})
+    return joined.rename_column(label, "label").select_columns(["text", "label"])

@@ -11,16 +11,10 @@ UNSIGNED_BYTE = 0x08
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """Read an IDX file of unsigned bytes, gzipped or not.
+    """Read an IDX file of unsigned bytes, gzipped or not: images `[N, height, width]`, say.
 
     The format: two zero bytes, a byte for the type, a byte for the number of dimensions, each
-    size as a big-endian 32-bit integer, then the data.
-
-    Returns:
-        An array of `uint8` of the file's own shape, `[N, height, width]` images or `[N]` labels.
-
-    Raises:
-        ValueError: the file is not IDX, holds another type, or has too few or too many bytes.
+    size as a big-endian 32-bit integer, then the data. Anything else is a ValueError.
     """
     content = read_bytes(path)
     if len(content) < 4 or content[:2] != b"\0\0":

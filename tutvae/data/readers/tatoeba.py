@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tutvae.data.corpus import Corpus, Texts
-from tutvae.data.readers import hub
-from tutvae.data.readers.files import download, find_file, has_file, read_bytes
+from tutvae.data.readers.files import find_file, has_file, read_bytes
 from tutvae.data.readers.utf8 import decode
 
-EXPORT = "eng_sentences.tsv.bz2"
+FILES = LINES, EXPORT = "eng.txt", "eng_sentences.tsv.bz2"
 EXPORT_URL = f"https://downloads.tatoeba.org/exports/per_language/eng/{EXPORT}"
-LINES = "eng.txt"
 CREDIT = "Sentences of https://tatoeba.org and https://www.manythings.org/anki, under CC BY 2.0 FR."
 # Of a thousand hashes: below the first bound for testing, below the second for validation.
 TEST_BELOW, VALID_BELOW = 26, 52
@@ -33,17 +31,6 @@ def split_of(sentence: str) -> str:
     if number < TEST_BELOW:
         return "test"
     return "valid" if number < VALID_BELOW else "train"
-
-
-def fetch_once(folder: Path) -> None:
-    """Download the public export unless a file of sentences is there."""
-    if has_file(folder, LINES) or (folder / EXPORT).is_file():
-        return
-    try:
-        download(EXPORT_URL, folder / EXPORT)
-    except OSError as error:
-        reason = f"{EXPORT} could not be fetched into {folder}: {error}"
-        raise hub.missing("tatoeba", "tatoeba", reason) from error
 
 
 def _sentences(folder: Path) -> Iterator[str]:

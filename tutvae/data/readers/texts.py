@@ -51,10 +51,10 @@ def from_files(
 
     Args:
         train: path of a file, or a Hugging Face `Dataset`, or a `DatasetDict` of all splits.
-        valid: the validation split, likewise. Without it, documents are held out of `train`.
-        test: the test split, likewise. Without it, documents are held out of `train`.
-        text: the column that holds the documents; of no account for a text file.
-        label: the column that holds the classes, if wanted.
+        valid: the validation split, likewise, or else held out of `train`.
+        test: the test split, likewise, or else held out of `train`.
+        text: the column of the documents; of no account for a text file.
+        label: the column of the classes, if wanted.
         label_names: the classes in the order of their numbers, 0 ... K - 1; by default a
             dataset's own order, else sorted, by value where all are numbers.
         missing_labels: whether a document may have no class; its label is then -1.
@@ -64,8 +64,7 @@ def from_files(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a file is in no known format, broken, not UTF-8 text at all, without
-            documents or without the column.
+        ValueError: a file has no known format, no UTF-8 text, no documents or no such column.
 
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp(), "mine.csv")
@@ -76,9 +75,7 @@ def from_files(
     Chapter 3.
     """
     sources = _sources(train, valid, test)
-    documents = {
-        split: _read(source, text, label, missing_labels) for split, source in sources.items()
-    }
+    documents = {split: _read(x, text, label, missing_labels) for split, x in sources.items()}
     splits = _hold_out(to_texts(documents, label_names), held_out, seed)
     default = Path(train).name.split(".")[0] if isinstance(train, (str, Path)) else "dataset"
     return Corpus(name or default, **splits)
@@ -105,11 +102,8 @@ def clean_rows(
             labels.append(_label(category, label, what, number, missing_labels))
     if not texts:
         raise ValueError(f"{what} holds no documents")
-    counts = {
-        "blank documents skipped": blank,
-        "documents with bytes that are not UTF-8, now �": replaced,
-    }
-    said = [f"{name}: {count}" for name, count in counts.items() if count]
+    said = [f"blank documents skipped: {blank}"] if blank else []
+    said += [f"documents with bytes that are not UTF-8, now �: {replaced}"] if replaced else []
     if said:
         warnings.warn(f"{what}: {'; '.join(said)}", stacklevel=4)
     return Documents(texts, labels if label is not None else None)
@@ -136,7 +130,7 @@ def _sources(train: Any, valid: Any, test: Any) -> dict[str, Any]:
     return {split: source for split, source in given if source is not None}
 
 
-def _read(source: Any, text: str, label: str | None, missing_labels: bool = False) -> Documents:
+def _read(source: Any, text: str, label: str | None, missing_labels: bool) -> Documents:
     """Read a split from a file or a dataset."""
     if isinstance(source, (str, Path)):
         rows = file_rows(Path(source), text, label)
