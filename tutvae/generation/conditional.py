@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -25,8 +24,11 @@ def sample_with_label(
     labels: Sequence[int] | np.ndarray,
     *,
     z: Tensor | None = None,
+    max_length: int = MAX_LENGTH,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float = 1.0,
     seed: int = 0,
-    **options: Any,
 ) -> list[str]:
     """Write a text for each of N labels y: x ~ p(x | y, z).
 
@@ -53,7 +55,16 @@ def sample_with_label(
             f"codes must be [N, Z] = [{len(y)}, {Z}] or [Z] = [{Z}], not {list(z.shape)}"
         )
     code = model.code(z.to(model.label_probabilities).expand(len(y), Z), y)
-    tokens = generate(model.decoder, code, tokenizer=tokenizer, seed=seed + WORD_SEED, **options)
+    tokens = generate(
+        model.decoder,
+        code,
+        tokenizer=tokenizer,
+        max_length=max_length,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed + WORD_SEED,
+    )
     return [tokenizer.decode(row) for row in tokens]
 
 

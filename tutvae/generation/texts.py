@@ -8,7 +8,6 @@ unknown mark, and are a ValueError where it has none. A text has at most `max_le
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -59,13 +58,16 @@ def sample_texts(
     tokenizer: Tokenizer,
     count: int,
     *,
+    max_length: int = MAX_LENGTH,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float = 1.0,
     seed: int = 0,
-    **options: Any,
 ) -> list[str]:
     """Write `count` new texts: draw codes, and labels, from the prior, if any, and then words.
 
-    The `seed` is that of codes and words. The other options (`max_length`, `temperature`, `top_k`,
-    `top_p`) and the errors are those of `tutvae.generation.generate`.
+    The `seed` is that of codes and words. The other options and the errors are those of
+    `tutvae.generation.generate`.
 
     >>> trained = tutvae.load("sentences")
     >>> len(tutvae.sample_texts(trained.model_, trained.tokenizer_, 3, temperature=0.5))
@@ -79,8 +81,17 @@ def sample_texts(
         generator = torch.Generator().manual_seed(seed)
         p = model.label_prior().probs.cpu()
         z = model.code(z, p.multinomial(count, replacement=True, generator=generator).to(z.device))
-    options |= {"count": count, "seed": seed + WORD_SEED}
-    tokens = generate(model.decoder, z, tokenizer=tokenizer, **options)
+    tokens = generate(
+        model.decoder,
+        z,
+        tokenizer=tokenizer,
+        count=count,
+        max_length=max_length,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed + WORD_SEED,
+    )
     return [tokenizer.decode(row) for row in tokens]
 
 
