@@ -8,6 +8,7 @@ unknown mark, and are a ValueError where it has none. A text has at most `max_le
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
