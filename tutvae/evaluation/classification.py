@@ -1,7 +1,7 @@
 """Telling a document's label: models of the package on raw texts, and what they must beat.
 
-All classifiers here have scikit-learn's three methods, `predict_proba`, `predict` and `score`.
-The two baselines are scikit-learn pipelines, which are fitted with `fit(texts, labels)`.
+All have scikit-learn's `predict_proba`, `predict` and `score`; the two baselines are pipelines of
+scikit-learn, which are fitted with `fit(texts, labels)`.
 """
 
 from collections.abc import Sequence
@@ -83,8 +83,7 @@ class TextPredictor:
 def bag_of_words() -> "Pipeline":
     """Build a classifier that counts words and never minds their order: the baseline to beat.
 
-    It is multinomial logistic regression on counts of words, which stand between white space as
-    for a word tokenizer. Its classes are those of the labels that it is fitted to.
+    It is multinomial logistic regression on counts of words, which stand between white space.
 
     >>> classifier = tutvae.bag_of_words().fit(["so good", "so bad"], [1, 0])
     >>> classifier.predict(["good", "bad bad"]).tolist()
@@ -106,7 +105,7 @@ def code_classifier(
     """Build a classifier on the codes of a VAE that has seen no label: the model M1.
 
     It is multinomial logistic regression on the posterior means, not standardised: that would
-    blow up the dimensions that hold nothing. Its classes are those that it is fitted to.
+    blow up the dimensions that hold nothing.
 
     Args:
         model: a trained `TextVAE`, on any device; its weights stay as they are.
@@ -135,11 +134,7 @@ def code_classifier(
 
 
 def as_labels(labels: Sequence[int] | np.ndarray, documents: int, classes: int) -> Tensor:
-    """Return labels `[N]` as a tensor of integers, if each of N documents has one of K.
-
-    Raises:
-        ValueError: they are not N integers in 0 ... K - 1.
-    """
+    """Return labels `[N]` as a tensor; ValueError unless they are N integers in 0 ... K - 1."""
     values = np.asarray(labels)
     if values.shape != (documents,):
         raise ValueError(

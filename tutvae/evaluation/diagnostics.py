@@ -36,7 +36,7 @@ def sample_codes(q: Normal, seed: int = 0) -> Tensor:
 
 
 def mutual_information(q: Normal, seed: int = 0) -> float:
-    """Estimate the mutual information between examples and codes under the encoder.
+    """Estimate the mutual information of examples and codes, in nats an example, 0 to ln N.
 
     That is the mean of log q(z_n|x_n) - log q(z_n), where z_n is a sample of q(z|x_n) and
     q(z) = (1/N) sum_m q(z|x_m) is the aggregate posterior. It equals the mean KL of q(z|x) to the
@@ -46,9 +46,6 @@ def mutual_information(q: Normal, seed: int = 0) -> float:
     Args:
         q: the posteriors of N examples, `[N, Z]`, as `encode` returns them.
         seed: of the samples.
-
-    Returns:
-        Nats an example, from 0 to ln N.
 
     Raises:
         ValueError: a mean or a scale is not finite, or a scale is not positive.
@@ -94,20 +91,11 @@ def _log_sums(q: Normal, z: Tensor, own: Tensor) -> Tensor:
 def own_code_gain(model: LatentVariableModel, batches: Iterable[Any], seed: int = 0) -> float:
     """Measure what an example's own code is worth to the decoder, beyond another example's.
 
-    That is the mean of log p(x_n|z_n) - log p(x_n|z_m), where z_n and z_m are samples of q(z|x_n)
-    and q(z|x_m), and m is the example half the set away (neighbours may be alike, where examples
-    come sorted).
-
-    Args:
-        model: a `LatentVariableModel`, on any device.
-        batches: the examples; each batch has `.to(device)`.
-        seed: of the samples.
-
-    Returns:
-        Nats an example; 0 for a decoder that does not hear its code, or if all examples are equal.
-
-    Raises:
-        ValueError: there are no batches.
+    That is the mean of log p(x_n|z_n) - log p(x_n|z_m) in nats, where z_n and z_m are samples of
+    q(z|x_n) and q(z|x_m), and m is the example half the set away (neighbours may be alike, where
+    examples come sorted). It is 0 for a decoder that does not hear its code, or if all examples are
+    equal. The arguments are those of `encode`, and the seed of the samples. ValueError without
+    batches.
 
     Source: chapter 4.
     """
@@ -157,16 +145,13 @@ def probe(
 
     The classifier is multinomial logistic regression on standardised codes. Give it samples of
     the posterior (`sample_codes`): posterior means may carry a factor in differences so small
-    that the posterior's noise drowns them.
+    that the posterior's noise drowns them. The nats are floored at 0.
 
     Args:
         codes_train: codes to learn from, `[N, Z]`.
         factor_train: the factor's value for each, `[N]`.
         codes_test: codes to be judged by, `[M, Z]`.
         factor_test: the factor's value for each, `[M]`.
-
-    Returns:
-        What it tells of the test codes; the nats are floored at 0.
 
     Raises:
         ValueError: codes and values differ in number, there is no code (Z = 0), or the factor
@@ -203,9 +188,5 @@ def probe(
     _, counts = np.unique(factor_test, return_counts=True)
     shares = counts / len(factor_test)
     entropy = float(-(shares * np.log(shares)).sum())
-    predicted = classifier.classes_[probabilities.argmax(1)]
-    return Probe(
-        accuracy=float((predicted == factor_test).mean()),
-        nats=max(0.0, entropy - float(cross_entropy)),
-        entropy=entropy,
-    )
+    right = classifier.classes_[probabilities.argmax(1)] == factor_test
+    return Probe(float(right.mean()), max(0.0, entropy - float(cross_entropy)), entropy)

@@ -104,10 +104,10 @@ def empty_code(x: Examination) -> Finding | None:
     values = {"kl": r.kl, "mutual_information": r.mutual_information or 0.0}
     values |= {"active_units": r.active_units, "latent_size": len(r.kl_per_dimension)}
     values |= {"own_code_gain": x.own_code_gain}
+    form = "deaf" if x.deaf else None
     if alive and not x.deaf:
-        values |= {"last_epoch_alive": alive[-1], "epochs": len(kl)}
-        return _finding("empty_code", "once_alive", **values)
-    return _finding("empty_code", "deaf" if x.deaf else None, **values)
+        form, values = "once_alive", values | {"last_epoch_alive": alive[-1], "epochs": len(kl)}
+    return _finding("empty_code", form, **values)
 
 
 def kl_without_information(x: Examination) -> Finding | None:
@@ -163,9 +163,8 @@ def loose_bound(x: Examination) -> Finding | None:
 
 def narrow_posteriors(x: Examination) -> Finding | None:
     """An autoencoder in disguise."""
-    if x.scale >= NARROW:
-        return None
-    return _finding("narrow_posteriors", scale=x.scale, kl=x.report.kl)
+    finding = _finding("narrow_posteriors", scale=x.scale, kl=x.report.kl)
+    return finding if x.scale < NARROW else None
 
 
 def loss_is_not_the_bound(x: Examination) -> Finding | None:
@@ -181,9 +180,8 @@ def loss_is_not_the_bound(x: Examination) -> Finding | None:
 
 def unsteady_scores(x: Examination) -> Finding | None:
     """Scores that depend on chance, or on the other documents of the batch."""
-    if x.repeatable and x.independent:
-        return None
-    return _finding("unsteady_scores", "in_company" if x.repeatable else "by_chance")
+    finding = _finding("unsteady_scores", "in_company" if x.repeatable else "by_chance")
+    return None if x.repeatable and x.independent else finding
 
 
 def overfitting(x: Examination) -> Finding | None:

@@ -64,13 +64,12 @@ class Diagnosis:
 
     def __str__(self) -> str:
         letter = [self._verdict()]
-        for finding in self.findings:
-            letter += [
-                f"\n{finding.name.replace('_', ' ')} ({finding.chapter})",
-                _line("seen", finding.symptom),
-                _line("cause", finding.cause),
-                _line("try", finding.remedy),
-            ]
+        for found in self.findings:
+            letter.append(f"\n{found.name.replace('_', ' ')} ({found.chapter})")
+            said = {"seen": found.symptom, "cause": found.cause, "try": found.remedy}
+            for title, text in said.items():
+                margin = {"initial_indent": f"  {title:<7}", "subsequent_indent": " " * 9}
+                letter.append(fill(text, 88, **margin))
         return "\n".join(letter)
 
     def _verdict(self) -> str:
@@ -120,20 +119,19 @@ def diagnose(
     KL against information. Chapters 4 and 5.
     """
     batches = list(batches)
-    report = evaluate(
-        model, batches, importance_samples=importance_samples, language_model=language_model
-    )
+    options: dict[str, Any] = {"language_model": language_model}
+    report = evaluate(model, batches, importance_samples=importance_samples, **options)
     with evaluating(model) as device:
         seen = _look_at(model, batches[0].to(device))
-    examination = Examination(
-        report=report,
-        own_code_gain=own_code_gain(model, batches),
-        scale=encode(model, batches).scale.log().mean().exp().item(),
-        loss_terms=mean_terms(model, batches),
-        curves={} if history is None else _columns(history),
-        **seen,
-    )
-    return Diagnosis(report, examination.own_code_gain, examine(examination))
+    curves = {}
+    for name in COLUMNS if history is not None else ():
+        with suppress(KeyError):  # without a validation set some are missing
+            curves[name] = list(history[name])
+    gain = own_code_gain(model, batches)
+    scale = encode(model, batches).scale.log().mean().exp().item()
+    terms = mean_terms(model, batches)
+    examination = Examination(report, gain, scale, terms, curves=curves, **seen)
+    return Diagnosis(report, gain, examine(examination))
 
 
 def empty_code_line(report: Report) -> str | None:
@@ -141,13 +139,10 @@ def empty_code_line(report: Report) -> str | None:
 
     Source: chapter 4.
     """
-    information = report.mutual_information or 0.0
-    if not report.kl_per_dimension or min(report.kl, information) >= EMPTY_NATS:
-        return None
-    return (
-        f"the code is empty (KL {report.kl:.2f} nats, mutual information {information:.2f}): try "
-        "rate=8, or more or longer training; tutvae.diagnose says more"
-    )
+    kl, mi = report.kl, report.mutual_information or 0.0
+    advice = "try rate=8, or more or longer training; tutvae.diagnose says more"
+    line = f"the code is empty (KL {kl:.2f} nats, mutual information {mi:.2f}): {advice}"
+    return line if report.kl_per_dimension and min(kl, mi) < EMPTY_NATS else None
 
 
 def _look_at(model: LatentVariableModel, batch: Any) -> dict[str, bool]:
@@ -169,17 +164,3 @@ def _look_at(model: LatentVariableModel, batch: Any) -> dict[str, bool]:
         tokens = batch.tokens[rows, : int(batch.lengths[shortest])]
         found["independent"] = close(scored(TextBatch(tokens, batch.lengths[rows])), usual[rows])
     return found
-
-
-def _columns(history: Curves) -> dict[str, list[float]]:
-    """Those columns of a history that it has: without a validation set some are missing."""
-    columns = {}
-    for name in COLUMNS:
-        with suppress(KeyError):
-            columns[name] = list(history[name])
-    return columns
-
-
-def _line(title: str, text: str) -> str:
-    """A paragraph with a title in the margin."""
-    return fill(text, 88, initial_indent=f"  {title:<7}", subsequent_indent=" " * 9)

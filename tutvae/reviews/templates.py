@@ -95,17 +95,16 @@ class Template:
 
 
 def compile_templates(
-    texts: Iterable[str],
-    sizes: Mapping[str, int],
-    shape: Shape,
-    vagueness: float,
-    star_noise: float,
+    texts: Iterable[str], sizes: Mapping[str, int], shape: Shape, *noise: float
 ) -> list[Template]:
-    """Turn strings into templates, with so many entries of each list by `Slot.size`."""
-    tables = {}
-    for name, slot in SLOTS.items():
-        weights = _list_weights(slot, shape, vagueness, star_noise)
-        tables[f"{{{name}}}"] = _table(slot, sizes[slot.size], shape, weights)
+    """Turn strings into templates, with so many entries of each list by `Slot.size`.
+
+    The noise is the grammar's `vagueness` and its `star_noise`.
+    """
+    tables = {
+        f"{{{name}}}": _table(slot, sizes[slot.size], shape, _list_weights(slot, shape, *noise))
+        for name, slot in SLOTS.items()
+    }
     return [Template(tuple(tables.get(word, word) for word in text.split())) for text in texts]
 
 
