@@ -17,8 +17,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from tutvae.data.corpus import Corpus, Texts
-from tutvae.reviews.parser import parse
-from tutvae.reviews.templates import Floats, Integers, Template, compile_templates, entropy_of
+from tutvae.reviews.templates import Floats, Integers, Template, compiled, entropy_of, parse
 from tutvae.reviews.words import CATEGORIES, FACTORS, FOLLOW_UPS, OPENINGS, STARS
 
 # How many documents the Monte Carlo estimates of a grammar share.
@@ -175,10 +174,7 @@ class ReviewGrammar:
         return _difference(self._joint_entropy(), entropy_of(self._sampled_posteriors(*FACTORS)))
 
     def factor_entropy(self, *names: str) -> float:
-        """Return the entropy in nats of the factors with these names, together.
-
-        ValueError if a name is no key of `Reviews.factors`, or none is given.
-        """
+        """Return the joint entropy of some `Reviews.factors` in nats; ValueError for others."""
         least, most = self.sentences
         values = dict(zip(FACTORS, self._shape, strict=True))
         values |= {"opening": self.openings, "sentences": most - least + 1}
@@ -196,10 +192,7 @@ class ReviewGrammar:
         return _difference(ceiling, entropy_of(self._sampled_posteriors(*names)))
 
     def bayes_accuracy(self, label: Label = "category") -> Estimate:
-        """Estimate the accuracy of the best classifier, counted against the observed labels.
-
-        ValueError if `label` is none of those of `sample`.
-        """
+        """Estimate the best classifier's accuracy against the observed labels; see `sample`."""
         classes = len(_label_names(label))
         true = self._sampled_posteriors(*(("category", "stars") if label == "joint" else (label,)))
         observed = (1 - self.label_noise) * true + self.label_noise * (1 - true) / (classes - 1)
@@ -216,7 +209,7 @@ class ReviewGrammar:
         follow_ups = FOLLOW_UPS[: self.follow_ups] if self.sentences[1] > 1 else ()
         texts = OPENINGS[: self.openings] + follow_ups
         sizes = {size: getattr(self, size) for size in _SIZES}
-        return compile_templates(texts, sizes, self._shape, self.vagueness, self.star_noise)
+        return compiled(texts, sizes, self._shape, self.vagueness, self.star_noise)
 
     @cached_property
     def _sample_posteriors(self) -> Floats:
