@@ -6,7 +6,7 @@ scikit-learn, which are fitted with `fit(texts, labels)`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,8 +31,7 @@ class TextPredictor:
     """A trained classifier for raw texts.
 
     Args:
-        model: what has `label_posterior`: a `TextClassifier` or a `SemiSupervisedTextVAE`, on
-            any device.
+        model: a `TextClassifier` or a `SemiSupervisedTextVAE`, on any device.
         tokenizer: the one it was trained with.
         batch_size: documents that are read at a time; changes the speed, not the result.
         max_length: longer documents are cut to so many tokens, as in training; None cuts none.
@@ -53,9 +52,7 @@ class TextPredictor:
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Return q(y|x) of N texts, `[N, K]`.
 
-        Raises:
-            FloatingPointError: a probability is NaN.
-            ValueError: there are no texts, or the tokenizer is not the model's.
+        FloatingPointError if it is NaN; ValueError without texts, or for a foreign tokenizer.
         """
         check_tokenizer(self.tokenizer, self.model.encoder.vocabulary_size)
         options = {"batch_size": self.batch_size, "max_length": self.max_length}
@@ -72,8 +69,7 @@ class TextPredictor:
     def score(self, texts: Sequence[str], labels: Sequence[int] | np.ndarray) -> float:
         """Return the accuracy: the share of N texts whose label `[N]` is the most probable one.
 
-        Raises:
-            ValueError: a label lies outside 0 ... K - 1, or there is not one for each text.
+        ValueError if a label lies outside 0 ... K - 1, or there is not one for each text.
         """
         probabilities = self.predict_proba(texts)
         expected = as_labels(labels, *probabilities.shape).numpy()
@@ -83,20 +79,15 @@ class TextPredictor:
 def bag_of_words() -> "Pipeline":
     """Build a classifier that counts words and never minds their order: the baseline to beat.
 
-    It is multinomial logistic regression on counts of words, which stand between white space.
+    It is logistic regression on counts of words, which stand between white space. Chapter 8.
 
     >>> classifier = tutvae.bag_of_words().fit(["so good", "so bad"], [1, 0])
     >>> classifier.predict(["good", "bad bad"]).tolist()
     [1, 0]
-
-    Source: chapter 8.
     """
     from sklearn.feature_extraction.text import CountVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
 
-    counts = CountVectorizer(lowercase=False, token_pattern=r"\S+")
-    return make_pipeline(counts, LogisticRegression(max_iter=1000))
+    return _regression_on(CountVectorizer(lowercase=False, token_pattern=r"\S+"))
 
 
 def code_classifier(
@@ -120,8 +111,6 @@ def code_classifier(
 
     Source: Kingma et al. (2014), section 2, the latent-feature discriminative model. Chapter 8.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer
 
     check_tokenizer(tokenizer, model.decoder.vocabulary_size)
@@ -130,7 +119,13 @@ def code_classifier(
         batches = Batches.from_texts(texts, tokenizer, batch_size=batch_size, shuffle=False)
         return encode(model, batches).loc.numpy()
 
-    return make_pipeline(FunctionTransformer(means), LogisticRegression(max_iter=1000))
+    return _regression_on(FunctionTransformer(means))
+
+
+def _regression_on(features: Any) -> "Pipeline":
+    from sklearn import linear_model, pipeline
+
+    return pipeline.make_pipeline(features, linear_model.LogisticRegression(max_iter=1000))
 
 
 def as_labels(labels: Sequence[int] | np.ndarray, documents: int, classes: int) -> Tensor:

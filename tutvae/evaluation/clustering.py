@@ -53,11 +53,9 @@ def compare_clusters(
 
     Args:
         labels: class of each document, `[N]`, integers from 0 on.
-        clusters: its cluster, `[N]`, integers from 0 on; there may be more or fewer of them than
-            classes.
+        clusters: its cluster, `[N]`, integers from 0 on; as many or few of them as you like.
 
-    Raises:
-        ValueError: they are not N integers from 0 on each, or N is 0.
+    ValueError if they are not N integers from 0 on each, or N is 0.
 
     >>> report = tutvae.compare_clusters([0, 0, 1, 1], [7, 7, 3, 7])
     >>> report.accuracy, report.clusters
@@ -71,16 +69,12 @@ def compare_clusters(
 
     labels, clusters = np.asarray(labels), np.asarray(clusters)
     if labels.ndim != 1 or labels.shape != clusters.shape or len(labels) == 0:
-        raise ValueError(
-            "each of N documents needs a label and a cluster, both [N]: "
-            f"got {list(labels.shape)} and {list(clusters.shape)}"
-        )
+        got = f"got {list(labels.shape)} and {list(clusters.shape)}"
+        raise ValueError(f"each of N documents needs a label and a cluster, both [N]: {got}")
     for name, values in (("labels", labels), ("clusters", clusters)):
         if not np.issubdtype(values.dtype, np.integer) or values.min() < 0:
-            raise ValueError(
-                f"{name} must be integers from 0 on, not {values.min()!r}: "
-                "leave out documents without a label"
-            )
+            fault = f"{name} must be integers from 0 on, not {values.min()!r}"
+            raise ValueError(f"{fault}: leave out documents without a label")
     classes, names = np.unique(labels), np.unique(clusters)
     counts = contingency_matrix(labels, clusters)
     # At least as many columns as rows: every class is matched, if need be with nothing.
@@ -109,8 +103,7 @@ def mixture_clusters(codes: Tensor, clusters: int, seed: int = 0) -> np.ndarray:
         clusters: Gaussians of the mixture.
         seed: of the starts.
 
-    Raises:
-        ValueError: there are fewer codes than clusters, or Z is 0.
+    ValueError if there are fewer codes than clusters, or Z is 0.
 
     >>> clusters = tutvae.mixture_clusters(torch.tensor([[0.0], [0.1], [9.0], [9.1]]), 2)
     >>> tutvae.compare_clusters([0, 0, 1, 1], clusters).accuracy
@@ -121,8 +114,7 @@ def mixture_clusters(codes: Tensor, clusters: int, seed: int = 0) -> np.ndarray:
     from sklearn.mixture import GaussianMixture
 
     if len(codes) < max(clusters, 2):
-        raise ValueError(
-            f"{len(codes)} documents are too few for {clusters} clusters: give more, or make fewer"
-        )
+        fault = f"{len(codes)} documents are too few for {clusters} clusters"
+        raise ValueError(f"{fault}: give more, or make fewer")
     mixture = GaussianMixture(clusters, n_init=5, max_iter=500, random_state=seed)
     return mixture.fit_predict(codes.detach().cpu().double().numpy())

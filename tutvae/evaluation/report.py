@@ -20,7 +20,7 @@ from tutvae.bounds import importance_weighted_bound
 from tutvae.data.batches.text import TextBatch
 from tutvae.evaluation import importance
 from tutvae.evaluation.diagnostics import mutual_information
-from tutvae.evaluation.importance import normal_in_single
+from tutvae.evaluation.importance import importance_samples_of, normal_in_single
 from tutvae.evaluation.in_order import columns_of
 from tutvae.models.protocols import LatentVariableModel, TrainableModel, evaluating
 
@@ -40,8 +40,7 @@ class Report:
         reconstruction: mean of -log p(x|z) over samples z of the posterior.
         kl: mean KL of the posterior to the prior.
         importance_weighted_nll: estimate of -log p(x) by `importance_samples` samples.
-        importance_samples: S; the larger, the tighter the estimate, which is from above. One is
-            enough for a model without a code (Z = 0), whose NLL is exact.
+        importance_samples: S; the estimate is from above, tighter the larger S, exact if Z = 0.
         active_units: latent dimensions whose posterior mean varies with the data.
         kl_per_dimension: the KL of each of the Z dimensions.
         mutual_information: between examples and codes; see `tutvae.evaluation.diagnostics`.
@@ -87,10 +86,7 @@ class Report:
 
     @property
     def price(self) -> float | None:
-        """The bound less a language model's NLL, in nats an example; None without one. Chapter 7.
-
-        Below 0 the code pays for itself.
-        """
+        """The bound less a language model's NLL, if known; below 0, the code pays. Chapter 7."""
         return None if self.language_model_nll is None else self.bound - self.language_model_nll
 
     def to_dict(self) -> dict[str, Any]:
@@ -196,10 +192,10 @@ def evaluate(
 
 
 def _exact_nll(language_model: LatentVariableModel, batches: Iterable[Any]) -> float:
-    if latent_size := language_model.prior().loc.numel():
+    if Z := language_model.prior().loc.numel():
         raise ValueError(
-            f"a language model has no code (Z = 0), and this one has Z = {latent_size}: its NLL "
-            "is not exact. Train a LanguageModel of the same decoder"
+            f"a language model has no code (Z = 0), and this one has Z = {Z}, so its NLL is not "
+            "exact: train a LanguageModel of the same decoder"
         )
     return score(language_model, batches).nll.mean().item()
 
@@ -216,11 +212,9 @@ def score(
 
     Source: Burda et al. (2016), section 5. Chapter 3.
     """
-    if importance_samples < 1 or chunk_size < 1:
-        raise ValueError(
-            "importance_samples and chunk_size must be at least 1, "
-            f"not {importance_samples} and {chunk_size}"
-        )
+    if min(importance_samples, chunk_size) < 1:
+        given = f"{importance_samples} and {chunk_size}"
+        raise ValueError(f"importance_samples and chunk_size must be at least 1, not {given}")
     tokens: int | None = None
 
     def scored(batch: Any, positions: Tensor) -> tuple[Tensor, ...]:
@@ -229,8 +223,7 @@ def score(
             tokens = (tokens or 0) + batch.predicted_tokens
         q, prior = (normal_in_single(p) for p in (model.posterior(batch), model.prior()))
         noise = importance.noise_streams(seed, positions.tolist())
-        options = S, chunk_size, noise
-        log_likelihoods, log_weights = importance.importance_samples_of(model, batch, q, *options)
+        log_likelihoods, log_weights = importance_samples_of(model, batch, q, S, chunk_size, noise)
         nll = -importance_weighted_bound(log_weights)  # [B]
         return -log_likelihoods.mean(0), nll, kl_divergence(q, prior), q.loc, q.scale
 
@@ -288,9 +281,8 @@ def encode(model: LatentVariableModel, batches: Iterable[Any]) -> Normal:
 
     mean, scale = columns_of(model, batches, encoded)
     if not (mean.isfinite().all() and scale.isfinite().all() and (scale > 0).all()):
-        raise FloatingPointError(
-            "the posterior is not finite: are there NaN in the data or in the weights?"
-        )
+        cause = "are there NaN in the data or in the weights?"
+        raise FloatingPointError(f"the posterior is not finite: {cause}")
     return Normal(mean, scale, validate_args=False)
 
 
