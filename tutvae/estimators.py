@@ -1,7 +1,6 @@
 """Text VAEs with scikit-learn's contract: `fit(texts)`, `transform`, `predict`, `score`.
 
-An estimator describes its training as an experiment file does; `tutvae train my.csv` writes down
-the same description.
+An estimator describes its training as an experiment file does, which `tutvae train my.csv` writes.
 """
 
 import inspect
@@ -359,7 +358,8 @@ class SemiSupervisedClassifier(base.ClassifierMixin, SentenceVAE):
 
     def predict(self, texts: Any) -> np.ndarray:
         """Return the most probable label of N texts, `[N]`."""
-        return self.classes_[self.predict_proba(texts).argmax(1)]
+        q = self.predict_proba(texts)  # first, as it says so before `fit`
+        return self.classes_[q.argmax(1)]
 
     def sample(self, count: int = 10, *, label: Any = None, **options: Any) -> list[str]:
         """Write new texts of a label, by default of ones drawn from p(y); see `sample_texts`."""

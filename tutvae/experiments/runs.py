@@ -9,8 +9,6 @@ from tutvae.experiments.sweeps import validate_experiment
 from tutvae.experiments.text import TextExperiment
 from tutvae.model_folder import TrainedModel
 
-ON_YOUR_OWN = "To measure the model on texts of your own, use tutvae.evaluate"
-
 
 def evaluate_run(
     trained: TrainedModel,
@@ -39,8 +37,10 @@ def evaluate_run(
     tokenizer = trained.tokenizer_
     data = experiment.load() if tokenizer is None else experiment.load(tokenizer)
     if sha256 not in (None, data_sha256(getattr(data, "texts", data))):
-        fault = f"the data at hand are not those of {trained.folder}, by their SHA-256"
-        raise ValueError(f"{fault}: figures on them would not compare. {ON_YOUR_OWN}")
+        raise ValueError(
+            f"the data at hand are not those of {trained.folder}, by their SHA-256: figures on "
+            "them would not compare. To measure the model on texts of your own, use tutvae.evaluate"
+        )
     if split not in ("valid", "test") or len(getattr(data, split)) == 0:
         raise ValueError(f"the run's corpus has no split {split!r} to measure on")
     return experiment.measure(
@@ -56,8 +56,8 @@ def _described(trained: TrainedModel) -> tuple[Any, str | None]:
         experiment = validate_experiment(table)
     except ValueError as error:
         fault = f"describes no run of an experiment file ({str(error).splitlines()[0]})"
-        said = f"the configuration of {trained.folder} {fault}. {ON_YOUR_OWN}"
-        raise ValueError(said) from error
+        remedy = "measure its model on texts of your own by tutvae.evaluate"
+        raise ValueError(f"the configuration of {trained.folder} {fault}: {remedy}") from error
     if experiment.is_sweep or not isinstance(experiment, ImageExperiment | TextExperiment):
         raise ValueError(f"the configuration of {trained.folder} describes many models, not one")
     return experiment, sha

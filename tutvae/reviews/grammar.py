@@ -117,9 +117,8 @@ class ReviewGrammar:
     def sample(self, count: int, seed: int | Sequence[int], label: Label = "category") -> Reviews:
         """Draw N documents; the same seed gives the same.
 
-        Their `labels` hold "category" or "stars" (0 to 4), or "joint" (0 to 24: 5 * category +
-        stars), each with the grammar's label noise. ValueError if `count` is negative or `label`
-        is unknown.
+        The `labels`, with label noise, are the "category" or the "stars" (0 to 4), or "joint" (0
+        to 24: 5 * category + stars). ValueError for a negative `count` or another `label`.
         """
         if count < 0:
             raise ValueError(f"count must not be negative, as {count} is")
