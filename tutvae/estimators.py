@@ -1,7 +1,6 @@
 """Text VAEs with scikit-learn's contract: `fit(texts)`, `transform`, `predict`, `score`.
 
-An estimator describes its training as an experiment file does; `tutvae train my.csv` writes down
-the same description.
+An estimator describes its training as an experiment file does, which `tutvae train my.csv` writes.
 """
 
 import inspect
@@ -13,12 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from sklearn.base import (
-    BaseEstimator,
-    ClassifierMixin,
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-)
+from sklearn import base
 from sklearn.utils.validation import check_is_fitted, check_random_state
 from torch.random import fork_rng
 
@@ -55,15 +49,16 @@ NOT_THE_MODEL = {"device", "progress", "run_folder"}
 
 # A dataclass, because its constructor does what scikit-learn asks: it stores, and no more.
 @dataclass(eq=False, repr=False, kw_only=True)
-class SentenceVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TextModel, BaseEstimator):
+class SentenceVAE(
+    base.ClassNamePrefixFeaturesOutMixin, base.TransformerMixin, TextModel, base.BaseEstimator
+):
     """A text VAE for your own sentences, as a scikit-learn transformer.
 
     `fit` learns a tokenizer and a `TextVAE` from texts and keeps the epoch that does best on
     those it holds out. `transform` gives codes `[N, Z]`, `inverse_transform` texts.
 
     Args:
-        rate: nats of KL to hold, so that the code does not stay empty; see `Elbo.loss`. None
-            trains on the bound itself.
+        rate: nats of KL to hold, against an empty code (`Elbo.loss`); None: the bound itself.
         latent_size: dimensions of the code, Z; 0 makes a language model of the same decoder.
         decoder: a name of `tutvae.models.DECODERS`, or a table as in an experiment file, such as
             `{"kind": "dilated_cnn", "embedding_size": 128, "channels": 128}`.
@@ -71,14 +66,11 @@ class SentenceVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TextModel, 
         embedding_size: width of a token's vector, E.
         hidden_size: width of the states of encoder and decoder, H.
         dropout: of the decoder, in training.
-        tokenizer: "bpe", byte-pair encoding, to which nothing is unknown; "words"; or a
-            `Tokenizer`.
+        tokenizer: "bpe", byte-pair encoding, which knows every word; "words"; or a `Tokenizer`.
         vocabulary_size: largest vocabulary, V; of byte-pair encoding only what occurs ten times.
         max_length: longer texts are cut to so many tokens, marks included.
-        epochs: most passes over the texts; by default 16, and with few texts as many as make
-            2,000 steps.
-        patience: epochs without a better bound after which training ends; by default a quarter
-            of all.
+        epochs: most passes over the texts; by default 16, or 2,000 steps with few texts.
+        patience: epochs without a better bound that end the training; by default a quarter of all.
         batch_size: texts a step, B.
         learning_rate: of Adam, at first; along a cosine it falls to zero over all epochs.
         validation_fraction: of the texts, held out to choose the best epoch by.
@@ -129,12 +121,9 @@ class SentenceVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TextModel, 
     random_state: int | np.random.RandomState | None = 0
 
     def fit(self, texts: Any, y: Any = None, *, valid: Any = None) -> "Self":
-        """Train on texts.
+        """Train on texts, anything that `as_documents` reads; pipelines give `y`, too.
 
-        Args:
-            texts: what `as_documents` reads.
-            y: not looked at; pipelines give it.
-            valid: texts to choose the best epoch by; by default some are held out.
+        The best epoch is chosen by the texts `valid`, or by some that are held out.
         """
         return self._fit(Texts(as_documents(texts)), valid)
 
@@ -155,9 +144,8 @@ class SentenceVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TextModel, 
     def description(self, documents: int = MANY, **corpus: Any) -> dict[str, Any]:
         """Describe the training as the tables of an experiment file.
 
-        Args:
-            documents: how many are trained on, which the default of `epochs` goes by.
-            **corpus: what `[corpus]` says of them; by default they are in memory.
+        The default of `epochs` goes by the number of documents; `corpus` is what `[corpus]` says
+        of them, by default that they are in memory.
         """
         steps = -(-documents // self.batch_size) if self.batch_size > 0 else 1
         epochs = max(EPOCHS, -(-STEPS // max(1, steps))) if self.epochs is None else self.epochs
@@ -172,7 +160,6 @@ class SentenceVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TextModel, 
             "patience": max(1, round(epochs / 4)) if self.patience is None else self.patience,
             "weights": "best",
             "precision": self.precision,
-            "rate": self.rate or None,
         }
         return {
             "name": type(self).__name__,
@@ -182,7 +169,7 @@ class SentenceVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TextModel, 
             "encoder": self._table(self.encoder, pooling="max"),
             "decoder": self._table(self.decoder, dropout=self.dropout),
             "model": {"latent_size": self.latent_size},
-            "training": {key: value for key, value in training.items() if value is not None},
+            "training": training | ({"rate": self.rate} if self.rate else {}),
             "evaluation": {"importance_samples": SAMPLES, "max_examples": MEASURED},
         }
 
@@ -194,19 +181,13 @@ class SentenceVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TextModel, 
         return super().diagnose(texts, **{"history": History(kept)} | options)
 
     def save(self, folder: str | Path) -> Path:
-        """Write all that `tutvae.load` needs into a new folder; return it.
-
-        Raises:
-            FileExistsError: there is something in the folder.
-            OSError: the folder cannot be written to, or the disk is full.
-        """
-        names = [str(name) for name in getattr(self, "classes_", ())]
+        """Write all that `tutvae.load` needs into a new folder; return it. See `tutvae.save`."""
         return model_folder.save(
             self._model(),
             folder,
             tokenizer=self.tokenizer_,
             configuration=self._configuration() | {"history": self.history_.records},
-            label_names=names or None,
+            label_names=[str(name) for name in getattr(self, "classes_", ())] or None,
             report=self.report_,
         )
 
@@ -245,7 +226,6 @@ class SentenceVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TextModel, 
         return {"kind": part} | sizes | options
 
     def _seed(self) -> int:
-        """A number from `random_state`, as scikit-learn reads it."""
         state = self.random_state
         if isinstance(state, int | np.integer):
             return int(state)
@@ -268,19 +248,17 @@ class SentenceVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TextModel, 
 
     def _split(self, texts: Texts, valid: Any) -> Corpus[Texts]:
         """Hold out what the best epoch is chosen by, unless that is given."""
-        if not 0 < self.validation_fraction < 1:
-            raise ValueError(
-                f"validation_fraction must be between 0 and 1, not {self.validation_fraction}"
-            )
+        share = self.validation_fraction
+        if not 0 < share < 1:
+            raise ValueError(f"validation_fraction must be between 0 and 1, not {share}")
         order = np.random.default_rng(self.seed_).permutation(len(texts))
         if texts.labels is not None:  # as long as there are others, none with a label is held out
             order = order[np.argsort(np.asarray(texts.labels)[order] >= 0, kind="stable")]
-        cut = 0 if valid is not None else max(1, round(self.validation_fraction * len(texts)))
+        cut = 0 if valid is not None else max(1, round(share * len(texts)))
         if cut >= len(texts):
-            raise ValueError(
-                f"{len(texts)} texts are too few to train on and to hold some out: give more, or "
-                "valid=..., texts to choose the best epoch by"
-            )
+            remedy = "give more, or valid=..., texts to choose the best epoch by"
+            few = f"{len(texts)} texts are too few to train on and to hold some out"
+            raise ValueError(f"{few}: {remedy}")
         train = texts.part(np.sort(order[cut:]))
         held_out = texts.part(np.sort(order[:cut])) if valid is None else Texts(as_documents(valid))
         return Corpus(type(self).__name__, train, held_out, Texts([]))
@@ -308,7 +286,6 @@ class SentenceVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TextModel, 
         return model.eval(), history
 
     def _model(self) -> Any:
-        """The model; NotFittedError where there is none yet."""
         check_is_fitted(self, "model_")
         return self.model_
 
@@ -321,7 +298,7 @@ class SentenceVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, TextModel, 
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class SemiSupervisedClassifier(ClassifierMixin, SentenceVAE):
+class SemiSupervisedClassifier(base.ClassifierMixin, SentenceVAE):
     """A classifier for few labels and many texts: a `SemiSupervisedTextVAE`.
 
     A text without a label has -1, None or NaN in its place, and teaches the language. All
@@ -335,8 +312,8 @@ class SemiSupervisedClassifier(ClassifierMixin, SentenceVAE):
         classes_: the labels, sorted, `[K]`.
 
     Raises:
-        ValueError: there are not two classes at least, not a label, or -1, for each text, or
-            labels are both numbers and names.
+        ValueError: there are fewer than two classes, not as many labels as texts, or labels are
+            both numbers and names.
 
     >>> tiny = {"tokenizer": "words", "latent_size": 2, "hidden_size": 32, "progress": False}
     >>> model = tutvae.SemiSupervisedClassifier(**tiny, rate=2, learning_rate=0.02, epochs=20)
@@ -352,22 +329,14 @@ class SemiSupervisedClassifier(ClassifierMixin, SentenceVAE):
     labelled_size: int = 8
 
     def fit(self, texts: Any, y: Any = None, *, valid: Any = None) -> "Self":
-        """Train on texts and those of their labels that are known.
-
-        Args:
-            texts: what `as_documents` reads, N texts.
-            y: their labels, numbers or names, `[N]`; -1, None or NaN where there is none.
-            valid: texts to choose the best epoch by; by default some are held out.
-        """
+        """Train on N texts and their labels `[N]`, numbers or names; see `SentenceVAE.fit`."""
         documents = as_documents(texts)
         labels = [] if y is None else list(y)
         if getattr(y, "ndim", 1) != 1:
             raise ValueError(f"labels must be one column, not an array {list(y.shape)}: choose one")
         if len(labels) != len(documents):
-            raise ValueError(
-                f"{len(documents)} texts need {len(documents)} labels, -1 for unknown ones, not "
-                f"{len(labels)}"
-            )
+            needed = f"{len(documents)} texts need {len(documents)} labels, -1 for unknown ones"
+            raise ValueError(f"{needed}, not {len(labels)}")
         is_known = np.array([_is_known(label) for label in labels])
         known = [label for label in labels if _is_known(label)]
         if len({isinstance(label, str) for label in known}) > 1:
@@ -389,14 +358,11 @@ class SemiSupervisedClassifier(ClassifierMixin, SentenceVAE):
 
     def predict(self, texts: Any) -> np.ndarray:
         """Return the most probable label of N texts, `[N]`."""
-        q = self.predict_proba(texts)
+        q = self.predict_proba(texts)  # first, as it says so before `fit`
         return self.classes_[q.argmax(1)]
 
     def sample(self, count: int = 10, *, label: Any = None, **options: Any) -> list[str]:
-        """Write new texts, all of one label or, by default, each of one drawn from p(y).
-
-        The other options are those of `sample_texts`.
-        """
+        """Write new texts of a label, by default of ones drawn from p(y); see `sample_texts`."""
         if label is None:
             return super().sample(count, **options)
         model = self._model()
@@ -411,7 +377,6 @@ class SemiSupervisedClassifier(ClassifierMixin, SentenceVAE):
         return super().description(documents, **corpus) | {"semi_supervised": section}
 
     def _configuration(self) -> dict[str, Any]:
-        """Tell what `save` writes beside the weights; see `SentenceVAE`."""
         return super()._configuration() | {"classes": self.classes_.tolist()}
 
 

@@ -35,8 +35,7 @@ class TrainedModel(TextModel):
         folder: where it was read.
         model_: on the CPU, in eval mode. (A name with an underscore behind it was learnt.)
         tokenizer_: the one that a model of texts was trained with, where the folder has one.
-        configuration: what the run was: of a run of `tutvae train`, every setting of its
-            experiment, and the hash of its data.
+        configuration: of a run of `tutvae train`, every setting, and the hash of its data.
         label_names: of the classes, in their order, where they were given.
         report: what the model achieved on its test set, where that was measured.
         max_length: longer documents are cut to so many tokens, as in training; None cuts none.
@@ -55,7 +54,6 @@ class TrainedModel(TextModel):
     max_length: int | None = None
 
     def _model(self) -> Any:
-        """The model; ValueError for one of images."""
         if self.tokenizer_ is None:
             raise ValueError(f"{self.folder} has no tokenizer, so its model reads no texts")
         return self.model_
@@ -71,7 +69,7 @@ def save(
     report: Report | None = None,
     bits: checkpoints.Bits = 32,
 ) -> Path:
-    """Write a model into a new folder: its weights, and all that `tutvae.load` needs; return it.
+    """Write a model and all that `tutvae.load` needs into a new folder; return that. Chapter 10.
 
     Beside `weights.safetensors` that is `configuration.json`, `tokenizer.json` where there is a
     tokenizer, and `README.md`, a model card with the sizes, the measurements and how to load it.
@@ -89,15 +87,12 @@ def save(
         FileExistsError: there is something in the folder.
         OSError: the folder cannot be written to, or the disk is full.
         TypeError: the configuration cannot be put into JSON, or it is no model but what has one.
-        ValueError: the model is of a class that cannot be described, or tokenizer or names are
-            those of another one.
+        ValueError: the model cannot be described, or tokenizer or names are of another one.
 
     >>> from tempfile import mkdtemp
     >>> folder = tutvae.save(tutvae.VAE(data_size=64, latent_size=2), mkdtemp())
     >>> tutvae.load(folder).model_.latent_size
     2
-
-    Source: chapter 10.
     """
     if isinstance(model, TextModel):
         raise TypeError("an estimator is saved by its own save(folder), and else its model_ is")
@@ -112,8 +107,8 @@ def save(
     if tokenizer is not None:
         tokenizer.save(target.tokenizer)
     about = {"configuration": configuration, "label_names": names}
-    measured = None if report is None else report.to_dict()
-    checkpoints.save_weights(model, target.weights, bits=bits, report=measured, **about)
+    about["report"] = None if report is None else report.to_dict()
+    checkpoints.save_weights(model, target.weights, bits=bits, **about)
     card = CARD.read_text("utf-8").format(
         kind=described_as["class"],
         name=target.path.name,
@@ -124,8 +119,10 @@ def save(
     )
     if report is not None:
         card += f"\n## Measured\n\n```\n{report}\n```\n"
-    if credit := _credit(configuration):
-        card += f"\n## Data\n\n{credit}\n"
+    corpus = configuration.get("corpus")
+    entry = CORPORA.get(str(corpus.get("name"))) if isinstance(corpus, dict) else None
+    if entry and entry.credit:
+        card += f"\n## Data\n\n{entry.credit}\n"
     if names is not None:
         card += "\n## Labels\n\n" + "".join(f"- {i}: {name}\n" for i, name in enumerate(names))
     write_or_explain(target.path / "README.md", card.encode())
@@ -134,41 +131,33 @@ def save(
     return target.path
 
 
-def _credit(configuration: Mapping[str, Any]) -> str:
-    """Whom to name for the texts that a model was trained on, by the corpus of its run."""
-    corpus = configuration.get("corpus")
-    entry = CORPORA.get(str(corpus.get("name"))) if isinstance(corpus, dict) else None
-    return entry.credit if entry else ""
-
-
 def read(folder: str | Path) -> TrainedModel:
     """Read the model in a folder, with the arguments and errors of `tutvae.load`."""
     kept = RunFolder(folder)
     configuration = _configuration(kept)
     weights = _weights(kept, configuration)
     if configuration.get("kind") == "text" and not kept.tokenizer.exists():
-        raise FileNotFoundError(
-            f"{kept.path} has no {kept.tokenizer.name}, without which the model of texts cannot "
-            "be used: copy it there, too"
-        )
+        remedy = "without which the model of texts cannot be used: copy it there, too"
+        raise FileNotFoundError(f"{kept.path} has no {kept.tokenizer.name}, {remedy}")
     model = _model(weights, configuration)
     tokenizer = Tokenizer.load(kept.tokenizer) if kept.tokenizer.exists() else None
     names = said_of(weights, "label_names")
     _check_parts(model, tokenizer, names)
-    report = _report(kept, weights)
+    achieved = said_of(weights, "report")
+    if achieved is None and kept.record.exists():
+        achieved = json.loads(kept.record.read_text("utf-8")).get("reports", {}).get("test")
+    report = None if achieved is None else report_of(achieved)
     said = configuration.get("parameters" if "estimator" in configuration else "corpus")
     cut = said.get("max_length") if isinstance(said, dict) else None
     return TrainedModel(kept.path, model, tokenizer, configuration, names, report, cut)
 
 
 def _configuration(kept: RunFolder) -> dict[str, Any]:
-    """What a folder says that its model is."""
     if not kept.path.is_dir():
         raise FileNotFoundError(f"there is no folder {kept.path}: {A_MODEL}")
     if kept.configuration.exists():
         return kept.read_configuration()
-    inner = sorted(path.parent for path in kept.path.glob(f"*/{kept.configuration.name}"))
-    if inner:
+    if inner := sorted(path.parent for path in kept.path.glob(f"*/{kept.configuration.name}")):
         some = f"holds {len(inner)} of them: choose one, such as {inner[0]}"
         raise FileNotFoundError(f"{kept.path} is no model, but {some}")
     raise FileNotFoundError(f"{kept.path} holds no model: {A_MODEL}")
@@ -180,18 +169,16 @@ def _weights(kept: RunFolder, configuration: dict[str, Any]) -> Path:
     if kept.weights.exists() or ("kind" not in configuration and weights.exists()):
         return weights
     if kept.record.exists():
-        raise FileNotFoundError(
-            f"the run in {kept.path} is finished, but its {kept.weights.name} is gone: copy it "
-            "there, or remove the folder and train anew. (Classifiers keep none.)"
-        )
+        gone = f"the run in {kept.path} is finished, but its {kept.weights.name} is gone"
+        remedy = "copy it there, or remove the folder and train anew. (Classifiers keep none.)"
+        raise FileNotFoundError(f"{gone}: {remedy}")
     if "kind" not in configuration:
         raise FileNotFoundError(f"{kept.path} holds no weights yet: call the same `fit` again")
-    epochs = len(kept.metrics.read_text("utf-8").splitlines()) if kept.metrics.exists() else 0
+    done = len(kept.metrics.read_text("utf-8").splitlines()) if kept.metrics.exists() else 0
+    epochs = configuration["training"]["epochs"]
     raise FileNotFoundError(
-        f"the run in {kept.path} is not finished, {epochs} of "
-        f"{configuration['training']['epochs']} epochs are done and there is no "
-        f"{kept.weights.name} yet: start the same `tutvae train` again, and it goes on where it "
-        "stopped"
+        f"the run in {kept.path} is not finished, {done} of {epochs} epochs are done and there is "
+        f"no {kept.weights.name} yet: start the same `tutvae train` again, and it goes on"
     )
 
 
@@ -200,24 +187,20 @@ def _model(weights: Path, configuration: dict[str, Any]) -> Any:
     description = said_of(weights, "model")
     if description is None:
         checkpoints.load_tensors(weights)  # which says what is wrong with a damaged file
-        raise ValueError(
-            f"{weights} does not say which model its weights are of: build it as it was, and give "
-            "them to it by tutvae.training.checkpoints.load_weights"
-        )
+        remedy = "build it and give them to it by tutvae.training.checkpoints.load_weights"
+        raise ValueError(f"{weights} does not say which model its weights are of: {remedy}")
     owner = said_of(weights, "configuration")
     if owner is not None and (different := checkpoints.difference(owner, configuration)):
-        raise ValueError(
-            f"{weights} holds the weights of another run than {weights.parent} says: {different}"
-        )
+        what = "the weights of another run than"
+        raise ValueError(f"{weights} holds {what} {weights.parent} says: {different}")
     with torch.random.fork_rng(devices=()):  # what it draws is overwritten
         model = build(description)
     checkpoints.load_weights(model, weights)
     for name, values in model.state_dict().items():
         if not torch.isfinite(values).all():
-            raise ValueError(
-                f"{weights} holds numbers that are not finite, in {name!r}: it is damaged, or of a "
-                "training that diverged. Train anew, with a smaller learning rate"
-            )
+            fault = f"{weights} holds numbers that are not finite, in {name!r}: it is damaged"
+            remedy = "Train anew, with a smaller learning rate"
+            raise ValueError(f"{fault}, or of a training that diverged. {remedy}")
     return model.eval()
 
 
@@ -228,14 +211,6 @@ def _check_parts(model: Any, tokenizer: Tokenizer | None, names: list[str] | Non
         check_tokenizer(tokenizer, getattr(part, "vocabulary_size", 0))
     if names is not None and len(names) != getattr(model, "classes", len(names)):
         raise ValueError(f"{len(names)} label names do not go with {model.classes} classes")
-
-
-def _report(kept: RunFolder, weights: Path) -> Report | None:
-    """What the model achieved, as it was saved, or by the record of a finished run."""
-    table = said_of(weights, "report")
-    if table is None and kept.record.exists():
-        table = json.loads(kept.record.read_text("utf-8")).get("reports", {}).get("test")
-    return None if table is None else report_of(table)
 
 
 def report_of(table: dict[str, Any]) -> Report:

@@ -1,5 +1,6 @@
 """Trained models: saved, loaded and shared, in one line each."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,8 @@ from tutvae.model_folder import TrainedModel, read, save
 
 __all__ = ["TrainedModel", "load", "push_to_hub", "save"]
 
-ESTIMATORS: dict[Any, type[SentenceVAE]] = {
-    made.__name__: made for made in (SentenceVAE, SemiSupervisedClassifier)
-}
+MADE: tuple[type[SentenceVAE], ...] = (SentenceVAE, SemiSupervisedClassifier)
+ESTIMATORS: dict[Any, type[SentenceVAE]] = {made.__name__: made for made in MADE}
 # Trained models that come with the package, each as `save` wrote it, and another name for one.
 PRETRAINED, ALIASES = Path(__file__).parent / "pretrained", {"sentences": "sentences-8"}
 HUB = "hub:"
@@ -18,28 +18,24 @@ NEEDED = ["configuration.json", "weights.safetensors", "tokenizer.json", "README
 
 
 def load(source: str | Path) -> TrainedModel | SentenceVAE:
-    """Load a trained model: an estimator where one was saved, otherwise a `TrainedModel`.
+    """Load a trained model: a saved estimator, or else a `TrainedModel`. Chapter 10.
 
     Either has `model_` and `tokenizer_`, and is asked with texts.
 
     Args:
-        source: a folder that `save`, `fit` with a `run_folder` or `tutvae train` wrote. Of a run
-            of `fit` that means the weights of the best epoch, or else its last checkpoint.
-            Or "sentences-8" or "sentences-24", two VAEs of everyday sentences that come with the
-            package, whose codes hold so many nats; "sentences" is the first of them.
-            Or "hub:OWNER/NAME", a repository of the Hugging Face Hub.
+        source: a folder that `save`, `fit` with a `run_folder` or `tutvae train` wrote (of `fit`,
+            with the weights of its best epoch, or else its last checkpoint); "sentences-8", which
+            is also "sentences", or "sentences-24", VAEs of everyday sentences that come with the
+            package, whose codes hold so many nats; or "hub:OWNER/NAME", on the Hugging Face Hub.
 
     Raises:
-        FileNotFoundError: there is no such folder, no model in it, or a run of `tutvae train` is
-            not finished.
+        FileNotFoundError: there is no such folder or no model in it, or a run is not finished.
         ImportError: the Hub is wanted and `huggingface_hub` is not installed.
         ValueError: a file is damaged, or the tokenizer or the weights are those of another model.
 
     >>> trained = tutvae.load("sentences")
     >>> trained.model_.latent_size, trained.tokenizer_
     (32, Tokenizer(V=6000))
-
-    Source: chapter 10.
     """
     trained = load_trained(source)
     estimator = ESTIMATORS.get(trained.configuration.get("estimator"))
@@ -58,7 +54,7 @@ def load_trained(source: str | Path) -> TrainedModel:
 
 
 def push_to_hub(folder: str | Path, repo_id: str, *, private: bool = True) -> None:
-    """Upload a folder that `save` wrote to the Hugging Face Hub; `load` reads it from there.
+    """Upload a folder of `save` to the Hugging Face Hub, where `load` reads it. Chapter 10.
 
     Args:
         folder: of the model; nothing but what `load` needs is uploaded, and the model card.
@@ -72,8 +68,6 @@ def push_to_hub(folder: str | Path, repo_id: str, *, private: bool = True) -> No
 
     >>> tutvae.push_to_hub("my_model", "OWNER/NAME")  # doctest: +SKIP
     >>> trained = tutvae.load("hub:OWNER/NAME")  # doctest: +SKIP
-
-    Source: chapter 10.
     """
     if not (read(folder).folder / "weights.safetensors").exists():
         raise FileNotFoundError(f"{folder} holds checkpoints only: save the model, and push that")
@@ -83,11 +77,8 @@ def push_to_hub(folder: str | Path, repo_id: str, *, private: bool = True) -> No
 
 
 def _hub() -> Any:
-    """The Hub's own package, or a word on where to get it."""
     try:
-        import huggingface_hub
+        return import_module("huggingface_hub")
     except ImportError as error:
-        raise ImportError(
-            'the Hugging Face Hub needs another package: pip install "tutvae[hub]"'
-        ) from error
-    return huggingface_hub
+        remedy = 'pip install "tutvae[hub]"'
+        raise ImportError(f"the Hugging Face Hub needs another package: {remedy}") from error

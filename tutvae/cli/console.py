@@ -43,10 +43,10 @@ def command(function: Callable[..., Answer | None]) -> Callable[..., None]:
     # Typer makes the options of what the signature says.
     signature = inspect.signature(function, eval_str=True)
     parameters = list(signature.parameters.values())
-    for name, hint in {"as_json": AsJson, "debug": Debug}.items():
-        if name == "debug" or signature.return_annotation is not None:
-            flag = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=hint)
-            parameters.append(flag.replace(default=False))
+    flags = {"as_json": AsJson} if signature.return_annotation is not None else {}
+    for name, hint in (flags | {"debug": Debug}).items():
+        flag = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=hint)
+        parameters.append(flag.replace(default=False))
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return run
 
@@ -73,10 +73,8 @@ def _sentence(error: Exception) -> str | None:
     """What went wrong and what to do; None for a bug, or where nobody reads the output."""
     first_line = str(error).strip().partition("\n")[0]
     if isinstance(error, (MemoryError, OverflowError)) or TOO_LARGE.search(str(error)):
-        return (
-            f"a number is too large for this computer ({first_line}): give a smaller size, count "
-            "or rate; --debug shows where it is needed"
-        )
+        remedy = "give a smaller size, count or rate; --debug shows where it is needed"
+        return f"a number is too large for this computer ({first_line}): {remedy}"
     if isinstance(error, (ValueError, OSError, FloatingPointError)):
         return None if isinstance(error, BrokenPipeError) else str(error)
     if isinstance(error, ModuleNotFoundError) and error.name is not None:
@@ -97,10 +95,7 @@ def note(message: str) -> None:
 
 
 def show(lines: list[str] | str, content: Any, as_json: bool) -> None:
-    """Print a result: its lines for a person, or its content as JSON for a script.
-
-    OSError if standard output cannot be written.
-    """
+    """Print a result: its lines for a person, or its content as JSON for a script."""
     text = lines if isinstance(lines, str) else "\n".join(lines)
     if as_json:
         text = json.dumps(content, ensure_ascii=False, allow_nan=False)
@@ -133,10 +128,8 @@ def given_texts(arguments: list[str]) -> list[str]:
     BadParameter if there are neither; ValueError if a text is not UTF-8.
     """
     if arguments:
-        return [
-            decode(os.fsencode(text), f"text {number} of the command")
-            for number, text in enumerate(arguments, 1)
-        ]
+        numbered = enumerate(arguments, 1)
+        return [decode(os.fsencode(text), f"text {n} of the command") for n, text in numbered]
     if sys.stdin is None or is_terminal(sys.stdin):
         raise typer.BadParameter("give texts, or lines on standard input", param_hint="TEXT")
     return split_lines(decode(sys.stdin.buffer.read(), "standard input"))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 import tutvae
 from tutvae.cli.console import Answer, command, is_terminal, note
@@ -44,8 +45,7 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def main(
     version: Annotated[
-        bool,
-        typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version."),
+        bool, Option("--version", is_eager=True, callback=_show_version, help="Show the version.")
     ] = False,
 ) -> None:
     """What stands before the commands."""
@@ -53,19 +53,18 @@ def main(
 
 def train(
     experiment: Annotated[
-        Path,
-        typer.Argument(help="An experiment file, TOML; or documents: .txt, .csv, .tsv, .jsonl."),
+        Path, Argument(help="An experiment file, TOML; or documents: .txt, .csv, .tsv, .jsonl.")
     ],
-    text_column: Annotated[str, typer.Option(help="The column of your documents.")] = "text",
+    text_column: Annotated[str, Option(help="The column of your documents.")] = "text",
     label_column: Annotated[
-        str | None, typer.Option(help="The column of their classes, which may be blank.")
+        str | None, Option(help="The column of their classes, which may be blank.")
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a value: section.key=value.")
+        list[str] | None, Option("--set", help="Change a value: section.key=value.")
     ] = None,
-    results: Annotated[Path, typer.Option(help="Where to write NAME.json.")] = Path("results"),
-    runs: Annotated[Path, typer.Option(help="Where to keep the run, in NAME/.")] = Path("runs"),
-    jobs: Annotated[int, typer.Option(min=1, help="Runs of a sweep at a time, a thread each.")] = 1,
+    results: Annotated[Path, Option(help="Where to write NAME.json.")] = Path("results"),
+    runs: Annotated[Path, Option(help="Where to keep the run, in NAME/.")] = Path("runs"),
+    jobs: Annotated[int, Option(min=1, help="Runs of a sweep at a time, a thread each.")] = 1,
 ) -> None:
     """Fit and evaluate an experiment; write its results file and its model.
 
@@ -78,8 +77,7 @@ def train(
     if experiment.suffix == ".toml":
         described = load_experiment(experiment, settings or [])
     else:
-        columns = text_column, label_column
-        described = own_experiment(experiment, *columns, settings or [], runs)
+        described = own_experiment(experiment, text_column, label_column, settings or [], runs)
     typed = shlex.join(["tutvae", *sys.argv[1:]])
     kept = RunFolder(runs / described.name)
     was_finished, is_first = kept.record.exists(), rank_and_world_size()[0] == 0
@@ -103,7 +101,6 @@ def train(
 
 
 def _tell_outcome(record: dict[str, Any], written: str) -> None:
-    """Print what a run or a sweep achieved."""
     if "runs" in record:
         typer.echo(records.summary_table(record))
     for split, report in record.get("reports", {}).items():
@@ -120,7 +117,7 @@ def _tell_outcome(record: dict[str, Any], written: str) -> None:
 def results(
     folder: Annotated[
         Path | None,
-        typer.Argument(help="The folder: results, or without that the records in the package."),
+        Argument(help="The folder: results, or without that the records in the package."),
     ] = None,
 ) -> Answer:
     """Show recorded runs on their test sets, ours beside published ones."""
@@ -131,8 +128,8 @@ def results(
             note(f"no folder results/ here: these records come with the package, in {folder}")
     found = records.read_results(folder)
     rows = [row for record in found for row in recorded_rows(record)]
-    comparisons = [comparison.to_dict() for comparison in compare(found)]
-    content = {"recorded": [row.to_dict() for row in rows], "comparisons": comparisons}
+    content = {"recorded": [row.to_dict() for row in rows]}
+    content["comparisons"] = [comparison.to_dict() for comparison in compare(found)]
     return _tables(found, rows), content
 
 
@@ -148,14 +145,13 @@ def _tables(found: list[dict[str, Any]], rows: list[Row]) -> str:
         parts.append(table([*ours, *published_rows(corpus)], width) + "\n")
     for record in found:
         if not recorded_rows(record):
-            parts.append(f"{record['name']}, accuracy on the test set")
-            parts.append(records.summary_table(record) + "\n")
+            heading = f"{record['name']}, accuracy on the test set"
+            parts.append(f"{heading}\n{records.summary_table(record)}\n")
     return "\n".join(parts).rstrip()
 
 
 def info() -> Answer:
     """Show versions, the device, its threads, and which corpora are at hand."""
-    places = whereabouts()
     facts: dict[str, Any] = {
         "tutvae": tutvae.__version__,
         "python": platform.python_version(),
@@ -164,9 +160,8 @@ def info() -> Answer:
         **records.hardware(),
         DATA_VARIABLE: os.environ.get(DATA_VARIABLE),
     }
-    rows = facts | {DATA_VARIABLE: facts[DATA_VARIABLE] or "not set"}
-    data = {}
-    for name, (folder, found) in places.items():
+    rows, data = facts | {DATA_VARIABLE: facts[DATA_VARIABLE] or "not set"}, {}
+    for name, (folder, found) in whereabouts().items():
         data[name] = {"found": found, "folder": folder and str(folder)}
         where = f", set {DATA_VARIABLE}" if folder is None else f" in {folder}"
         rows[name] = f"{'found' if found else 'not found'}{where}"

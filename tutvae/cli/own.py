@@ -10,7 +10,7 @@ import typer
 
 from tutvae.data.readers.files import read_toml, write_beside
 from tutvae.data.readers.texts import from_files
-from tutvae.estimators import SemiSupervisedClassifier, SentenceVAE
+from tutvae.estimators import MANY, SemiSupervisedClassifier, SentenceVAE
 from tutvae.experiments.experiment import Experiment
 from tutvae.experiments.sweeps import apply_setting, validate_experiment
 from tutvae.training.run_folder import RunFolder
@@ -35,11 +35,7 @@ def new(
 def own_experiment(
     documents: Path, text: str, label: str | None, settings: list[str], runs: Path
 ) -> Experiment:
-    """Describe the training on a file of documents, and write it down beside its run.
-
-    FileNotFoundError if there is no such file; ValueError if it cannot be read as documents, or a
-    setting is impossible.
-    """
+    """Describe the training on a file of documents, and write it down beside its run."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # training reads it, too, and tells what is odd
         corpus = from_files(documents, text=text, label=label, missing_labels=label is not None)
@@ -59,12 +55,10 @@ def _described(
 ) -> dict[str, Any]:
     """What the estimator with its defaults would do with the documents."""
     corpus: dict[str, Any] = {"name": "files", "train": str(documents), "text": text}
-    estimator = SentenceVAE()
     if label is not None:
         corpus |= {"label": label, "missing_labels": True}
-        estimator = SemiSupervisedClassifier()
-    counted = {} if count is None else {"documents": count}
-    table = estimator.description(**counted, **corpus)
+    estimator = SentenceVAE() if label is None else SemiSupervisedClassifier()
+    table = estimator.description(count or MANY, **corpus)
     return table | {"name": re.sub(r"[^\w-]+", "-", documents.name.split(".")[0]) or "own"}
 
 
@@ -78,7 +72,6 @@ def to_toml(table: dict[str, Any]) -> str:
 
 
 def _line(section: str, key: str, value: Any) -> str:
-    """A key and its value, and the comment on it."""
     line = f"{key} = {_value(value)}"
     comment = COMMENTS.get(section + key)
     return line if comment is None else f"{line:<28} # {comment}"

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, cast, get_args
+from typing import Annotated, Any, get_args
 
 import typer
+from typer import Argument, Option
 
 from tutvae.cli.console import Answer, finite, given_texts, note
 from tutvae.data.backends import UNK
@@ -16,14 +17,10 @@ from tutvae.saving import load_trained, save
 from tutvae.training.checkpoints import Bits
 from tutvae.training.loop import pick_device
 
-Run = Annotated[
-    str,
-    typer.Argument(metavar="RUN", help="The folder of a model, sentences, or hub:OWNER/NAME."),
-]
-TextArguments = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[TEXT]...", help="Without any, the lines of standard input."),
-]
+A_RUN = Argument(metavar="RUN", help="The folder of a model, sentences, or hub:OWNER/NAME.")
+TEXTS = Argument(metavar="[TEXT]...", help="Without any, the lines of standard input.")
+Run = Annotated[str, A_RUN]
+TextArguments = Annotated[list[str] | None, TEXTS]
 
 
 class Part(str, Enum):
@@ -35,10 +32,9 @@ class Part(str, Enum):
 
 def evaluate(
     run: Run,
-    split: Annotated[Part, typer.Option(help="The part of the corpus.")] = Part.TEST,
+    split: Annotated[Part, Option(help="The part of the corpus.")] = Part.TEST,
     importance_samples: Annotated[
-        int | None,
-        typer.Option("--importance-samples", "-S", min=1, help="As in the run by default."),
+        int | None, Option("--importance-samples", "-S", min=1, help="As in the run by default.")
     ] = None,
 ) -> Answer:
     """Measure the model of a run on its corpus, as the run itself did."""
@@ -51,18 +47,15 @@ def evaluate(
 
 def sample(
     run: Run,
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many texts.")] = 10,
+    count: Annotated[int, Option("--count", "-n", min=1, help="How many texts.")] = 10,
     temperature: Annotated[
-        float,
-        typer.Option(min=0, callback=finite, help="Below 1 likelier words; 0 the likeliest ones."),
+        float, Option(min=0, callback=finite, help="Below 1 likelier words; 0 the likeliest ones.")
     ] = 1.0,
-    top_k: Annotated[
-        int | None, typer.Option(min=1, help="Draw from the k most probable words.")
-    ] = None,
+    top_k: Annotated[int | None, Option(min=1, help="Draw from the k most probable words.")] = None,
     top_p: Annotated[
-        float, typer.Option(min=0, max=1, help="Draw from the nucleus of this probability.")
+        float, Option(min=0, max=1, help="Draw from the nucleus of this probability.")
     ] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, other texts.")] = 0,
+    seed: Annotated[int, Option(min=0, help="Another seed, other texts.")] = 0,
 ) -> Answer:
     """Write new texts with the model of a run, a line each."""
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
@@ -84,9 +77,9 @@ def reconstruct(run: Run, texts: TextArguments = None) -> Answer:
 
 def interpolate(
     run: Run,
-    left: Annotated[str, typer.Argument(metavar="FROM", help="Where the walk starts.")],
-    right: Annotated[str, typer.Argument(metavar="TO", help="Where it ends.")],
-    steps: Annotated[int, typer.Option(min=2, help="Texts on the way, both ends included.")] = 7,
+    left: Annotated[str, Argument(metavar="FROM", help="Where the walk starts.")],
+    right: Annotated[str, Argument(metavar="TO", help="Where it ends.")],
+    steps: Annotated[int, Option(min=2, help="Texts on the way, both ends included.")] = 7,
 ) -> Answer:
     """Walk from one text to another: decode codes on the line between theirs."""
     left, right = given_texts([left, right])
@@ -96,22 +89,16 @@ def interpolate(
 
 def export(
     run: Run,
-    folder: Annotated[Path, typer.Argument(help="A new folder.")],
-    bits: Annotated[int, typer.Option(help="Of a weight: 8, 16 or 32.")] = 16,
+    folder: Annotated[Path, Argument(help="A new folder.")],
+    bits: Annotated[int, Option(help="Of a weight: 8, 16 or 32.")] = 16,
 ) -> None:
     """Write what is needed to use the model of a run, in fewer bits: a folder to hand on."""
     if bits not in get_args(Bits):
         raise ValueError(f"a weight has 8, 16 or 32 bits, not {bits}")
     trained = load_trained(run)
-    exported = save(
-        trained.model_,
-        folder,
-        tokenizer=trained.tokenizer_,
-        configuration=trained.configuration,
-        label_names=trained.label_names,
-        report=trained.report,
-        bits=cast(Bits, bits),
-    )
+    parts = ("configuration", "label_names", "report")
+    options: dict[str, Any] = {part: getattr(trained, part) for part in parts} | {"bits": bits}
+    exported = save(trained.model_, folder, tokenizer=trained.tokenizer_, **options)
     size = sum(path.stat().st_size for path in exported.iterdir())
     typer.echo(f"wrote {exported}, {size / 1e6:.1f} MB")
 
@@ -132,9 +119,8 @@ def _with_code(run: str, texts: Sequence[str]) -> TrainedModel:
     """The model of a run, which must have a code; tell which words it cannot read."""
     trained = of_texts(run)
     if isinstance(trained.model_, LanguageModel):
-        raise ValueError(
-            f"{run} holds a language model, which has no code to decode: take the run of a VAE"
-        )
+        remedy = "take the run of a VAE"
+        raise ValueError(f"{run} holds a language model, which has no code to decode: {remedy}")
     if not texts:
         raise ValueError("there is no text: standard input is empty")
     for number, text in enumerate(texts, 1):

@@ -29,18 +29,16 @@ def encode(
     """Give the codes of texts, posterior means of Z numbers each: a row a text."""
     trained, documents = _asked(run, texts)
     codes = trained.transform(documents)
-    content = io.BytesIO()
-    if out is not None and out.suffix == ".npy":
-        np.save(content, codes)
-    elif out is None or out.suffix == ".csv":
-        content.write(_csv(documents, codes).encode())
-    else:
-        raise ValueError(f"{out} must end in .csv or .npy")
     if out is None:
-        typer.echo(content.getvalue().decode(), nl=False)
-    else:
-        write_beside(out, content.getvalue())
-        note(f"wrote {out}: {codes.shape[0]} codes of {codes.shape[1]} numbers")
+        typer.echo(_csv(documents, codes), nl=False)
+        return
+    if out.suffix not in (".csv", ".npy"):
+        raise ValueError(f"{out} must end in .csv or .npy")
+    content = io.BytesIO(_csv(documents, codes).encode() if out.suffix == ".csv" else b"")
+    if out.suffix == ".npy":
+        np.save(content, codes)
+    write_beside(out, content.getvalue())
+    note(f"wrote {out}: {codes.shape[0]} codes of {codes.shape[1]} numbers")
 
 
 def classify(run: Run, texts: TextArguments = None) -> Answer:
@@ -99,7 +97,6 @@ def _asked(run: str, texts: list[str] | None) -> tuple[TrainedModel, list[str]]:
 
 
 def _csv(documents: list[str], codes: np.ndarray) -> str:
-    """Texts and codes as a table."""
     content = io.StringIO()
     table = csv.writer(content, lineterminator="\n")
     table.writerow(["text", *(f"z{i}" for i in range(codes.shape[1]))])

@@ -1,12 +1,12 @@
 """Telling a document's label: models of the package on raw texts, and what they must beat.
 
-All classifiers here have scikit-learn's three methods, `predict_proba`, `predict` and `score`.
-The two baselines are scikit-learn pipelines, which are fitted with `fit(texts, labels)`.
+All have scikit-learn's `predict_proba`, `predict` and `score`; the two baselines are pipelines of
+scikit-learn, which are fitted with `fit(texts, labels)`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,8 +31,7 @@ class TextPredictor:
     """A trained classifier for raw texts.
 
     Args:
-        model: what has `label_posterior`: a `TextClassifier` or a `SemiSupervisedTextVAE`, on
-            any device.
+        model: a `TextClassifier` or a `SemiSupervisedTextVAE`, on any device.
         tokenizer: the one it was trained with.
         batch_size: documents that are read at a time; changes the speed, not the result.
         max_length: longer documents are cut to so many tokens, as in training; None cuts none.
@@ -53,9 +52,7 @@ class TextPredictor:
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Return q(y|x) of N texts, `[N, K]`.
 
-        Raises:
-            FloatingPointError: a probability is NaN.
-            ValueError: there are no texts, or the tokenizer is not the model's.
+        FloatingPointError if it is NaN; ValueError without texts, or for a foreign tokenizer.
         """
         check_tokenizer(self.tokenizer, self.model.encoder.vocabulary_size)
         options = {"batch_size": self.batch_size, "max_length": self.max_length}
@@ -72,8 +69,7 @@ class TextPredictor:
     def score(self, texts: Sequence[str], labels: Sequence[int] | np.ndarray) -> float:
         """Return the accuracy: the share of N texts whose label `[N]` is the most probable one.
 
-        Raises:
-            ValueError: a label lies outside 0 ... K - 1, or there is not one for each text.
+        ValueError if a label lies outside 0 ... K - 1, or there is not one for each text.
         """
         probabilities = self.predict_proba(texts)
         expected = as_labels(labels, *probabilities.shape).numpy()
@@ -83,21 +79,15 @@ class TextPredictor:
 def bag_of_words() -> "Pipeline":
     """Build a classifier that counts words and never minds their order: the baseline to beat.
 
-    It is multinomial logistic regression on counts of words, which stand between white space as
-    for a word tokenizer. Its classes are those of the labels that it is fitted to.
+    It is logistic regression on counts of words, which stand between white space. Chapter 8.
 
     >>> classifier = tutvae.bag_of_words().fit(["so good", "so bad"], [1, 0])
     >>> classifier.predict(["good", "bad bad"]).tolist()
     [1, 0]
-
-    Source: chapter 8.
     """
     from sklearn.feature_extraction.text import CountVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
 
-    counts = CountVectorizer(lowercase=False, token_pattern=r"\S+")
-    return make_pipeline(counts, LogisticRegression(max_iter=1000))
+    return _regression_on(CountVectorizer(lowercase=False, token_pattern=r"\S+"))
 
 
 def code_classifier(
@@ -106,7 +96,7 @@ def code_classifier(
     """Build a classifier on the codes of a VAE that has seen no label: the model M1.
 
     It is multinomial logistic regression on the posterior means, not standardised: that would
-    blow up the dimensions that hold nothing. Its classes are those that it is fitted to.
+    blow up the dimensions that hold nothing.
 
     Args:
         model: a trained `TextVAE`, on any device; its weights stay as they are.
@@ -121,8 +111,6 @@ def code_classifier(
 
     Source: Kingma et al. (2014), section 2, the latent-feature discriminative model. Chapter 8.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer
 
     check_tokenizer(tokenizer, model.decoder.vocabulary_size)
@@ -131,15 +119,17 @@ def code_classifier(
         batches = Batches.from_texts(texts, tokenizer, batch_size=batch_size, shuffle=False)
         return encode(model, batches).loc.numpy()
 
-    return make_pipeline(FunctionTransformer(means), LogisticRegression(max_iter=1000))
+    return _regression_on(FunctionTransformer(means))
+
+
+def _regression_on(features: Any) -> "Pipeline":
+    from sklearn import linear_model, pipeline
+
+    return pipeline.make_pipeline(features, linear_model.LogisticRegression(max_iter=1000))
 
 
 def as_labels(labels: Sequence[int] | np.ndarray, documents: int, classes: int) -> Tensor:
-    """Return labels `[N]` as a tensor of integers, if each of N documents has one of K.
-
-    Raises:
-        ValueError: they are not N integers in 0 ... K - 1.
-    """
+    """Return labels `[N]` as a tensor; ValueError unless they are N integers in 0 ... K - 1."""
     values = np.asarray(labels)
     if values.shape != (documents,):
         raise ValueError(

@@ -15,13 +15,11 @@ class ClusterReport:
         accuracy: share of the documents in the cluster of their class, each class matched with
             one cluster of its own so that this share is as large as can be.
         majority_accuracy: share of the documents that are of the most frequent class of their
-            cluster. It only grows with the number of clusters: each document in a cluster of
-            its own has 1.
+            cluster. It grows with the clusters, up to 1 where each document has one of its own.
         nmi: normalised mutual information of class and cluster, from 0 to 1.
         ari: adjusted Rand index: 0 on average for clusters drawn at random, 1 for the classes.
-        table: documents of each class in each cluster, `[K, C]`; cluster k is the one matched
-            with class k, so the diagonal holds what agrees. A class that was left without a
-            cluster has a column of zeros.
+        table: documents of each class in each cluster, `[K, C]`, with what agrees in the diagonal;
+            a class that was left without a cluster has a column of zeros.
         classes: the label of each row, K integers in rising order.
         clusters: the cluster in each column, C integers, or None where there is none.
 
@@ -55,11 +53,9 @@ def compare_clusters(
 
     Args:
         labels: class of each document, `[N]`, integers from 0 on.
-        clusters: its cluster, `[N]`, integers from 0 on; there may be more or fewer of them than
-            classes.
+        clusters: its cluster, `[N]`, integers from 0 on; as many or few of them as you like.
 
-    Raises:
-        ValueError: they are not N integers from 0 on each, or N is 0.
+    ValueError if they are not N integers from 0 on each, or N is 0.
 
     >>> report = tutvae.compare_clusters([0, 0, 1, 1], [7, 7, 3, 7])
     >>> report.accuracy, report.clusters
@@ -69,24 +65,20 @@ def compare_clusters(
     """
     from scipy.optimize import linear_sum_assignment
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+    from sklearn.metrics.cluster import contingency_matrix
 
     labels, clusters = np.asarray(labels), np.asarray(clusters)
     if labels.ndim != 1 or labels.shape != clusters.shape or len(labels) == 0:
-        raise ValueError(
-            "each of N documents needs a label and a cluster, both [N]: "
-            f"got {list(labels.shape)} and {list(clusters.shape)}"
-        )
+        got = f"got {list(labels.shape)} and {list(clusters.shape)}"
+        raise ValueError(f"each of N documents needs a label and a cluster, both [N]: {got}")
     for name, values in (("labels", labels), ("clusters", clusters)):
         if not np.issubdtype(values.dtype, np.integer) or values.min() < 0:
-            raise ValueError(
-                f"{name} must be integers from 0 on, not {values.min()!r}: "
-                "leave out documents without a label"
-            )
-    classes, rows = np.unique(labels, return_inverse=True)
-    names, columns = np.unique(clusters, return_inverse=True)
+            fault = f"{name} must be integers from 0 on, not {values.min()!r}"
+            raise ValueError(f"{fault}: leave out documents without a label")
+    classes, names = np.unique(labels), np.unique(clusters)
+    counts = contingency_matrix(labels, clusters)
     # At least as many columns as rows: every class is matched, if need be with nothing.
-    counts = np.zeros((len(classes), max(len(classes), len(names))), dtype=np.int64)
-    np.add.at(counts, (rows, columns), 1)
+    counts = np.pad(counts, ((0, 0), (0, max(0, len(classes) - len(names)))))
     _, matched = linear_sum_assignment(counts, maximize=True)
     order = [*matched, *np.setdiff1d(np.arange(counts.shape[1]), matched)]
     table = counts[:, order]
@@ -102,7 +94,7 @@ def compare_clusters(
 
 
 def mixture_clusters(codes: Tensor, clusters: int, seed: int = 0) -> np.ndarray:
-    """Cluster codes by a mixture of Gaussians: the baseline for clusters of a model's own.
+    """Cluster codes by a mixture of Gaussians, the baseline: the cluster of each, integers `[N]`.
 
     Each Gaussian has a full covariance. Of five starts, by k-means, the likeliest mixture counts.
 
@@ -111,11 +103,7 @@ def mixture_clusters(codes: Tensor, clusters: int, seed: int = 0) -> np.ndarray:
         clusters: Gaussians of the mixture.
         seed: of the starts.
 
-    Returns:
-        The cluster of each document, integers `[N]`.
-
-    Raises:
-        ValueError: there are fewer codes than clusters, or Z is 0.
+    ValueError if there are fewer codes than clusters, or Z is 0.
 
     >>> clusters = tutvae.mixture_clusters(torch.tensor([[0.0], [0.1], [9.0], [9.1]]), 2)
     >>> tutvae.compare_clusters([0, 0, 1, 1], clusters).accuracy
@@ -126,8 +114,7 @@ def mixture_clusters(codes: Tensor, clusters: int, seed: int = 0) -> np.ndarray:
     from sklearn.mixture import GaussianMixture
 
     if len(codes) < max(clusters, 2):
-        raise ValueError(
-            f"{len(codes)} documents are too few for {clusters} clusters: give more, or make fewer"
-        )
+        fault = f"{len(codes)} documents are too few for {clusters} clusters"
+        raise ValueError(f"{fault}: give more, or make fewer")
     mixture = GaussianMixture(clusters, n_init=5, max_iter=500, random_state=seed)
     return mixture.fit_predict(codes.detach().cpu().double().numpy())

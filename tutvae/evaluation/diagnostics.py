@@ -21,9 +21,7 @@ CODE_SEED = 2_000_003
 
 
 def sample_codes(q: Normal, seed: int = 0) -> Tensor:
-    """Draw one code from each posterior of N examples, `[N, Z]`, as `encode` returns them.
-
-    The draw leaves torch's global random state alone.
+    """Draw a code from each of N posteriors, `[N, Z]`, leaving torch's global random state alone.
 
     >>> q = torch.distributions.Normal(torch.zeros(3, 2), torch.ones(3, 2))
     >>> tutvae.sample_codes(q).shape
@@ -36,22 +34,15 @@ def sample_codes(q: Normal, seed: int = 0) -> Tensor:
 
 
 def mutual_information(q: Normal, seed: int = 0) -> float:
-    """Estimate the mutual information between examples and codes under the encoder.
+    """Estimate the mutual information of examples and codes, in nats an example, 0 to ln N.
 
     That is the mean of log q(z_n|x_n) - log q(z_n), where z_n is a sample of q(z|x_n) and
     q(z) = (1/N) sum_m q(z|x_m) is the aggregate posterior. It equals the mean KL of q(z|x) to the
     prior less the KL of q(z) to the prior. N examples can tell at most ln N nats, so a value
     near that ceiling says no more than "large".
 
-    Args:
-        q: the posteriors of N examples, `[N, Z]`, as `encode` returns them.
-        seed: of the samples.
-
-    Returns:
-        Nats an example, from 0 to ln N.
-
-    Raises:
-        ValueError: a mean or a scale is not finite, or a scale is not positive.
+    The posteriors q are those of N examples, `[N, Z]`, as `encode` returns them; the seed is of
+    the samples. ValueError if a mean or a scale is not finite, or a scale is not positive.
 
     >>> apart = torch.distributions.Normal(torch.tensor([[-9.0], [9.0]]), torch.ones(2, 1))
     >>> round(tutvae.mutual_information(apart), 2)  # ln 2: a code tells which of the two it is of
@@ -92,24 +83,12 @@ def _log_sums(q: Normal, z: Tensor, own: Tensor) -> Tensor:
 
 
 def own_code_gain(model: LatentVariableModel, batches: Iterable[Any], seed: int = 0) -> float:
-    """Measure what an example's own code is worth to the decoder, beyond another example's.
+    """Measure what an example's own code is worth beyond another example's. Chapter 4.
 
-    That is the mean of log p(x_n|z_n) - log p(x_n|z_m), where z_n and z_m are samples of q(z|x_n)
-    and q(z|x_m), and m is the example half the set away (neighbours may be alike, where examples
-    come sorted).
-
-    Args:
-        model: a `LatentVariableModel`, on any device.
-        batches: the examples; each batch has `.to(device)`.
-        seed: of the samples.
-
-    Returns:
-        Nats an example; 0 for a decoder that does not hear its code, or if all examples are equal.
-
-    Raises:
-        ValueError: there are no batches.
-
-    Source: chapter 4.
+    That is the mean of log p(x_n|z_n) - log p(x_n|z_m) in nats, where z_n and z_m are samples of
+    q(z|x_n) and q(z|x_m), and m is the example half the set away (neighbours may be alike, where
+    examples come sorted). It is 0 for a decoder that does not hear its code, or if all examples are
+    equal. Arguments and errors are those of `encode`; the seed is of the samples.
     """
     batches = list(batches)  # two passes, which must see the same order
 
@@ -137,8 +116,8 @@ class Probe:
 
     Attributes:
         accuracy: share of the test examples whose value it tells.
-        nats: what the code tells of the factor: the factor's entropy less the classifier's
-            cross-entropy, in nats an example. A lower bound: another classifier may read more.
+        nats: what the code tells of the factor, at least (another classifier may read more): the
+            factor's entropy less the classifier's cross-entropy, in nats an example.
         entropy: nats of the factor in the test examples, the most that there is to tell.
     """
 
@@ -157,16 +136,13 @@ def probe(
 
     The classifier is multinomial logistic regression on standardised codes. Give it samples of
     the posterior (`sample_codes`): posterior means may carry a factor in differences so small
-    that the posterior's noise drowns them.
+    that the posterior's noise drowns them. The nats are floored at 0.
 
     Args:
         codes_train: codes to learn from, `[N, Z]`.
         factor_train: the factor's value for each, `[N]`.
         codes_test: codes to be judged by, `[M, Z]`.
         factor_test: the factor's value for each, `[M]`.
-
-    Returns:
-        What it tells of the test codes; the nats are floored at 0.
 
     Raises:
         ValueError: codes and values differ in number, there is no code (Z = 0), or the factor
@@ -178,34 +154,26 @@ def probe(
 
     Source: Alain & Bengio (2017). Chapter 4.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import log_loss
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+    from sklearn import linear_model, metrics, pipeline, preprocessing
 
     factor_train, factor_test = np.asarray(factor_train), np.asarray(factor_test)
     for codes, factor in ((codes_train, factor_train), (codes_test, factor_test)):
         if factor.shape != (len(codes),):
-            raise ValueError(
-                f"{len(codes)} codes need a factor of {len(codes)} values, "
-                f"not one of shape {list(factor.shape)}"
-            )
+            needed = f"{len(codes)} codes need a factor of {len(codes)} values"
+            raise ValueError(f"{needed}, not one of shape {list(factor.shape)}")
     if codes_train.shape[1] == 0:
         raise ValueError("codes of no dimensions (Z = 0) have nothing to probe")
     if unseen := set(factor_test.tolist()) - set(factor_train.tolist()):
         raise ValueError(f"the factor takes a value in the test set only: {min(unseen)!r}")
     if len(np.unique(factor_train)) == 1:  # always the same: known without a classifier
         return Probe(accuracy=1.0, nats=0.0, entropy=0.0)
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    regression = linear_model.LogisticRegression(max_iter=1000)
+    classifier = pipeline.make_pipeline(preprocessing.StandardScaler(), regression)
     classifier.fit(codes_train.cpu().numpy(), factor_train)
     probabilities = classifier.predict_proba(codes_test.cpu().numpy())
-    cross_entropy = log_loss(factor_test, probabilities, labels=classifier.classes_)
+    cross_entropy = metrics.log_loss(factor_test, probabilities, labels=classifier.classes_)
     _, counts = np.unique(factor_test, return_counts=True)
     shares = counts / len(factor_test)
     entropy = float(-(shares * np.log(shares)).sum())
-    predicted = classifier.classes_[probabilities.argmax(1)]
-    return Probe(
-        accuracy=float((predicted == factor_test).mean()),
-        nats=max(0.0, entropy - float(cross_entropy)),
-        entropy=entropy,
-    )
+    right = classifier.classes_[probabilities.argmax(1)] == factor_test
+    return Probe(float(right.mean()), max(0.0, entropy - float(cross_entropy)), entropy)

@@ -1,7 +1,4 @@
-"""What can be wrong with a model and its code, as seen from outside: one function an illness.
-
-The words of each are in `illnesses.toml`.
-"""
+"""What can be wrong with a model: a function an illness, and its words in `illnesses.toml`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -104,68 +101,60 @@ def empty_code(x: Examination) -> Finding | None:
     values = {"kl": r.kl, "mutual_information": r.mutual_information or 0.0}
     values |= {"active_units": r.active_units, "latent_size": len(r.kl_per_dimension)}
     values |= {"own_code_gain": x.own_code_gain}
+    form = "deaf" if x.deaf else None
     if alive and not x.deaf:
-        values |= {"last_epoch_alive": alive[-1], "epochs": len(kl)}
-        return _finding("empty_code", "once_alive", **values)
-    return _finding("empty_code", "deaf" if x.deaf else None, **values)
+        form, values = "once_alive", values | {"last_epoch_alive": alive[-1], "epochs": len(kl)}
+    return _finding(True, "empty_code", form, **values)
 
 
 def kl_without_information(x: Examination) -> Finding | None:
     """A KL that is paid for a place far from the prior, and not for information."""
     kl, mi = x.report.kl, x.report.mutual_information or 0.0
-    if kl < EMPTY_NATS or mi >= MUCH_OF_THE_KL * kl or information_at_ceiling(x):
-        return None
+    found = kl >= EMPTY_NATS and mi < MUCH_OF_THE_KL * kl and not information_at_ceiling(x)
     form = "all_alike" if mi < EMPTY_NATS else None
-    return _finding("kl_without_information", form, kl=kl, mutual_information=mi)
+    return _finding(found, "kl_without_information", form, kl=kl, mutual_information=mi)
 
 
 def unheard_code(x: Examination) -> Finding | None:
     """A code that tells documents apart, and a decoder that does not use it."""
     mi, gain = x.report.mutual_information or 0.0, x.own_code_gain
-    if mi < EMPTY_NATS or gain >= HEARD * mi:
-        return None
-    form = "deaf" if x.deaf else None
-    return _finding("unheard_code", form, mutual_information=mi, own_code_gain=gain)
+    found, form = mi >= EMPTY_NATS and gain < HEARD * mi, "deaf" if x.deaf else None
+    return _finding(found, "unheard_code", form, mutual_information=mi, own_code_gain=gain)
 
 
 def few_active_units(x: Examination) -> Finding | None:
     """Most dimensions idle, which is mild: a code needs as many as the data do."""
     active, Z = x.report.active_units, len(x.report.kl_per_dimension)
-    if not 0 < active < FEW_UNITS * Z or x.report.kl < EMPTY_NATS:
-        return None
-    return _finding("few_active_units", active_units=active, latent_size=Z)
+    found = 0 < active < FEW_UNITS * Z and x.report.kl >= EMPTY_NATS
+    return _finding(found, "few_active_units", active_units=active, latent_size=Z)
 
 
 def information_at_ceiling(x: Examination) -> Finding | None:
     """Too few documents to tell how much the code holds."""
     mi, ceiling = x.report.mutual_information or 0.0, x.report.mutual_information_ceiling or 0.0
-    if mi < EMPTY_NATS or mi < NEAR_CEILING * ceiling:
-        return None
-    return _finding("information_at_ceiling", mutual_information=mi, ceiling=ceiling)
+    found = mi >= max(EMPTY_NATS, NEAR_CEILING * ceiling)
+    return _finding(found, "information_at_ceiling", mutual_information=mi, ceiling=ceiling)
 
 
 def worse_than_language_model(x: Examination) -> Finding | None:
     """A code that costs more than it tells."""
     nll, without = x.report.importance_weighted_nll, x.report.language_model_nll
-    if without is None or nll <= (1 + CLEARLY) * without:
+    if without is None:
         return None
     values = {"nll": nll, "language_model_nll": without, "difference": nll - without}
-    return _finding("worse_than_language_model", **values)
+    return _finding(nll > (1 + CLEARLY) * without, "worse_than_language_model", **values)
 
 
 def loose_bound(x: Examination) -> Finding | None:
     """A posterior of the wrong shape or place."""
     kl, gap = x.report.kl, x.report.bound - x.report.importance_weighted_nll
-    if kl < EMPTY_NATS or gap <= max(MUCH_OF_THE_KL * kl, EMPTY_NATS):
-        return None
-    return _finding("loose_bound", gap=gap, kl=kl)
+    found = kl >= EMPTY_NATS and gap > max(MUCH_OF_THE_KL * kl, EMPTY_NATS)
+    return _finding(found, "loose_bound", gap=gap, kl=kl)
 
 
 def narrow_posteriors(x: Examination) -> Finding | None:
     """An autoencoder in disguise."""
-    if x.scale >= NARROW:
-        return None
-    return _finding("narrow_posteriors", scale=x.scale, kl=x.report.kl)
+    return _finding(x.scale < NARROW, "narrow_posteriors", scale=x.scale, kl=x.report.kl)
 
 
 def loss_is_not_the_bound(x: Examination) -> Finding | None:
@@ -175,46 +164,50 @@ def loss_is_not_the_bound(x: Examination) -> Finding | None:
     for term in ("reconstruction", "kl"):
         claimed, measured = x.loss_terms[term], getattr(x.report, term)
         if abs(claimed - measured) > DISAGREEMENT * abs(measured) + EMPTY_NATS:
-            return _finding("loss_is_not_the_bound", term, claimed=claimed, measured=measured)
+            figures = {"claimed": claimed, "measured": measured}
+            return _finding(True, "loss_is_not_the_bound", term, **figures)
     return None
 
 
 def unsteady_scores(x: Examination) -> Finding | None:
     """Scores that depend on chance, or on the other documents of the batch."""
-    if x.repeatable and x.independent:
-        return None
-    return _finding("unsteady_scores", "in_company" if x.repeatable else "by_chance")
+    found = not (x.repeatable and x.independent)
+    return _finding(found, "unsteady_scores", "in_company" if x.repeatable else "by_chance")
 
 
 def overfitting(x: Examination) -> Finding | None:
     """Training goes on getting better where validation gets worse."""
     train, valid = x.bounds("train"), x.bounds("valid")
-    if not valid or valid[-1] <= (1 + CLEARLY) * min(valid):
+    if not train or not valid:
         return None
     best = valid.index(min(valid))
-    if not train or train[-1] >= train[best]:
-        return None
-    return _finding("overfitting", best_epoch=best + 1, best=valid[best], last=valid[-1])
+    found = valid[-1] > (1 + CLEARLY) * valid[best] and train[-1] < train[best]
+    return _finding(found, "overfitting", best_epoch=best + 1, best=valid[best], last=valid[-1])
 
 
 def still_improving(x: Examination) -> Finding | None:
     """Training that ended too early."""
     bounds = x.bounds("valid") or x.bounds("train")
-    if len(bounds) < 2 or bounds[-1] > min(bounds) or bounds[-1] >= (1 - CLEARLY) * bounds[-2]:
+    if len(bounds) < 2:
         return None
-    return _finding("still_improving", before=bounds[-2], last=bounds[-1])
+    before, last = bounds[-2:]
+    found = last <= min(bounds) and last < (1 - CLEARLY) * before
+    return _finding(found, "still_improving", before=before, last=last)
 
 
 def unfinished_annealing(x: Examination) -> Finding | None:
     """A KL weight that was still on its way to 1."""
     weights = x.curves.get("kl_weight", [])
-    if len(weights) < 2 or not weights[-2] < weights[-1] < 1 - CLEARLY:
+    before, last = [1.0, 1.0, *weights][-2:]
+    return _finding(before < last < 1 - CLEARLY, "unfinished_annealing", kl_weight=last)
+
+
+def _finding(
+    found: bool, illness: str, form: str | None = None, /, **values: float
+) -> Finding | None:
+    """If it is found, a finding in the words of the illness, or of this form of it."""
+    if not found:
         return None
-    return _finding("unfinished_annealing", kl_weight=weights[-1])
-
-
-def _finding(illness: str, form: str | None = None, /, **values: float) -> Finding:
-    """A finding in the words of the illness, or of this form of it."""
     usual = ILLNESSES[illness]
     figures = values | {"worth": nats(values.get("own_code_gain", 0.0))}
     words = {

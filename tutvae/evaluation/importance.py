@@ -23,10 +23,7 @@ def check_seed(seed: int) -> None:
 
 
 def standard_noise(like: Tensor, seed: int) -> Tensor:
-    """Draw standard Normal noise of the shape and kind of a tensor; raises as `check_seed`.
-
-    The draw depends on the seed alone, and leaves torch's global random state as it is.
-    """
+    """Draw standard Normal noise like a tensor, from a seed (see `check_seed`) of its own."""
     check_seed(seed)
     generator = torch.Generator().manual_seed(int(seed))
     return torch.randn(like.shape, generator=generator).to(like)
@@ -62,18 +59,10 @@ def importance_samples_of(
     chunk_size: int,
     noise: Sequence[np.random.Generator],
 ) -> tuple[Tensor, Tensor]:
-    """Score a batch at S samples of its posterior.
+    """Score a batch at S samples: log p(x|z) and log p(x, z) - log q(z|x), both `[S, B]` nats.
 
-    Args:
-        model: a `LatentVariableModel`.
-        x: the batch.
-        q: its posterior, `[B, Z]`.
-        samples: how many, S.
-        chunk_size: samples that are decoded at a time; changes the memory, not the result.
-        noise: a stream of noise for each of the B examples; see `noise_streams`.
-
-    Returns:
-        log p(x|z) and log p(x, z) - log q(z|x), both `[S, B]` nats an example.
+    The samples are of its posterior q, `[B, Z]`, by a stream of `noise_streams` for each example,
+    and decoded `chunk_size` at a time, which changes the memory and not the result.
 
     Source: Burda et al. (2016), equation 7. Chapter 2, equation `iwae`.
     """

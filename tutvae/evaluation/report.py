@@ -1,8 +1,8 @@
 """Measuring a model: bound, importance-weighted likelihood, perplexity, active units.
 
-Everything here is deterministic: the noise comes from a seed of its own, torch's global random
-state is left alone, and the model is in eval mode meanwhile. `score` and `evaluate` give each
-example a stream of noise of its own, so that its figures do not depend on its batch.
+Everything here is deterministic: the noise comes from a seed of its own (in `score` and `evaluate`
+from a stream for each example, whatever its batch), torch's global random state is left alone, and
+the model is in eval mode meanwhile.
 """
 
 import math
@@ -18,17 +18,15 @@ from torch.random import fork_rng
 
 from tutvae.bounds import importance_weighted_bound
 from tutvae.data.batches.text import TextBatch
+from tutvae.evaluation import importance
 from tutvae.evaluation.diagnostics import mutual_information
-from tutvae.evaluation.importance import (
-    check_seed,
-    importance_samples_of,
-    noise_streams,
-    normal_in_single,
-)
+from tutvae.evaluation.importance import importance_samples_of, normal_in_single
 from tutvae.evaluation.in_order import columns_of
 from tutvae.models.protocols import LatentVariableModel, TrainableModel, evaluating
 
 ACTIVE_UNIT_VARIANCE = 0.01
+# The exponential of more is too large for a number.
+MOST_NATS = 709.0
 # How many posteriors the mutual information is estimated from, where there are as many.
 AGGREGATED_POSTERIORS = 2_048
 
@@ -42,8 +40,7 @@ class Report:
         reconstruction: mean of -log p(x|z) over samples z of the posterior.
         kl: mean KL of the posterior to the prior.
         importance_weighted_nll: estimate of -log p(x) by `importance_samples` samples.
-        importance_samples: S; the estimate is from above, and tighter the larger S. A model
-            without a code (Z = 0) needs but one: then the NLL is exact.
+        importance_samples: S; the estimate is from above, tighter the larger S, exact if Z = 0.
         active_units: latent dimensions whose posterior mean varies with the data.
         kl_per_dimension: the KL of each of the Z dimensions.
         mutual_information: between examples and codes; see `tutvae.evaluation.diagnostics`.
@@ -80,29 +77,20 @@ class Report:
     def perplexity(self) -> float | None:
         """The exponential of the NLL a predicted token; None if the data are not text.
 
-        Infinite above 709 nats a token, where the exponential is too large for a number.
-        Chapter 3, equation `perplexity`.
+        Infinite above 709 nats a token. Chapter 3, equation `perplexity`.
         """
         if self.tokens is None:
             return None
-        try:
-            return math.exp(self.importance_weighted_nll * self.examples / self.tokens)
-        except OverflowError:
-            return math.inf
+        nats = self.importance_weighted_nll * self.examples / self.tokens
+        return math.exp(nats) if nats <= MOST_NATS else math.inf
 
     @property
     def price(self) -> float | None:
-        """The price of a code, which is the bound less a language model's NLL, in nats an example.
-
-        Below 0 the code pays for itself; None without a language model. Chapter 7.
-        """
+        """The bound less a language model's NLL, if known; below 0, the code pays. Chapter 7."""
         return None if self.language_model_nll is None else self.bound - self.language_model_nll
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields, the bound, the perplexity and the price, ready for JSON.
-
-        Those that are None are left out; so is an infinite perplexity, which JSON cannot hold.
-        """
+        """The fields, bound, perplexity and price, ready for JSON; None and infinity left out."""
         derived = {name: getattr(self, name) for name in ("bound", "perplexity", "price")}
         values = asdict(self) | derived
         return {name: x for name, x in values.items() if x is not None and x != math.inf}
@@ -122,13 +110,10 @@ class Report:
             ("price of the code", self.price),
         ]
         tokens = "" if self.tokens is None else f", {self.tokens:,} tokens"
-        return "\n".join(
-            [
-                f"{self.examples:,} examples{tokens}, nats an example",
-                *(f"  {name:<18} {value:>9.2f}" for name, value in rows if value is not None),
-                f"  {'active units':<18} {f'{self.active_units} of {latent_size}':>9}",
-            ]
-        )
+        lines = [f"{self.examples:,} examples{tokens}, nats an example"]
+        lines += [f"  {name:<18} {value:>9.2f}" for name, value in rows if value is not None]
+        units = f"{self.active_units} of {latent_size}"
+        return "\n".join([*lines, f"  {'active units':<18} {units:>9}"])
 
 
 @dataclass(frozen=True)
@@ -168,8 +153,7 @@ def evaluate(
     Args:
         model: a `LatentVariableModel`, on any device.
         batches: the examples; each batch has `.to(device)`.
-        importance_samples: S, the posterior samples an example. The reconstruction is their
-            mean; the importance-weighted NLL uses them all.
+        importance_samples: S, the posterior samples an example, for reconstruction and NLL.
         chunk_size: samples that are decoded at a time; changes the memory, not the result.
         seed: of the noise.
         language_model: one of the same decoder, Z = 0, to tell the price of the code by.
@@ -189,9 +173,8 @@ def evaluate(
     if language_model is not None:
         batches = list(batches)  # both models read them
         language_model_nll = _exact_nll(language_model, batches)
-    scores = score(
-        model, batches, importance_samples=importance_samples, chunk_size=chunk_size, seed=seed
-    )
+    options = {"importance_samples": importance_samples, "chunk_size": chunk_size, "seed": seed}
+    scores = score(model, batches, **options)
     q = aggregated(scores.posterior)
     return Report(
         examples=len(scores.nll),
@@ -209,11 +192,10 @@ def evaluate(
 
 
 def _exact_nll(language_model: LatentVariableModel, batches: Iterable[Any]) -> float:
-    """The NLL of a model without a code, in nats an example."""
-    if latent_size := language_model.prior().loc.numel():
+    if Z := language_model.prior().loc.numel():
         raise ValueError(
-            f"a language model has no code (Z = 0), and this one has Z = {latent_size}: its NLL "
-            "is not exact. Train a LanguageModel of the same decoder"
+            f"a language model has no code (Z = 0), and this one has Z = {Z}, so its NLL is not "
+            "exact: train a LanguageModel of the same decoder"
         )
     return score(language_model, batches).nll.mean().item()
 
@@ -230,11 +212,9 @@ def score(
 
     Source: Burda et al. (2016), section 5. Chapter 3.
     """
-    if importance_samples < 1 or chunk_size < 1:
-        raise ValueError(
-            "importance_samples and chunk_size must be at least 1, "
-            f"not {importance_samples} and {chunk_size}"
-        )
+    if min(importance_samples, chunk_size) < 1:
+        given = f"{importance_samples} and {chunk_size}"
+        raise ValueError(f"importance_samples and chunk_size must be at least 1, not {given}")
     tokens: int | None = None
 
     def scored(batch: Any, positions: Tensor) -> tuple[Tensor, ...]:
@@ -242,7 +222,7 @@ def score(
         if isinstance(batch, TextBatch):
             tokens = (tokens or 0) + batch.predicted_tokens
         q, prior = (normal_in_single(p) for p in (model.posterior(batch), model.prior()))
-        noise = noise_streams(seed, positions.tolist())
+        noise = importance.noise_streams(seed, positions.tolist())
         log_likelihoods, log_weights = importance_samples_of(model, batch, q, S, chunk_size, noise)
         nll = -importance_weighted_bound(log_weights)  # [B]
         return -log_likelihoods.mean(0), nll, kl_divergence(q, prior), q.loc, q.scale
@@ -262,20 +242,12 @@ def mean_terms(model: TrainableModel, batches: Iterable[Any], seed: int = 0) -> 
 
     Cheaper than `evaluate`: it is what `fit` follows on the validation set.
 
-    Args:
-        model: called with a batch, it returns an `Elbo`; on any device.
-        batches: the examples.
-        seed: of the noise.
-
-    Returns:
-        `reconstruction`, `kl` and, of a model with labels, `label_kl`, in nats an example.
-
-    Raises:
-        ValueError: there are no batches.
+    The model is called with a batch and returns an `Elbo`. The terms are `reconstruction`, `kl`
+    and, of a model with labels, `label_kl`, in nats an example. ValueError without batches.
 
     Source: Kingma & Welling (2014), equation 10. Chapter 1, equation `elbo`.
     """
-    check_seed(seed)
+    importance.check_seed(seed)
     sums: Counter[str] = Counter()
     examples = 0
     with evaluating(model) as device, fork_rng([device] if device.type == "cuda" else []):
@@ -290,10 +262,7 @@ def mean_terms(model: TrainableModel, batches: Iterable[Any], seed: int = 0) -> 
 
 
 def encode(model: LatentVariableModel, batches: Iterable[Any]) -> Normal:
-    """Encode a set of examples.
-
-    Returns:
-        The posteriors of all N examples in the caller's order, a Normal `[N, Z]` on the CPU.
+    """Encode N examples: their posteriors in the caller's order, a Normal `[N, Z]` on the CPU.
 
     Raises:
         FloatingPointError: a posterior is not finite.
@@ -312,9 +281,8 @@ def encode(model: LatentVariableModel, batches: Iterable[Any]) -> Normal:
 
     mean, scale = columns_of(model, batches, encoded)
     if not (mean.isfinite().all() and scale.isfinite().all() and (scale > 0).all()):
-        raise FloatingPointError(
-            "the posterior is not finite: are there NaN in the data or in the weights?"
-        )
+        cause = "are there NaN in the data or in the weights?"
+        raise FloatingPointError(f"the posterior is not finite: {cause}")
     return Normal(mean, scale, validate_args=False)
 
 
@@ -332,14 +300,9 @@ def aggregated(q: Normal) -> Normal:
 
 
 def active_units(means: Tensor, threshold: float = ACTIVE_UNIT_VARIANCE) -> Tensor:
-    """Tell which latent dimensions respond to the data.
+    """Tell which latent dimensions respond to the data: True for each active one, `[Z]`.
 
-    Args:
-        means: posterior means of N examples, `[N, Z]`.
-        threshold: least variance over the examples.
-
-    Returns:
-        True for each active dimension, `[Z]`.
+    The posterior means of N examples, `[N, Z]`, vary there by more than the threshold.
 
     Source: Burda et al. (2016), section 5.2. Chapter 2.
     """

@@ -27,14 +27,12 @@ COLUMNS = ("kl_weight", *(f"{part}_{term}" for part in ("train", "valid") for te
 class Curves(Protocol):
     """Columns by name, one entry an epoch: a `History`, or a mapping of lists."""
 
-    def __getitem__(self, column: str, /) -> list[float]:
-        """One column; KeyError if there is none of that name."""
-        ...
+    def __getitem__(self, column: str, /) -> list[float]: ...  # or KeyError
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What `diagnose` found; printed, it is a letter of a few lines.
+    """What `diagnose` found; printed, it is a letter of a few lines. Chapter 4.
 
     Attributes:
         report: the figures of `evaluate`.
@@ -45,8 +43,6 @@ class Diagnosis:
     >>> diagnosis = tutvae.diagnose(tutvae.VAE(data_size=64, latent_size=2), images)
     >>> diagnosis.healthy, diagnosis.findings[0].name  # nobody trained it
     (False, 'empty_code')
-
-    Source: chapter 4.
     """
 
     report: Report
@@ -64,17 +60,14 @@ class Diagnosis:
 
     def __str__(self) -> str:
         letter = [self._verdict()]
-        for finding in self.findings:
-            letter += [
-                f"\n{finding.name.replace('_', ' ')} ({finding.chapter})",
-                _line("seen", finding.symptom),
-                _line("cause", finding.cause),
-                _line("try", finding.remedy),
-            ]
+        for found in self.findings:
+            letter.append(f"\n{found.name.replace('_', ' ')} ({found.chapter})")
+            said = {"seen": found.symptom, "cause": found.cause, "try": found.remedy}
+            for title, text in said.items():
+                letter.append(fill(f"  {title:<7}{text}", 88, subsequent_indent=" " * 9))
         return "\n".join(letter)
 
     def _verdict(self) -> str:
-        """The first lines: the state of health, and what it was judged by."""
         r = self.report
         said = "healthy" if self.healthy else f"not well, findings: {len(self.findings)}"
         figures = [f"NLL {r.importance_weighted_nll:.2f}"]
@@ -106,48 +99,37 @@ def diagnose(
         batches: examples that it was not trained on, some hundreds or more.
         language_model: one of the same decoder, Z = 0, to compare with.
         history: what `fit` returned, or its columns by name.
-        importance_samples: S, for the NLL.
-
-    Raises:
-        ValueError: as `evaluate` does.
+        importance_samples: S, for the NLL. The errors are those of `evaluate`.
 
     >>> images = tutvae.digits().test.pixels.split(50)
     >>> diagnosis = tutvae.diagnose(tutvae.VAE(data_size=64, latent_size=2), images)
     >>> [finding.name for finding in diagnosis.findings]  # nobody trained it
     ['empty_code']
 
-    Source: Bowman et al. (2016), section 3.1, for the empty code; Hoffman & Johnson (2016) for
-    KL against information. Chapters 4 and 5.
+    Source: Bowman et al. (2016), section 3.1; Hoffman & Johnson (2016). Chapters 4 and 5.
     """
     batches = list(batches)
-    report = evaluate(
-        model, batches, importance_samples=importance_samples, language_model=language_model
-    )
+    options: dict[str, Any] = {"language_model": language_model}
+    report = evaluate(model, batches, importance_samples=importance_samples, **options)
     with evaluating(model) as device:
         seen = _look_at(model, batches[0].to(device))
-    examination = Examination(
-        report=report,
-        own_code_gain=own_code_gain(model, batches),
-        scale=encode(model, batches).scale.log().mean().exp().item(),
-        loss_terms=mean_terms(model, batches),
-        curves={} if history is None else _columns(history),
-        **seen,
-    )
-    return Diagnosis(report, examination.own_code_gain, examine(examination))
+    curves, told = {}, {} if history is None else history
+    for name in COLUMNS:
+        with suppress(KeyError):  # without a validation set some are missing
+            curves[name] = list(told[name])
+    gain = own_code_gain(model, batches)
+    scale = encode(model, batches).scale.log().mean().exp().item()
+    terms = mean_terms(model, batches)
+    examination = Examination(report, gain, scale, terms, curves=curves, **seen)
+    return Diagnosis(report, gain, examine(examination))
 
 
 def empty_code_line(report: Report) -> str | None:
-    """Say in one line that a code is empty, by its KL and its information; None if it is not.
-
-    Source: chapter 4.
-    """
-    information = report.mutual_information or 0.0
-    if not report.kl_per_dimension or min(report.kl, information) >= EMPTY_NATS:
-        return None
-    return (
-        f"the code is empty (KL {report.kl:.2f} nats, mutual information {information:.2f}): try "
-        "rate=8, or more or longer training; tutvae.diagnose says more"
-    )
+    """Say in one line that a code is empty, by its KL and information; or None. Chapter 4."""
+    kl, mi = report.kl, report.mutual_information or 0.0
+    advice = "try rate=8, or more or longer training; tutvae.diagnose says more"
+    line = f"the code is empty (KL {kl:.2f} nats, mutual information {mi:.2f}): {advice}"
+    return line if report.kl_per_dimension and min(kl, mi) < EMPTY_NATS else None
 
 
 def _look_at(model: LatentVariableModel, batch: Any) -> dict[str, bool]:
@@ -169,17 +151,3 @@ def _look_at(model: LatentVariableModel, batch: Any) -> dict[str, bool]:
         tokens = batch.tokens[rows, : int(batch.lengths[shortest])]
         found["independent"] = close(scored(TextBatch(tokens, batch.lengths[rows])), usual[rows])
     return found
-
-
-def _columns(history: Curves) -> dict[str, list[float]]:
-    """Those columns of a history that it has: without a validation set some are missing."""
-    columns = {}
-    for name in COLUMNS:
-        with suppress(KeyError):
-            columns[name] = list(history[name])
-    return columns
-
-
-def _line(title: str, text: str) -> str:
-    """A paragraph with a title in the margin."""
-    return fill(text, 88, initial_indent=f"  {title:<7}", subsequent_indent=" " * 9)

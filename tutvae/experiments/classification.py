@@ -35,24 +35,20 @@ class LatentSection(Section):
 
 
 class ClassifierSection(Section):
-    """`[classifier]`: a `TextClassifier` of the encoder's sizes, trained by Adam for so many steps.
-
-    `dropout` is the share of features that are zeroed in training.
-    """
+    """`[classifier]`: a `TextClassifier` of the encoder's sizes, so many steps of Adam."""
 
     steps: Count
     batch_size: Count
     learning_rate: Positive
-    dropout: Rate = 0.0
+    dropout: Rate = 0.0  # of the features, in training
 
 
-class StartSection(Section):
+class StartSection(sections.InitialisationSection):
     """`[initialisation]`: the encoder of "lstm_init" starts from a language model.
 
     That is trained for so many epochs; with `vaes`, the encoders of the VAEs start from it, too.
     """
 
-    epochs: Count
     vaes: bool = False
 
 
@@ -96,16 +92,13 @@ class ClassificationExperiment(Experiment):
             if wanting and getattr(self, section) is None:
                 raise ValueError(f"the method {wanting[0]!r} needs a section [{section}]")
         if self.training.weights != "last" or self.training.patience is not None:
-            raise ValueError(
-                "all methods are measured as they are after training.epochs epochs: leave out "
-                "training.patience and training.weights"
-            )
+            advice = "leave out training.patience and training.weights"
+            raise ValueError(f"all methods are measured after training.epochs epochs: {advice}")
         return self
 
     def alone(self, variant: str) -> list[Run]:
         """The runs of a variant: every method with every number of labels and seed."""
-        choices = product(self.methods, self.labels, self.seeds)
-        return [self._run(variant, *choice) for choice in choices]
+        return [self._run(variant, *x) for x in product(self.methods, self.labels, self.seeds)]
 
     def _run(self, variant: str, method: Method, labels: int, seed: int) -> Run:
         """A single run without the sections that it does not use, and what it starts from."""
@@ -115,10 +108,8 @@ class ClassificationExperiment(Experiment):
             unused.remove("initialisation")
         values: dict[str, Any] = {"methods": (method,), "labels": (labels,), "seeds": (seed,)}
         alone = self.model_copy(update=values | dict.fromkeys(unused))
-        starts = {
-            model: Run(variant, seed, experiment, {"model": model}, {})
-            for model, experiment in alone.starts().items()
-        }
+        models = alone.starts().items()
+        starts = {name: Run(variant, seed, model, {"model": name}, {}) for name, model in models}
         return Run(variant, seed, alone, {"method": method, "labels": labels}, starts)
 
     def starts(self) -> dict[str, TextExperiment]:
@@ -169,17 +160,14 @@ class ClassificationExperiment(Experiment):
         torch.manual_seed(seed)
         setting = methods.Setting(self, data, labelled, int(labels.max()) + 1, context)
         classify, facts = methods.METHODS[method](setting)
-        accuracy = {
-            name: float((classify(split) == labels_of(split)).mean())
-            for name, split in (("valid", data.valid), ("test", data.test))
-        }
+        splits = {"valid": data.valid, "test": data.test}
+        right = {name: classify(split) == labels_of(split) for name, split in splits.items()}
+        accuracy = {name: float(share.mean()) for name, share in right.items()}
         seconds = {"train_seconds": round(facts.pop("seconds"), 1)}
         return significant({"accuracy": accuracy} | facts, DIGITS) | seconds
 
     def figures(self, outcome: dict[str, Any]) -> str:
         """What a finished run achieved, in a few words."""
-        accuracy = outcome["accuracy"]
-        return (
-            f"accuracy {accuracy['valid']:.3f} on valid, {accuracy['test']:.3f} on test "
-            f"({outcome['train_seconds']:.0f} s of training)"
-        )
+        accuracy, seconds = outcome["accuracy"], outcome["train_seconds"]
+        measured = f"{accuracy['valid']:.3f} on valid, {accuracy['test']:.3f} on test"
+        return f"accuracy {measured} ({seconds:.0f} s of training)"

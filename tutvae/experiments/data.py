@@ -68,28 +68,22 @@ class CorpusSection(Section):
 
     def train_tokenizer(self, texts: Sequence[str]) -> Tokenizer:
         """Build the vocabulary of some documents."""
-        options: dict[str, Any] = {"max_vocabulary": ALL_TYPES, "uncased": self.uncased}
-        if self.tokenizer == "bpe":
-            options |= {"model": "bpe", "min_frequency": OFTEN_ENOUGH}
-            options["max_vocabulary"] = MOST_PIECES
-        if self.vocabulary_size:
-            options["max_vocabulary"] = self.vocabulary_size
-        return Tokenizer.train(texts, **options)
+        in_pieces = self.tokenizer == "bpe"
+        size = self.vocabulary_size or (MOST_PIECES if in_pieces else ALL_TYPES)
+        options: Any = {"model": "bpe", "min_frequency": OFTEN_ENOUGH} if in_pieces else {}
+        return Tokenizer.train(texts, max_vocabulary=size, uncased=self.uncased, **options)
 
     def build(self, tokenizer: Tokenizer | None = None) -> EncodedCorpus:
         """Load or write the texts; encode them, by default with the training split's vocabulary.
 
-        FileNotFoundError if the corpus is not at hand; ValueError if its files are not those that
-        the section speaks of.
+        FileNotFoundError if the corpus is not at hand; ValueError if its files are others.
         """
         texts = self.read()
+        splits = (texts.train, texts.valid, texts.test)
         tokenizer = tokenizer or self.train_tokenizer(texts.train.texts)
         options: dict[str, Any] = {"pad_id": tokenizer.pad_id, "max_length": self.max_length}
-        splits = (
-            EncodedTexts(tokenizer.encode(split.texts), split.labels, **options)
-            for split in (texts.train, texts.valid, texts.test)
-        )
-        return EncodedCorpus(texts, tokenizer, *splits)
+        encoded = (EncodedTexts(tokenizer.encode(x.texts), x.labels, **options) for x in splits)
+        return EncodedCorpus(texts, tokenizer, *encoded)
 
 
 def section_named(table: Any, split: type, base: type[Section], *others: str) -> type[Section]:
@@ -113,10 +107,8 @@ def section_named(table: Any, split: type, base: type[Section], *others: str) ->
 class ReviewsSection(section_like(ReviewGrammar, CorpusSection, int)):  # type: ignore[misc]
     """`[corpus]` with `name = "reviews"`: numbers of documents, and what a `ReviewGrammar` is told.
 
-    Attributes:
-        documents: how many to fit on, to choose on and to report on.
-        label: what the labels hold, as in `ReviewGrammar.sample`.
-        seed: of the documents, apart from the seeds of the runs.
+    The `documents` are so many to fit on, to choose on and to report on, from a `seed` apart from
+    those of the runs; `label` is what `ReviewGrammar.sample` is told.
     """
 
     name: Literal["reviews"]
@@ -143,11 +135,9 @@ class ReviewsSection(section_like(ReviewGrammar, CorpusSection, int)):  # type: 
 class NamedCorpusSection(CorpusSection):
     """`[corpus]` with a name of `CORPORA`; what its loader may be told are keys, too.
 
-    Attributes:
-        train_size: at most so many training documents, the first ones.
-        valid_size: at most so many validation documents, the first ones.
-        train_on: "valid" trains on the validation documents of Yang et al.'s Yahoo, a tenth of
-            the published data, less the last 1,000, which are then for validation.
+    `train_size` and `valid_size` are the most documents of these splits, the first ones; `train_on`
+    "valid" trains on the validation documents of Yang et al.'s Yahoo, a tenth of the published
+    data, less the last 1,000, which are then for validation.
     """
 
     train_size: Count | None = None
@@ -167,11 +157,9 @@ class NamedCorpusSection(CorpusSection):
         corpus: Corpus[Texts] = CORPORA[self.name].load(**options)
         if self.name == "yahoo":
             corpus = _train_on(corpus, self.train_on)
-        return replace(
-            corpus,
-            train=_first(corpus.train, self.train_size),
-            valid=_first(corpus.valid, self.valid_size),
-        )
+        train, valid = corpus.train, corpus.valid
+        train = train.part(range(len(train))[: self.train_size])
+        return replace(corpus, train=train, valid=valid.part(range(len(valid))[: self.valid_size]))
 
 
 AnyCorpus = Annotated[SerializeAsAny[CorpusSection], BeforeValidator(CorpusSection.checked)]
@@ -194,16 +182,8 @@ def _train_on(corpus: Corpus[Texts], split: str) -> Corpus[Texts]:
         )
     if split == "train" or is_tenth:
         return corpus
-    kept = len(corpus.valid) - YAHOO_HELD_OUT
-    if kept < 1:
-        raise ValueError(f"{len(corpus.valid)} validation documents are too few to train on")
-    return replace(
-        corpus,
-        train=corpus.valid.part(range(kept)),
-        valid=corpus.valid.part(range(kept, len(corpus.valid))),
-    )
-
-
-def _first(texts: Texts, count: int | None) -> Texts:
-    """At most so many documents of a split."""
-    return texts if count is None else texts.part(range(min(count, len(texts))))
+    rows = range(len(corpus.valid))
+    if len(rows) <= YAHOO_HELD_OUT:
+        raise ValueError(f"{len(rows)} validation documents are too few to train on")
+    train, valid = (corpus.valid.part(x) for x in (rows[:-YAHOO_HELD_OUT], rows[-YAHOO_HELD_OUT:]))
+    return replace(corpus, train=train, valid=valid)

@@ -41,8 +41,7 @@ def section_like(
 ) -> type[Section]:
     """Make a section whose keys are the typed parameters of a function or a class's constructor.
 
-    They stand beside the fields of `base`, but for those in its `hidden`; `whole` is the type of
-    whole numbers.
+    They join the fields of `base`, less those in its `hidden`; whole numbers are of type `whole`.
     """
     keys: dict[str, Any] = {}
     for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
@@ -128,8 +127,7 @@ class Experiment(Section):
     def runs(self) -> list[Run]:
         """Spell out the runs of every variant; each one's table is merged into the rest.
 
-        Raises:
-            ValueError: a variant does not describe an experiment; the message names its keys.
+        ValueError if a variant does not describe an experiment; the message names its keys.
         """
         if not self.is_sweep:
             return Experiment.alone(self, ONLY_VARIANT)
@@ -162,17 +160,14 @@ class Experiment(Section):
     def train(self, data: Any, context: Context) -> dict[str, Any]:
         """Do a single run, or go on with it, and keep its model; return what it achieved.
 
-        Raises:
-            FloatingPointError: training diverged.
+        FloatingPointError if training diverged.
         """
 
     def figures(self, outcome: dict[str, Any]) -> str:
         """What a finished run achieved, in a few words."""
-        report = outcome["reports"]["test"]
-        return (
-            f"test bound {report['bound']:.2f}, NLL {report['importance_weighted_nll']:.2f}, "
-            f"KL {report['kl']:.2f} ({outcome['train_seconds']:.0f} s of training)"
-        )
+        report, seconds = outcome["reports"]["test"], outcome["train_seconds"]
+        bounds = f"bound {report['bound']:.2f}, NLL {report['importance_weighted_nll']:.2f}"
+        return f"test {bounds}, KL {report['kl']:.2f} ({seconds:.0f} s of training)"
 
 
 # A table with another one of these describes another thing.
@@ -186,14 +181,12 @@ def merged(table: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
 
     A table that names another `kind` or `schedule` replaces the one it would be merged into.
     """
-    result = dict(table)
+    result = table | overrides
     for key, value in overrides.items():
         old = table.get(key)
         if isinstance(value, dict) and isinstance(old, dict):
             other = any(name in value and value[name] != old.get(name) for name in DESCRIBING)
             result[key] = value if other else merged(old, value)
-        else:
-            result[key] = value
     return result
 
 
@@ -214,7 +207,6 @@ def faults(error: ValidationError, table: dict[str, Any], section: type[BaseMode
 
 
 def _sections_in(annotation: Any) -> Iterator[type[Section]]:
-    """The sections that a type names."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         yield annotation
     for inner in get_args(annotation):

@@ -42,9 +42,8 @@ class ImageCorpusSection(Section):
         return CORPORA[self.name].load(**self.model_dump(exclude={"name"}))
 
 
-AnyImages = Annotated[
-    SerializeAsAny[ImageCorpusSection], BeforeValidator(ImageCorpusSection.checked)
-]
+Checked = BeforeValidator(ImageCorpusSection.checked)
+AnyImages = Annotated[SerializeAsAny[ImageCorpusSection], Checked]
 
 
 class ImageModelSection(Section):
@@ -53,10 +52,6 @@ class ImageModelSection(Section):
     latent_size: Count
     hidden_sizes: Annotated[tuple[Count, ...], Listed]
 
-    def build(self, pixels: int) -> VAE:
-        """Make the model, from torch's present random state."""
-        return VAE(pixels, **self.model_dump())
-
 
 class ImageTrainingSection(Section):
     """`[training]`: Adam with a learning rate that follows a cosine to zero."""
@@ -64,11 +59,6 @@ class ImageTrainingSection(Section):
     epochs: Count
     batch_size: Count
     learning_rate: Positive
-
-    def build(self, model: VAE) -> dict[str, Any]:
-        """Make the optimizer and its schedule, as the arguments of `fit`."""
-        optimizer = adam(model.parameters(), self.learning_rate)
-        return {"epochs": self.epochs, "optimizer": optimizer, "scheduler": "cosine"}
 
 
 class ImageEvaluationSection(Section):
@@ -101,27 +91,25 @@ class ImageExperiment(Experiment):
         Source: Burda et al. (2016), section 5, for the experiment in the project. Chapter 2.
         """
         torch.manual_seed(self.seed)
-        model = self.model.build(data.train.pixels.shape[1])
+        model = VAE(data.train.pixels.shape[1], **self.model.model_dump())
         history = fit(
             model,
             ImageBatches(data.train, self.training.batch_size, shuffle=True, seed=self.seed),
             valid=self._fixed_batches(data.valid) if len(data.valid) else None,
-            **self.training.build(model),
+            epochs=self.training.epochs,
+            optimizer=adam(model.parameters(), self.training.learning_rate),
+            scheduler="cosine",
             **context.of_fit(),
         )
         save_weights(model, context.folder.weights, configuration=context.identity)
+        splits = [split for split in ("valid", "test") if len(getattr(data, split))]
+        reports = {x: self.measure(model, data, x, progress=context.progress) for x in splits}
+        columns = history.records[0]
         return {
             "train_seconds": round(history.seconds, 1),
             "examples_per_second": round(len(data.train) * len(history) / history.seconds),
-            "curves": {
-                column: [round(value, CURVE_DECIMALS) for value in history[column]]
-                for column in history.records[0]
-            },
-            "reports": {
-                split: self.measure(model, data, split, progress=context.progress).to_dict()
-                for split in ("valid", "test")
-                if len(getattr(data, split))
-            },
+            "curves": {x: [round(value, CURVE_DECIMALS) for value in history[x]] for x in columns},
+            "reports": {split: report.to_dict() for split, report in reports.items()},
         }
 
     def measure(
@@ -137,12 +125,10 @@ class ImageExperiment(Experiment):
 
         Source: Burda et al. (2016), section 5. Chapter 2.
         """
-        batches = self._fixed_batches(getattr(data, split))
-        return evaluate(
-            model,
-            tqdm(batches, "measuring", unit="batch", leave=False, disable=not is_watched(progress)),
-            importance_samples=importance_samples or self.evaluation.importance_samples,
-        )
+        batches, hidden = self._fixed_batches(getattr(data, split)), not is_watched(progress)
+        bar = tqdm(batches, "measuring", unit="batch", leave=False, disable=hidden)
+        S = importance_samples or self.evaluation.importance_samples
+        return evaluate(model, bar, importance_samples=S)
 
     def _fixed_batches(self, split: Images) -> ImageBatches:
         """The one binarisation that a split is always measured on."""

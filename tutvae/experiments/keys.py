@@ -17,7 +17,6 @@ Name = Annotated[str, Field(pattern=r"^[\w-]+$")]
 
 
 def _not_empty(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Raise ValueError for an empty list."""
     if not values:
         raise ValueError("List should have at least one number")
     return values

@@ -11,7 +11,7 @@ import torch
 
 from tutvae.data.batches.resumable import endless
 from tutvae.data.batches.text import Batches, EncodedTexts
-from tutvae.evaluation.classification import bag_of_words, code_classifier
+from tutvae.evaluation.classification import BATCH_SIZE, bag_of_words, code_classifier
 from tutvae.evaluation.in_order import rows_of
 from tutvae.evaluation.report import encode
 from tutvae.experiments.data import EncodedCorpus, labels_of
@@ -26,10 +26,9 @@ from tutvae.training.step import adam
 if TYPE_CHECKING:
     from tutvae.experiments.classification import ClassificationExperiment
 
-READ_AT_A_TIME = 256
-
-# From documents to their classes, `[N]`.
+# From documents to their classes, `[N]`; and with that, what a record says of the training.
 Classify = Callable[[EncodedTexts], np.ndarray]
+Fitted = tuple[Classify, dict[str, Any]]
 
 
 class Setting(NamedTuple):
@@ -42,9 +41,7 @@ class Setting(NamedTuple):
     context: Context
 
 
-def _bag_of_words(setting: Setting) -> tuple[Classify, dict[str, Any]]:
-    """Logistic regression on the words that the other methods see."""
-
+def _bag_of_words(setting: Setting) -> Fitted:
     def texts(split: EncodedTexts) -> list[str]:
         batch = split.batch()
         rows = zip(batch.tokens.tolist(), batch.lengths.tolist(), strict=True)
@@ -53,8 +50,7 @@ def _bag_of_words(setting: Setting) -> tuple[Classify, dict[str, Any]]:
     return _regression(bag_of_words(), texts, setting.labelled)
 
 
-def _lstm(setting: Setting) -> tuple[Classify, dict[str, Any]]:
-    """The encoder as a classifier, started from a language model where one is described."""
+def _lstm(setting: Setting) -> Fitted:
     experiment, section = setting.experiment, setting.experiment.classifier
     assert section is not None
     encoder = experiment.encoder.build(setting.data.tokenizer, experiment.model.latent_size)
@@ -73,8 +69,7 @@ def _lstm(setting: Setting) -> tuple[Classify, dict[str, Any]]:
     return partial(most_probable, model), facts
 
 
-def _codes(setting: Setting) -> tuple[Classify, dict[str, Any]]:
-    """Logistic regression on the codes of a VAE that saw no label."""
+def _codes(setting: Setting) -> Fitted:
     vae = _trained(setting, "vae")
 
     def means(split: EncodedTexts) -> np.ndarray:
@@ -87,7 +82,7 @@ def _codes(setting: Setting) -> tuple[Classify, dict[str, Any]]:
 
 def _regression(
     pipeline: Any, features: Callable[[EncodedTexts], Any], labelled: EncodedTexts
-) -> tuple[Classify, dict[str, Any]]:
+) -> Fitted:
     """Fit a pipeline that ends in logistic regression to features of the labelled documents."""
     start = time.perf_counter()
     pipeline.fit(features(labelled), labels_of(labelled))
@@ -97,8 +92,7 @@ def _regression(
     return lambda split: pipeline.predict(features(split)), facts
 
 
-def _semi_supervised(setting: Setting) -> tuple[Classify, dict[str, Any]]:
-    """A VAE whose second latent is the label."""
+def _semi_supervised(setting: Setting) -> Fitted:
     experiment, tokenizer = setting.experiment, setting.data.tokenizer
     section, training = experiment.semi_supervised, experiment.training
     assert section is not None
@@ -116,13 +110,9 @@ def _semi_supervised(setting: Setting) -> tuple[Classify, dict[str, Any]]:
     }
 
 
-METHODS: dict[str, Callable[[Setting], tuple[Classify, dict[str, Any]]]] = {
-    "bag_of_words": _bag_of_words,
-    "lstm": _lstm,
-    "lstm_init": _lstm,
-    "codes": _codes,
-    "semi_supervised": _semi_supervised,
-}
+METHODS: dict[str, Callable[[Setting], Fitted]]
+METHODS = {"bag_of_words": _bag_of_words, "codes": _codes, "semi_supervised": _semi_supervised}
+METHODS |= dict.fromkeys(["lstm", "lstm_init"], _lstm)
 
 
 def _start_encoder(model: TextClassifier | SemiSupervisedTextVAE, setting: Setting) -> None:
@@ -145,8 +135,7 @@ def most_probable(model: TextClassifier | SemiSupervisedTextVAE, split: EncodedT
 
 
 def _in_order(split: EncodedTexts) -> Batches:
-    """Every document once."""
-    return Batches(split, batch_size=READ_AT_A_TIME, shuffle=False)
+    return Batches(split, batch_size=BATCH_SIZE, shuffle=False)
 
 
 def parameters(model: torch.nn.Module) -> int:

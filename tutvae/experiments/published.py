@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,9 @@ class Row:
         corpus: its name, such as "ptb".
         model: a recorded run, RUN or RUN/VARIANT; or the model as its source calls it.
         source: of a published figure, with its table; None for a recorded run.
-        grade: how a published figure was checked: "V", read in a copy of the source, or "C",
-            computed from files.
-        samples: how many samples the NLL is from, 1 where it is exact; None if not known.
-        tokens_per_document: L, the predicted tokens a document that was measured; of a published
-            row, of the corpus's test set.
+        grade: of a published figure: "V", read in a copy of the source; "C", computed from files.
+        samples: how many samples the NLL is from, 1 where it is exact.
+        tokens_per_document: L, predicted tokens a document that was measured, or of the test set.
         perplexity: exp(NLL / L), of the bound where no NLL is known.
         printed_perplexity: what the source prints, with the L that it counts.
         minutes: of training, a run.
@@ -75,35 +73,29 @@ class Comparison:
 
 
 def published_corpora() -> dict[str, dict[str, Any]]:
-    """What is known of the published corpora, by name: L counts the end mark.
+    """What is known of the published corpora, by name: L counts the end mark. Chapter 10.
 
     >>> tutvae.published_corpora()["ptb"]["tokens_per_document"]
     21.917
-
-    Chapter 10.
     """
     return read_toml(FIGURES)["corpora"]
 
 
 def published_rows(corpus: str | None = None) -> list[Row]:
-    """The published figures, of one corpus or all, with perplexities at its L.
+    """The published figures, of one corpus or all, with perplexities at its L. Chapter 10.
 
     >>> {row.corpus for row in tutvae.published_rows("yahoo")}
     {'yahoo'}
-
-    Chapter 10.
     """
     return [row for row, _ in _published_rows() if corpus in (None, row.corpus)]
 
 
 def recorded_rows(record: dict[str, Any]) -> list[Row]:
-    """What a record says of the test set, a row a variant, means over the seeds.
+    """What a record says of the test set, a row a variant, means over the seeds. Chapter 10.
 
     >>> (row,) = tutvae.recorded_rows(tutvae.recorded_result("mnist_vae"))
     >>> row.model, row.samples
     ('mnist_vae', 1000)
-
-    Chapter 10.
     """
     return [_recorded(record, variant, runs) for variant, runs in of_variants(record).items()]
 
@@ -111,11 +103,11 @@ def recorded_rows(record: dict[str, Any]) -> list[Row]:
 def compare(records: Iterable[dict[str, Any]]) -> list[Comparison]:
     """Find each published figure that a recorded run answers, with those runs. Chapter 10."""
     recorded = {row.model: row for record in records for row in recorded_rows(record)}
-    found = []
-    for row, names in _published_rows():
-        if ours := tuple(recorded[name] for name in names if name in recorded):
-            found.append(Comparison(row, ours))
-    return found
+    answered = (
+        Comparison(row, tuple(recorded[name] for name in names if name in recorded))
+        for row, names in _published_rows()
+    )
+    return [comparison for comparison in answered if comparison.ours]
 
 
 def table(rows: Iterable[Row], width: int | None = None) -> str:
@@ -131,25 +123,22 @@ def table(rows: Iterable[Row], width: int | None = None) -> str:
     names = tuple(x + marks.get(row.differs, "") for x, row in zip(names, rows, strict=True))
     columns = [[title, *map(cell, rows)] for title, cell in COLUMNS.items()]
     columns = [column for column in columns if any(column[1:])]
-    hidden: list[str] = []
-    while True:
-        head, *body = aligned(list(zip(("", *names), *columns, strict=True)))
-        if width is None or len(head) <= width or len(columns) == 1:
+    for shown in range(max(1, len(columns)), 0, -1):  # at least the most important one
+        head, *body = aligned(list(zip(("", *names), *columns[:shown], strict=True)))
+        if width is None or len(head) <= width:
             break
-        hidden.insert(0, columns.pop()[0])
     lines = [head]
     for before, group, line in zip(("", *groups), groups, body, strict=False):
         lines += [line] if group in ("", before) else [group, line]
     lines += [f"({number}) {note}" for number, note in enumerate(notes, 1)]
-    if hidden:
-        lines.append(f"not shown, as the terminal is too narrow: {', '.join(hidden)}")
+    if hidden := ", ".join(title for title, *_ in columns[shown:]):
+        lines.append(f"not shown, as the terminal is too narrow: {hidden}")
     return "\n".join(lines)
 
 
-def _published_rows() -> list[tuple[Row, list[str]]]:
+def _published_rows() -> Iterator[tuple[Row, list[str]]]:
     """Each published figure as a row, and the names of the runs that answer it."""
     content = read_toml(FIGURES)
-    found = []
     for figure in content["figures"]:
         L = content["corpora"][figure["corpus"]]["tokens_per_document"]
         nats = figure.get("nll", figure.get("bound"))
@@ -163,37 +152,34 @@ def _published_rows() -> list[tuple[Row, list[str]]]:
             differs=figure.get("differs", ""),
             **{name: figure.get(name) for name in AS_PUBLISHED},
         )
-        found.append((row, figure.get("beside", [])))
-    return found
+        yield row, figure.get("beside", [])
 
 
 def _recorded(record: dict[str, Any], variant: str, runs: list[dict[str, Any]]) -> Row:
-    """One variant of a results file as a row."""
     reports = [run["reports"]["test"] for run in runs]
-    configuration = record["configuration"]
-    corpus = configuration["corpus"]["name"]
+    corpus = record["configuration"]["corpus"]
+    training = [
+        run["train_seconds"]
+        + run.get("initialisation_seconds", 0.0)
+        + run.get("aggressive", {}).get("seconds", 0.0)
+        for run in runs
+    ]
 
     def mean(name: str, share: int = 1) -> float | None:
         return statistics.mean(r[name] / share for r in reports) if name in reports[0] else None
 
     measured: dict[str, Any] = {name: mean(name) for name in AS_REPORTED}
     return Row(
-        corpus,
+        corpus["name"],
         f"{record['name']}/{variant}" if variant else record["name"],
         nll=mean("importance_weighted_nll"),
         samples=reports[0]["importance_samples"],
         tokens_per_document=mean("tokens", reports[0]["examples"]),
-        minutes=statistics.mean(map(_seconds, runs)) / 60,
+        minutes=statistics.mean(training) / 60,
         seeds=len(runs),
-        differs=_differences(configuration["corpus"], reports[0]["examples"]),
+        differs=_differences(corpus, reports[0]["examples"]),
         **measured,
     )
-
-
-def _seconds(run: dict[str, Any]) -> float:
-    """How long a run trained, with all that came before."""
-    before = run.get("initialisation_seconds", 0.0) + run.get("aggressive", {}).get("seconds", 0.0)
-    return run["train_seconds"] + before
 
 
 def _differences(corpus: dict[str, Any], examples: int) -> str:
@@ -220,7 +206,6 @@ def _names(row: Row) -> tuple[str, str]:
 
 
 def _shown(value: float | None, decimals: int = 2) -> str:
-    """A number, or nothing."""
     return "" if value is None else f"{value:.{decimals}f}"
 
 

@@ -10,9 +10,11 @@ import platform
 import statistics
 import subprocess
 import tempfile
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +29,6 @@ from tutvae.experiments.keys import CountOrZero, Name, Rate
 from tutvae.training.checkpoints import difference
 
 PACKAGE = Path(__file__).parents[1]
-RECORDED_VERSIONS = ("tutvae", "torch", "numpy")
 ADVICE = (
     "give this run another name (--set name=...), keep its record in another folder (--results), "
     "or move that file away"
@@ -35,8 +36,6 @@ ADVICE = (
 
 
 def _keys(*needed: str) -> AfterValidator:
-    """The keys that a dict must have."""
-
     def check(found: dict[str, Any]) -> dict[str, Any]:
         if missing := [key for key in needed if key not in found]:
             raise ValueError(f"it has no {' and no '.join(map(repr, missing))}")
@@ -49,7 +48,6 @@ Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 Amount = Annotated[float, Field(ge=0)]
 Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}(\+changes)?$")] | None
-TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$"
 CURVES = ("epoch", "step", "kl_weight", "learning_rate", "train_reconstruction", "train_kl")
 Curves = Annotated[dict[str, Annotated[list[float], Field(min_length=1)]], _keys(*CURVES)]
 Versions = Annotated[dict[str, Text], _keys("python", "tutvae", "torch", "numpy")]
@@ -114,7 +112,7 @@ class _Configuration(_Part):  # all of it is checked by `validate_experiment`
 class _Head(_Part):
     name: Name
     command: Text
-    started: Annotated[str, Field(pattern=TIME)]
+    started: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$")]
     commit: Commit
     hardware: _Hardware
     versions: Versions
@@ -195,12 +193,12 @@ def provenance() -> dict[str, Any]:
 
     The commit is None outside a git checkout, with "+changes" where the sources differ from it.
     """
+    versions = {name: version(name) for name in ("tutvae", "torch", "numpy")}
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": _commit(),
         "hardware": hardware(),
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in RECORDED_VERSIONS},
+        "versions": {"python": platform.python_version(), **versions},
     }
 
 
@@ -241,14 +239,9 @@ def significant(value: Any, digits: int) -> Any:
 def check_writable(record: dict[str, Any], folder: str | Path) -> None:
     """Raise where `write_result` could not write a record: to be called before the training.
 
-    Args:
-        record: as much as is known of it, its `name` at the least.
-        folder: made if it does not exist.
-
-    Raises:
-        OSError: the folder cannot be written to, or the name is too long for a file.
-        ValueError: the file is there, and of another configuration or other data; but a sweep may
-            grow.
+    Of the record only the `name` must be known; the folder is made. OSError if that cannot be
+    written to, or the name is too long for a file; ValueError if the file is there, and of another
+    configuration or other data (but a sweep may grow).
     """
     path = Path(folder) / f"{record['name']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -267,36 +260,30 @@ def _check_kept(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
         return  # a sweep has grown
     wanted: dict[str, Any] = {x: new[x] for x in ("configuration", "data_sha256") if x in new}
     found = {key: old[key] for key in wanted}
-    if "configuration" in found:
-        with suppress(ValueError):  # one from before a key was added has the key's default
-            experiment = validate_experiment(found["configuration"])
-            found["configuration"] = experiment.configuration()
+    with suppress(KeyError, ValueError):  # one from before a key was added has the key's default
+        found["configuration"] = validate_experiment(found["configuration"]).configuration()
     check_same(path, found, wanted)
 
 
 def check_same(path: Path, old: dict[str, Any], new: dict[str, Any], of: str = "") -> None:
     """Raise ValueError where a results file, or the part `of` it, is of another configuration."""
     if found := difference(old, new):
-        raise ValueError(
-            f"{path} holds results, and is the record of another configuration: {of}{found}. "
-            f"Nothing was written: {ADVICE}"
-        )
+        fault = f"is the record of another configuration: {of}{found}"
+        raise ValueError(f"{path} holds results, and {fault}. Nothing was written: {ADVICE}")
 
 
 def write_result(record: dict[str, Any], folder: str | Path) -> Path:
     """Write what `run_experiment` returned to `folder/NAME.json`, whole or not at all.
 
-    Raises:
-        OSError: it cannot be written.
-        ValueError: a value is NaN or infinite, or the file holds another record already; see
-            `check_writable`.
+    OSError if that is impossible; ValueError if a value is NaN or infinite, or the file is of
+    another run (`check_writable`).
     """
     path = Path(folder) / f"{record['name']}.json"
     # A line a key: short enough to read, and a changed value changes one line.
     lines = [f"  {json.dumps(key)}: {_value(value)}" for key, value in record.items()]
     check_writable(record, folder)
-    for partial in path.parent.glob(f".{path.name}.*"):  # what a killed process left
-        partial.unlink(missing_ok=True)
+    for unfinished in path.parent.glob(f".{path.name}.*"):  # what a killed process left
+        unfinished.unlink(missing_ok=True)
     write_beside(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
     return path
 
@@ -309,7 +296,7 @@ def _value(value: Any) -> str:
 
 
 def read_result(path: str | Path) -> dict[str, Any]:
-    """Read a results file.
+    """Read a results file. Chapter 2.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -317,26 +304,22 @@ def read_result(path: str | Path) -> dict[str, Any]:
 
     >>> tutvae.read_result("results/mnist_vae.json")["reports"]["test"]["examples"]
     10000
-
-    Chapter 2.
     """
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
         _schema(record).model_validate(record)
     except (ValueError, RecursionError) as error:
-        fault = str(error)
+        fault, more = str(error), []
         if isinstance(error, ValidationError):
             fault, *more = faults(error, record, _schema(record))
-            fault += f", and {len(more)} more" if more else ""
-        raise ValueError(
-            f"{path} is not a results file of this version: {fault}. Move it elsewhere, or write "
-            "it anew with `tutvae train`"
-        ) from error
+        fault += f", and {len(more)} more" if more else ""
+        remedy = "Move it elsewhere, or write it anew with `tutvae train`"
+        found = f"{path} is not a results file of this version: {fault}"
+        raise ValueError(f"{found}. {remedy}") from error
     return record
 
 
 def _schema(record: Any) -> type[_Head]:
-    """The class that a record is checked by."""
     configuration = record.get("configuration") if isinstance(record, dict) else None
     kind = configuration.get("kind") if isinstance(configuration, dict) else None
     if kind == "text":
@@ -345,16 +328,13 @@ def _schema(record: Any) -> type[_Head]:
 
 
 def read_results(folder: str | Path) -> list[dict[str, Any]]:
-    """Read all results files of a folder, in the order of their names.
+    """Read all results files of a folder, by name; FileNotFoundError if there is none.
 
-    Raises:
-        FileNotFoundError: there is no results file.
-        ValueError: a JSON file there is not a results file.
+    ValueError if a JSON file there is not a results file.
     """
-    paths = sorted(Path(folder).glob("*.json"))
-    if not paths:
-        raise FileNotFoundError(f"there is no results file in {folder}: run `tutvae train` first")
-    return [read_result(path) for path in paths]
+    if paths := sorted(Path(folder).glob("*.json")):
+        return [read_result(path) for path in paths]
+    raise FileNotFoundError(f"there is no results file in {folder}: run `tutvae train` first")
 
 
 def recorded_folder() -> Path:
@@ -364,55 +344,43 @@ def recorded_folder() -> Path:
 
 
 def recorded_result(name: str) -> dict[str, Any]:
-    """Read the results file of a run of the project, such as "mnist_vae".
+    """Read the results file of a run of the project. Chapter 2.
 
-    Raises:
-        FileNotFoundError: there is none of that name; the message lists those there are.
+    FileNotFoundError if there is none of that name; the message lists those there are.
 
     >>> tutvae.recorded_result("mnist_vae")["configuration"]["model"]["latent_size"]
     50
-
-    Chapter 2.
     """
     paths = {path.stem: path for path in sorted(recorded_folder().glob("*.json"))}
-    if name not in paths:
-        known = ", ".join(paths) or "none"
-        raise FileNotFoundError(f"no recorded run {name!r}; there are: {known}")
-    return read_result(paths[name])
+    if name in paths:
+        return read_result(paths[name])
+    known = ", ".join(paths) or "none"
+    raise FileNotFoundError(f"no recorded run {name!r}; there are: {known}")
 
 
 def summary(record: dict[str, Any], split: str = "test") -> str:
-    """Tell what a run or a sweep achieved on a split: command, provenance, nats an example.
+    """Tell what a run or a sweep achieved on a split, and how, in nats an example. Chapter 2.
 
     >>> print(tutvae.summary(tutvae.recorded_result("mnist_vae")).splitlines()[0])
     tutvae train experiments/mnist_vae.toml
-
-    Chapter 2.
     """
-    machine, versions = record["hardware"], record["versions"]
+    machine = record["hardware"]
     trained = [*record.get("runs", [record]), *record.get("shared", [])]
     seconds = sum(run["train_seconds"] for run in trained)
-    return "\n".join(
-        [
-            record["command"],
-            f"  commit {(record['commit'] or 'unknown')[:12]}, started {record['started'][:10]}",
-            f"  {machine['accelerator'] or machine['processor']}, {machine['threads']} thread(s), "
-            f"torch {versions['torch']}, {seconds / 60:.0f} minutes of training",
-            "",
-            summary_table(record, split) if "runs" in record else _figures(record, split),
-        ]
+    return (
+        f"{record['command']}\n"
+        f"  commit {(record['commit'] or 'unknown')[:12]}, started {record['started'][:10]}\n"
+        f"  {machine['accelerator'] or machine['processor']}, {machine['threads']} thread(s), "
+        f"torch {record['versions']['torch']}, {seconds / 60:.0f} minutes of training\n\n"
+        + (summary_table if "runs" in record else _figures)(record, split)
     )
 
 
 def _figures(record: dict[str, Any], split: str) -> str:
-    """The figures of a single run, a line each."""
     report = record["reports"][split]
-    figures = {
-        "reconstruction": report["reconstruction"],
-        "KL": report["kl"],
-        "bound": report["bound"],
-        f"NLL, {report['importance_samples']:,} samples": report["importance_weighted_nll"],
-    }
+    figures = {"reconstruction": report["reconstruction"], "KL": report["kl"]}
+    figures["bound"] = report["bound"]
+    figures[f"NLL, {report['importance_samples']:,} samples"] = report["importance_weighted_nll"]
     if "perplexity" in report:
         figures["L, tokens a document"] = _tokens_per_document(report)
         figures["perplexity"] = report["perplexity"]
@@ -448,32 +416,27 @@ def _tokens_per_document(report: dict[str, Any]) -> float:
 
 def of_variants(record: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """The runs of a record that have reports, by variant; a single run is of the variant ""."""
-    variants: dict[str, list[dict[str, Any]]] = {}
+    variants = defaultdict(list)
     for run in record.get("runs", [record]):
         if "reports" in run:
-            variants.setdefault(run.get("variant", ""), []).append(run)
+            variants[run.get("variant", "")].append(run)
     return variants
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Lay out a table, a line a row: the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
-    ]
+    layout = "  ".join([f"{{:<{widths[0]}}}", *(f"{{:>{width}}}" for width in widths[1:])])
+    return [layout.format(*row) for row in rows]
 
 
 def _accuracy_table(record: dict[str, Any], split: str) -> str:
-    """Tell the accuracy of every method of every variant at every number of labels."""
-    cells: dict[str, dict[int, list[float]]] = {}
+    cells: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for run in record["runs"]:
-        row = cells.setdefault(f"{run['variant']} {run['method']}", {})
-        row.setdefault(run["labels"], []).append(run["accuracy"][split])
+        cells[f"{run['variant']} {run['method']}"][run["labels"]].append(run["accuracy"][split])
     columns = sorted({labels for row in cells.values() for labels in row})
     rows = [["labels", *map(str, columns)]]
-    for name, row in cells.items():
-        shown = [_mean_and_spread(row[labels]) if labels in row else "" for labels in columns]
-        rows.append([name, *shown])
+    rows += [[name, *(_mean_and_spread(row[x]) for x in columns)] for name, row in cells.items()]
     lines = aligned(rows)
     lines.append(f"the largest class alone: {record['majority_accuracy']:.2f} on test")
     if "bayes_accuracy" in record:
@@ -482,22 +445,18 @@ def _accuracy_table(record: dict[str, Any], split: str) -> str:
 
 
 def _mean_and_spread(values: list[float]) -> str:
-    """The mean, and with more than one value their standard deviation."""
-    if len(values) == 1:
-        return f"{values[0]:.2f}"
+    """The mean, and with more than one value their standard deviation; "" without values."""
+    if len(values) < 2:
+        return "".join(f"{value:.2f}" for value in values)
     return f"{statistics.mean(values):.2f} \N{PLUS-MINUS SIGN} {statistics.stdev(values):.2f}"
 
 
 def _commit() -> str | None:
     """The commit of the package's checkout, marked where the sources differ from it."""
-
-    def git(*command: str) -> str:
-        found = subprocess.run(["git", "-C", PACKAGE, *command], capture_output=True, check=True)
-        return found.stdout.decode()
-
+    run: Any = partial(subprocess.check_output, cwd=PACKAGE, stderr=subprocess.DEVNULL)
     try:
         # `HEAD:./` fails in a checkout around that is not the package's, such as with a .venv.
-        head = git("rev-parse", "HEAD", "HEAD:./").split()[0]
-        return head + ("+changes" if git("status", "--porcelain", "--", ".") else "")
+        head = run(["git", "rev-parse", "HEAD", "HEAD:./"]).split()[0].decode()
+        return head + ("+changes" if run(["git", "status", "--porcelain", "--", "."]) else "")
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -55,11 +55,9 @@ def _described(trained: TrainedModel) -> tuple[Any, str | None]:
     try:
         experiment = validate_experiment(table)
     except ValueError as error:
-        fault = str(error).splitlines()[0]
-        raise ValueError(
-            f"the configuration of {trained.folder} describes no run of an experiment file "
-            f"({fault}): measure its model on texts of your own by tutvae.evaluate"
-        ) from error
+        fault = f"describes no run of an experiment file ({str(error).splitlines()[0]})"
+        remedy = "measure its model on texts of your own by tutvae.evaluate"
+        raise ValueError(f"the configuration of {trained.folder} {fault}: {remedy}") from error
     if experiment.is_sweep or not isinstance(experiment, ImageExperiment | TextExperiment):
         raise ValueError(f"the configuration of {trained.folder} describes many models, not one")
     return experiment, sha

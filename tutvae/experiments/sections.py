@@ -16,22 +16,12 @@ from tutvae.data.batches.text import Batches, EncodedTexts
 from tutvae.data.tokenization import Tokenizer
 from tutvae.experiments.experiment import Section, section_like
 from tutvae.experiments.keys import Count, CountOrZero, NotNegative, Positive, Rate, Share
-from tutvae.models import (
-    DECODERS,
-    BagEncoder,
-    BiLSTMEncoder,
-    Decoder,
-    Encoder,
-    LSTMEncoder,
-    tie_weights,
-)
+from tutvae.models import DECODERS, Decoder, Encoder, encoders, tie_weights
 from tutvae.models.semi_supervised import Marginal, SemiSupervisedTextVAE
 from tutvae.schedules import Schedule, temperature_decay
 from tutvae.training.engine import Precision, rank_and_world_size
 from tutvae.training.step import adam
 
-# Any size will do to see whether a decoder can be built.
-SOME_TYPES, SOME_CODE = 8, 1
 MARKS = ("pad_id", "bos_id", "eos_id", "unk_id")
 # The keys of `[training]` that are arguments of `Batches`, and those of `fit`.
 OF_BATCHES = {"batch_size", "token_budget"}
@@ -67,9 +57,9 @@ class EncoderSection(Section):
         """Make the encoder, from torch's present random state."""
         sizes = (len(tokenizer), self.embedding_size, self.hidden_size, latent_size)
         if self.kind == "lstm":
-            return LSTMEncoder(*sizes, pooling=self.pooling)
-        options = self.model_dump(include={"dropout"}, exclude_none=True)
-        return (BiLSTMEncoder if self.kind == "bilstm" else BagEncoder)(*sizes, **options)
+            return encoders.LSTMEncoder(*sizes, pooling=self.pooling)
+        encoder = encoders.BiLSTMEncoder if self.kind == "bilstm" else encoders.BagEncoder
+        return encoder(*sizes, **self.model_dump(include={"dropout"}, exclude_none=True))
 
     def language_model(self, decoder: "DecoderSection") -> dict[str, Any]:
         """The `[decoder]` of a language model that the encoder can start from."""
@@ -102,7 +92,7 @@ class DecoderSection(Section):
         """The decoder itself says what is impossible; on "meta" it takes no memory."""
         try:
             with torch.random.fork_rng(devices=[]), torch.device("meta"):
-                decoder = self._made(SOME_TYPES, SOME_CODE)
+                decoder = self._made(vocabulary_size=8, latent_size=1)  # any size will do
         except (RuntimeError, OverflowError, TypeError) as error:
             raise ValueError(f"no such decoder can be built: {error}") from error
         if self.tied and not (hasattr(decoder, "embedding") and hasattr(decoder, "output")):
@@ -121,10 +111,9 @@ class DecoderSection(Section):
         return decoder
 
     def _made(self, vocabulary_size: int, latent_size: int, **marks: int | None) -> Any:
-        """Call the constructor."""
-        options = self.model_dump(exclude={"kind", "tied"}) | marks
-        decoder: Any = DECODERS[self.kind]
-        return decoder(vocabulary_size=vocabulary_size, latent_size=latent_size, **options)
+        options: dict[str, Any] = self.model_dump(exclude={"kind", "tied"}) | marks
+        options |= {"vocabulary_size": vocabulary_size, "latent_size": latent_size}
+        return DECODERS[self.kind](**options)
 
 
 AnyDecoder = Annotated[SerializeAsAny[DecoderSection], BeforeValidator(DecoderSection.checked)]
@@ -170,10 +159,8 @@ class KLWeightSection(Section):
 class TrainingSection(Section):
     """`[training]`: the optimizer, the batches and the loss; see `fit`, `Batches` and `Elbo.loss`.
 
-    Attributes:
-        learning_rate_schedule: the `scheduler` of `fit`; "constant" leaves the rate as it is.
-        weights: those that are measured and kept, of the last epoch or of the one with the best
-            bound on the validation set.
+    `weights` are those that are measured and kept, of the last epoch or of the one with the best
+    bound on the validation set.
     """
 
     epochs: Count
@@ -194,7 +181,6 @@ class TrainingSection(Section):
 
     @model_validator(mode="after")
     def _one_size_of_batches(self) -> "TrainingSection":
-        """As `Batches` wants it."""
         if (self.batch_size is None) == (self.token_budget is None):
             raise ValueError("give either batch_size or token_budget")
         if self.rate is not None and self.free_bits:
@@ -212,11 +198,7 @@ class TrainingSection(Section):
     ) -> dict[str, Any]:
         """Make the optimizer, its schedule and the loss, as the arguments of `fit`.
 
-        Args:
-            model: its parameters are updated.
-            train: the batches, which tell how long an epoch is.
-            epochs: passes over them, where not those of the section.
-            steps_before: of a first phase; a schedule of the KL weight goes on after them.
+        Where there is a first phase, a schedule of the KL weight goes on after its steps.
         """
         schedule = self.learning_rate_schedule
         return {
@@ -229,9 +211,8 @@ class TrainingSection(Section):
 
     def build_optimizer(self, parameters: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
         """Make the optimizer of some parameters."""
-        if self.optimizer == "sgd":
-            return torch.optim.SGD(parameters, lr=self.learning_rate)
-        return adam(parameters, self.learning_rate)
+        make = adam if self.optimizer == "adam" else torch.optim.SGD
+        return make(parameters, self.learning_rate)
 
     def build_kl_weight(self, train: Batches, steps_before: int = 0) -> float | Schedule:
         """Make the KL weight, after some steps of its schedule."""
@@ -267,19 +248,14 @@ class SemiSupervisedSection(Section):
     dropout: Rate = 0.0
 
     def build(
-        self,
-        encoder: EncoderSection,
-        decoder: DecoderSection,
-        tokenizer: Tokenizer,
-        latent_size: int,
-        classes: int,
+        self, encoder: EncoderSection, decoder: DecoderSection, tokenizer: Tokenizer, Z: int, K: int
     ) -> SemiSupervisedTextVAE:
         """Make the model of Z dimensions and K classes, from torch's present random state."""
         at = self.temperature
         return SemiSupervisedTextVAE(
-            encoder.build(tokenizer, latent_size),
-            decoder.build(tokenizer, latent_size + classes),
-            classes,
+            encoder.build(tokenizer, Z),
+            decoder.build(tokenizer, Z + K),
+            K,
             temperature=at if isinstance(at, float) else at.build(),
             **self.model_dump(exclude={"temperature", "labelled_size"}),
         )
@@ -308,17 +284,6 @@ class TextTrainingSection(TrainingSection):
     """`[training]` of a text experiment: a `TrainingSection`, and what may come before."""
 
     aggressive: AggressiveSection | None = None
-
-    def build_aggressive(self, model: Any, train: Batches) -> dict[str, Any]:
-        """Make the arguments of `fit_aggressively`."""
-        assert self.aggressive is not None
-        return {
-            "encoder_optimizer": self.build_optimizer(model.encoder.parameters()),
-            "decoder_optimizer": self.build_optimizer(model.decoder.parameters()),
-            "kl_weight": self.build_kl_weight(train),
-            **self.model_dump(include={"max_grad_norm", "precision"}),
-            **self.aggressive.model_dump(),
-        }
 
 
 class InitialisationSection(Section):

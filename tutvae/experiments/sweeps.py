@@ -29,26 +29,20 @@ from tutvae.training.loop import is_watched
 from tutvae.training.run_folder import RunFolder, locked
 
 # What the top-level key `kind` may say; the first is meant where it is not there.
-KINDS: dict[str, type[ImageExperiment | TextExperiment | ClassificationExperiment]] = {
-    "image": ImageExperiment,
-    "text": TextExperiment,
-    "classification": ClassificationExperiment,
-}
+KINDS: dict[str, type[Experiment]] = {"image": ImageExperiment, "text": TextExperiment}
+KINDS["classification"] = ClassificationExperiment
 # What a sweep's record tells of each run: its names, and where it was done.
 OF_A_LABEL = ("variant", "model", "method", "labels", "seed")
 OF_A_RUN = ("commit", "hardware")
-# A run and its record.
-Done = tuple[Run, dict[str, Any]]
+Facts = dict[str, Any]
+Done = tuple[Run, dict[str, Any]]  # a run and its record
 WATCH = "ends with the parent process"
-SECONDS_BETWEEN_LOOKS = 0.5
 
 
 def load_experiment(path: str | Path, settings: Sequence[str] = ()) -> Experiment:
-    """Read and check an experiment file.
+    """Read and check an experiment file, TOML.
 
-    Args:
-        path: the TOML file.
-        settings: changes to it, each `section.key=value` with a TOML value.
+    The `settings` change it, each a `section.key=value` with a TOML value.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -70,8 +64,7 @@ def load_experiment(path: str | Path, settings: Sequence[str] = ()) -> Experimen
 def validate_experiment(table: dict[str, Any]) -> Experiment:
     """Check a parsed experiment file, or the `configuration` of a record.
 
-    Raises:
-        ValueError: it does not describe an experiment; the message has a line for each fault.
+    ValueError if it does not describe an experiment; the message has a line for each fault.
     """
     kind = table.get("kind", next(iter(KINDS)))
     if kind not in list(KINDS):
@@ -113,7 +106,7 @@ def run_experiment(
     jobs: int = 1,
     progress: bool | None = None,
 ) -> tuple[nn.Module | None, dict[str, Any]]:
-    """Build, fit and evaluate what an experiment describes.
+    """Build, fit and evaluate what an experiment describes. Chapter 2.
 
     With a folder it may be interrupted at any moment: the same call goes on from the last
     checkpoint, and from the runs that are finished. Under torchrun, each process takes its share
@@ -130,17 +123,13 @@ def run_experiment(
         progress: show bars; by default only where somebody watches.
 
     Returns:
-        The trained model, on the CPU (None for a sweep, and in all processes but the first), and
-        the record.
+        The trained model, on the CPU (None for a sweep, or in a later process), and the record.
 
     Raises:
         BlockingIOError: another process works in the folder.
         FileNotFoundError: the corpus is not at hand.
         FloatingPointError: training diverged; the message names the run of a sweep.
-        ValueError: the experiment is a sweep and there is no folder, or a folder or the record
-            is that of another configuration or other data.
-
-    Chapter 2.
+        ValueError: a sweep has no folder, or folder or record are of other settings or data.
     """
     rank, world_size = rank_and_world_size()
     if folder is None and (experiment.is_sweep or world_size > 1):
@@ -168,21 +157,14 @@ class _Progress:
     """
 
     def __init__(
-        self,
-        experiment: Experiment,
-        command: str,
-        folder: Path,
-        path: Path | None,
-        facts: dict[str, Any],
+        self, experiment: Experiment, command: str, folder: Path, path: Path | None, facts: Facts
     ) -> None:
         self.experiment, self.facts, self.path = experiment, facts, path
         self.is_first = rank_and_world_size()[0] == 0
         self.head = {"name": experiment.name, "command": command, **records.provenance()}
         self.shared, self.runs = _all_runs(experiment)
-        self.folders = {
-            run.label: RunFolder(folder / run.label if experiment.is_sweep else folder)
-            for run in [*self.shared, *self.runs]
-        }
+        labels = [run.label for run in [*self.shared, *self.runs]]
+        self.folders = {x: RunFolder(folder / x if experiment.is_sweep else folder) for x in labels}
         self.done = {} if path is None or not path.exists() else self._recorded(path)
         self.written = set(self.done)
         for run in [*self.shared, *self.runs]:
@@ -195,11 +177,10 @@ class _Progress:
         if not self.experiment.is_sweep:
             return record | self.done[self.runs[0].label]
         groups = {"shared": self.shared} if self.experiment.kind == "classification" else {}
-        groups["runs"] = self.runs
-        return record | {
-            key: [{**run.about, **self.done[run.label]} for run in runs if run.label in self.done]
-            for key, runs in groups.items()
-        }
+        for key, runs in (groups | {"runs": self.runs}).items():
+            done = (run for run in runs if run.label in self.done)
+            record[key] = [{**run.about, **self.done[run.label]} for run in done]
+        return record
 
     def finish(self, data: Any, jobs: int, progress: bool | None) -> None:
         """Do every run that is not done yet; after each, write the record."""
@@ -241,8 +222,8 @@ class _Progress:
             except FloatingPointError as error:
                 where = f"{run.label}: " if of_sweep else ""
                 raise FloatingPointError(f"{where}{error}") from error
-            configuration = run.experiment.configuration()
-            record = {**head, "configuration": configuration, **self.facts, **outcome}
+            said = {"configuration": run.experiment.configuration()}
+            record = {**head, **said, **self.facts, **outcome}
             if self.is_first:
                 write_or_explain(folder.record, json.dumps(record, allow_nan=False).encode())
                 folder.remove_checkpoints()
@@ -252,7 +233,7 @@ class _Progress:
         """What the record of all takes from the record of a run."""
         if not self.experiment.is_sweep:
             return record
-        common = {*self.head, "configuration", *self.facts}.difference(OF_A_RUN)
+        common = {*self.head, "configuration", *self.facts} - {*OF_A_RUN}
         return {key: value for key, value in record.items() if key not in common}
 
     def _write(self) -> None:
@@ -263,7 +244,6 @@ class _Progress:
             self.written |= new
 
     def _tell(self, line: str) -> None:
-        """Say on standard error how far a sweep is."""
         if self.is_first and self.experiment.is_sweep:
             tqdm.write(line, file=sys.stderr)
 
@@ -279,10 +259,8 @@ class _Progress:
             run.experiment.figures(record)
             self.done[run.label] = self._entry(record)
         except (ValueError, AttributeError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{folder.record} is no record of a run ({type(error).__name__}): remove "
-                f"{folder.path} to do the run anew"
-            ) from error
+            fault = f"{folder.record} is no record of a run ({type(error).__name__})"
+            raise ValueError(f"{fault}: remove {folder.path} to do the run anew") from error
         if self.is_first:
             folder.remove_checkpoints()  # a kill may have come between
 
@@ -301,9 +279,8 @@ class _Progress:
         for entry in [*record.get("shared", []), *record["runs"]]:
             label = "-".join(str(entry[key]) for key in OF_A_LABEL if key in entry)
             if label not in now:
-                raise ValueError(
-                    f"{path} tells of a run {label} that is not described: {records.ADVICE}"
-                )
+                unknown = f"{path} tells of a run {label} that is not described"
+                raise ValueError(f"{unknown}: {records.ADVICE}")
             before = _identity(was[label].experiment, record)
             after = _identity(now[label].experiment, self.facts)
             records.check_same(path, before, after, f"the run {label}: ")
@@ -322,8 +299,7 @@ def _identity(experiment: Experiment, facts: dict[str, Any]) -> dict[str, Any]:
 def _all_runs(experiment: Experiment) -> tuple[list[Run], list[Run]]:
     """The runs that others start from, each once, and the runs of an experiment."""
     runs = experiment.runs()
-    shared = {start.label: start for run in runs for start in run.starts.values()}
-    return list(shared.values()), runs
+    return list({x.label: x for run in runs for x in run.starts.values()}.values()), runs
 
 
 def _in_parallel(do: Callable[[Run], Done], runs: Sequence[Run], jobs: int) -> Iterator[Done]:
@@ -340,7 +316,7 @@ def _do_beside(parent: int, do: Callable[[Run], Done], run: Run) -> Done:
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+            time.sleep(0.5)
         os._exit(1)
 
     if all(thread.name != WATCH for thread in threading.enumerate()):

@@ -87,17 +87,17 @@ class TextExperiment(Experiment):
             raise ValueError("give either seed or seeds")
         if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds must differ from each other")
+        phases: dict[str, Any] = {"initialisation": self.initialisation}
+        phases["training.aggressive"] = self.training.aggressive
+        first = [name for name, phase in phases.items() if phase is not None]
         if self.model.latent_size > 0 and self.encoder is None:
             raise ValueError("a model with a code (latent_size above 0) needs an [encoder]")
-        if self.model.latent_size == 0 and self.initialisation is not None:
-            raise ValueError("initialisation is of an encoder, and latent_size 0 has none")
-        if self.model.latent_size == 0 and self.training.aggressive is not None:
-            raise ValueError("training.aggressive is of an encoder, and latent_size 0 has none")
-        if self.semi_supervised is not None:
-            if self.model.latent_size == 0:
-                raise ValueError("semi_supervised goes with a code: latent_size must be above 0")
-            if self.initialisation is not None or self.training.aggressive is not None:
-                raise ValueError("semi_supervised goes with neither initialisation nor aggressive")
+        if self.model.latent_size == 0 and first:
+            raise ValueError(f"{first[0]} is of an encoder, and latent_size 0 has none")
+        if self.semi_supervised is not None and self.model.latent_size == 0:
+            raise ValueError("semi_supervised goes with a code: latent_size must be above 0")
+        if self.semi_supervised is not None and first:
+            raise ValueError("semi_supervised goes with neither initialisation nor aggressive")
         if self.evaluation.factors and not isinstance(self.corpus, ReviewsSection):
             raise ValueError("evaluation.factors goes with the corpus 'reviews' alone")
         return self
@@ -105,8 +105,8 @@ class TextExperiment(Experiment):
     def alone(self, variant: str) -> list[Run]:
         """The runs of a variant, one a seed."""
         seeds = self.seeds or (self.seed or 0,)
-        alone = {seed: self.model_copy(update={"seeds": None, "seed": seed}) for seed in seeds}
-        return [Run(variant, seed, experiment, {}, {}) for seed, experiment in alone.items()]
+        alone = (self.model_copy(update={"seeds": None, "seed": seed}) for seed in seeds)
+        return [Run(variant, seed, x, {}, {}) for seed, x in zip(seeds, alone, strict=True)]
 
     def load(self, tokenizer: Tokenizer | None = None) -> EncodedCorpus:
         """Load the corpus; see `CorpusSection.build`."""
@@ -122,17 +122,15 @@ class TextExperiment(Experiment):
 
     def build(self, tokenizer: Tokenizer, classes: int = 0) -> TextModules:
         """Make the model, from torch's present random state; with labels, of K classes."""
-        latent_size = self.model.latent_size
-        if self.semi_supervised is not None:
-            assert self.encoder is not None
-            if classes < 2:
-                raise ValueError(f"there are labels of {classes} classes, and two are needed")
-            sizes = latent_size, classes
-            return self.semi_supervised.build(self.encoder, self.decoder, tokenizer, *sizes)
-        decoder = self.decoder.build(tokenizer, latent_size)
-        if self.encoder is None or latent_size == 0:
-            return LanguageModel(decoder)
-        return TextVAE(self.encoder.build(tokenizer, latent_size), decoder)
+        Z = self.model.latent_size
+        if self.encoder is None or Z == 0:
+            return LanguageModel(self.decoder.build(tokenizer, Z))
+        if self.semi_supervised is None:
+            decoder = self.decoder.build(tokenizer, Z)
+            return TextVAE(self.encoder.build(tokenizer, Z), decoder)
+        if classes < 2:
+            raise ValueError(f"there are labels of {classes} classes, and two are needed")
+        return self.semi_supervised.build(self.encoder, self.decoder, tokenizer, Z, classes)
 
     def train(self, data: EncodedCorpus, context: Context) -> dict[str, Any]:
         """Build, fit and evaluate the model, or go on where an interrupted run stopped.
@@ -142,34 +140,25 @@ class TextExperiment(Experiment):
         torch.manual_seed(self.seed or 0)
         model = self.build(data.tokenizer, len(data.texts.train.label_names or ()))
         outcome: dict[str, Any] = {}
-        steps_before = 0
         if isinstance(model, TextVAE) and self.initialisation is not None:
             outcome["initialisation_seconds"] = round(self._initialise(model, data, context), 1)
         if isinstance(model, TextVAE) and self.training.aggressive is not None:
             outcome["aggressive"] = self._first_phase(model, data, context)
-            steps_before = outcome["aggressive"]["decoder_steps"]
-        train = self.batches(data.train)
-        history = fit(
-            model,
-            train,
-            valid=in_order(data.valid),
-            **self.training.build(model, train, steps_before=steps_before),
-            **context.of_fit(),
-        )
+        steps_before = outcome.get("aggressive", {}).get("decoder_steps", 0)
+        history = self._fit(model, data, context.of_fit(), steps_before=steps_before)
         outcome |= _about_training(model, history, data)
         if self.training.weights == "best":
             load_weights(model, context.folder.best)
             outcome["best_epoch"] = history.best["epoch"]
         if rank_and_world_size()[0] == 0:
             data.tokenizer.save(context.folder.tokenizer)
-            classes = data.texts.train.label_names if self.semi_supervised else None
-            about: dict[str, Any] = {"label_names": classes and list(classes)}
+            names = data.texts.train.label_names if self.semi_supervised else None
+            about: dict[str, Any] = {"label_names": names and list(names)}
             save_weights(model, context.folder.weights, configuration=context.identity, **about)
         splits = {"valid": data.valid, "test": data.test}
-        outcome["reports"] = {}
-        for split in splits:
-            report = self.measure(model, data, split, progress=context.progress)
-            outcome["reports"][split] = significant(report.to_dict(), REPORT_DIGITS)
+        reports = {x: self.measure(model, data, x, progress=context.progress) for x in splits}
+        tables = {split: report.to_dict() for split, report in reports.items()}
+        outcome["reports"] = significant(tables, REPORT_DIGITS)
         if isinstance(model, SemiSupervisedTextVAE):
             outcome["accuracy"] = {name: _accuracy(model, x) for name, x in splits.items()}
         if isinstance(model, TextVAE) and self.evaluation.factors:
@@ -194,27 +183,25 @@ class TextExperiment(Experiment):
     ) -> Report:
         """Measure a model on a split, as `[evaluation]` says.
 
-        Args:
-            model: on any device.
-            data: the corpus.
-            split: "valid" or "test".
-            importance_samples: S, where it is not that of the experiment.
-            progress: show a bar; by default only where somebody watches.
+        The model may be on any device, and the split is "valid" or "test"; S is that of the
+        experiment by default. A bar is shown by default only where somebody watches.
 
         Source: Burda et al. (2016), section 5. Chapter 7.
         """
         batches = list(_spread_batches(getattr(data, split), self.evaluation.max_examples))
-        logits = EVALUATION_TOKENS * model.decoder.vocabulary_size
         hidden = not is_watched(progress)
         bar = tqdm(batches, "measuring", unit="batch", leave=False, disable=hidden)
+        S = importance_samples or self.evaluation.samples_of(split)
+        at_once = max(1, EVALUATION_LOGITS // (EVALUATION_TOKENS * model.decoder.vocabulary_size))
         device, in_half = next(model.parameters()).device, self.evaluation.precision == "bf16"
         with autocast(device, torch.bfloat16) if in_half else nullcontext():
-            return evaluate(
-                model,
-                bar,
-                importance_samples=importance_samples or self.evaluation.samples_of(split),
-                chunk_size=max(1, EVALUATION_LOGITS // logits),
-            )
+            return evaluate(model, bar, importance_samples=S, chunk_size=at_once)
+
+    def _fit(self, model: Any, data: EncodedCorpus, where: dict[str, Any], **how: Any) -> History:
+        """Train a model, or go on with it, as `[training]` says."""
+        train = self.batches(data.train)
+        options = self.training.build(model, train, **how)
+        return fit(model, train, valid=in_order(data.valid), **options, **where)
 
     def _initialise(self, model: TextVAE, data: EncodedCorpus, context: Context) -> float:
         """Start the encoder from a language model of the same documents; tell the seconds."""
@@ -222,34 +209,36 @@ class TextExperiment(Experiment):
         assert self.initialisation is not None
         decoder = sections.DecoderSection.checked(self.encoder.language_model(self.decoder))
         language_model = LanguageModel(decoder.build(data.tokenizer, latent_size=0))
-        train = self.training.batches(data.train, self.seed or 0)
-        history = fit(
-            language_model,
-            train,
-            valid=in_order(data.valid),
-            **self.training.build(language_model, train, epochs=self.initialisation.epochs),
-            **context.of_fit(context.folder.initialisation),
-        )
+        where = context.of_fit(context.folder.initialisation)
+        history = self._fit(language_model, data, where, epochs=self.initialisation.epochs)
         initialise_encoder(model, language_model)
         return history.seconds
 
     def _first_phase(self, model: TextVAE, data: EncodedCorpus, context: Context) -> dict[str, Any]:
         """Train aggressively, unless that is done; return what it achieved."""
+        assert self.training.aggressive is not None
         train = self.training.batches(data.train, self.seed or 0)
-        options = self.training.build_aggressive(model, train)
-        options |= {"run_folder": context.folder.path, "configuration": context.identity}
-        rounds = fit_aggressively(model, train, valid=in_order(data.valid), **options)
-        information = [done.mutual_information for done in rounds]
+        rounds = fit_aggressively(
+            model,
+            train,
+            valid=in_order(data.valid),
+            encoder_optimizer=self.training.build_optimizer(model.encoder.parameters()),
+            decoder_optimizer=self.training.build_optimizer(model.decoder.parameters()),
+            kl_weight=self.training.build_kl_weight(train),
+            run_folder=context.folder.path,
+            configuration=context.identity,
+            **self.training.model_dump(include={"max_grad_norm", "precision"}),
+            **self.training.aggressive.model_dump(),
+        )
+        steps = ("decoder_steps", "encoder_steps")
         return {
             "seconds": round(sum(done.seconds for done in rounds), 1),
-            "decoder_steps": sum(done.decoder_steps for done in rounds),
-            "encoder_steps": sum(done.encoder_steps for done in rounds),
-            "mutual_information": significant(information, CURVE_DIGITS),
+            **{key: sum(getattr(done, key) for done in rounds) for key in steps},
+            "mutual_information": significant([x.mutual_information for x in rounds], CURVE_DIGITS),
         }
 
 
 def _about_training(model: TextModules, history: History, data: EncodedCorpus) -> dict[str, Any]:
-    """How long training took, of what, and how it went."""
     tokens = int(data.train.lengths.sum()) - len(data.train)
     about: dict[str, Any] = {
         "train_seconds": round(history.seconds, 1),
@@ -258,10 +247,8 @@ def _about_training(model: TextModules, history: History, data: EncodedCorpus) -
     }
     if model.decoder.receptive_field is not None:
         about["receptive_field"] = model.decoder.receptive_field
-    about["curves"] = {
-        column: significant(history[column], CURVE_DIGITS) for column in history.records[0]
-    }
-    return about
+    curves = {column: history[column] for column in history.records[0]}
+    return about | {"curves": significant(curves, CURVE_DIGITS)}
 
 
 def _accuracy(model: SemiSupervisedTextVAE, texts: EncodedTexts) -> float | None:
@@ -286,9 +273,8 @@ def _spread_batches(texts: EncodedTexts, count: int | None = None) -> Iterator[T
 
 def _probe_factors(model: TextVAE, data: EncodedCorpus) -> dict[str, dict[str, float]]:
     """What sampled codes of the test reviews tell of their hidden factors."""
-    train, test = (
-        sample_codes(encode(model, _spread_batches(split))) for split in (data.train, data.test)
-    )
+    splits = data.train, data.test
+    train, test = (sample_codes(encode(model, _spread_batches(split))) for split in splits)
     known: Any = data.texts  # the reviews: `_sections_go_together` lets no others come here
     found = {}
     for factor in PROBED_FACTORS:

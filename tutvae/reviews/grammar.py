@@ -3,7 +3,6 @@
 A review has four hidden factors, uniform and independent: category, stars, person and tense. To
 write one, draw the factors; draw the number of sentences; draw an opening template and as many
 different follow-up templates as sentences are left; fill each slot on its own, given the factors.
-`tutvae.reviews.words` holds words and templates.
 
 A slot is one token wide and no two templates share a sentence. So a document tells its templates,
 and p(x) is a sum over the 200 combinations of the hidden factors: exact and fast.
@@ -18,8 +17,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from tutvae.data.corpus import Corpus, Texts
-from tutvae.reviews.parser import parse
-from tutvae.reviews.templates import Floats, Integers, Template, compile_templates, entropy_of
+from tutvae.reviews.templates import Floats, Integers, Template, compiled, entropy_of, parse
 from tutvae.reviews.words import CATEGORIES, FACTORS, FOLLOW_UPS, OPENINGS, STARS
 
 # How many documents the Monte Carlo estimates of a grammar share.
@@ -106,12 +104,10 @@ class ReviewGrammar:
         for name in ("vagueness", "star_noise", "label_noise"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be a probability, not {getattr(self, name)}")
-        least, most = self.sentences
-        if not 1 <= least <= most <= self.follow_ups + 1:
-            raise ValueError(
-                "sentences must be (least, most), at least 1 and at most follow_ups + 1 = "
-                f"{self.follow_ups + 1}, not {self.sentences}"
-            )
+        (least, most), limit = self.sentences, self.follow_ups + 1
+        if not 1 <= least <= most <= limit:
+            must = f"must be (least, most), at least 1 and at most follow_ups + 1 = {limit}"
+            raise ValueError(f"sentences {must}, not {self.sentences}")
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
@@ -119,16 +115,10 @@ class ReviewGrammar:
         return tuple(sorted(set().union(*(template.words for template in self._templates))))
 
     def sample(self, count: int, seed: int | Sequence[int], label: Label = "category") -> Reviews:
-        """Draw documents.
+        """Draw N documents; the same seed gives the same.
 
-        Args:
-            count: how many, N.
-            seed: the same seed gives the same documents.
-            label: what `labels` hold: "category" or "stars" (0 to 4), or "joint" (0 to 24:
-                5 * category + stars), each with the grammar's label noise.
-
-        Raises:
-            ValueError: `count` is negative or `label` is unknown.
+        The `labels`, with label noise, are the "category" or the "stars" (0 to 4), or "joint" (0
+        to 24: 5 * category + stars). ValueError for a negative `count` or another `label`.
         """
         if count < 0:
             raise ValueError(f"count must not be negative, as {count} is")
@@ -149,13 +139,9 @@ class ReviewGrammar:
     def corpus(
         self, train: int, valid: int, test: int, seed: int = 0, label: Label = "category"
     ) -> Corpus[Reviews]:
-        """Draw three samples of these sizes; no part depends on the size of another.
-
-        The same seed gives the same corpus; the labels hold what `sample` says of `label`.
-        """
-        counts = (train, valid, test)
-        # From 1, because NumPy takes (seed, 0) for seed itself.
-        parts = [self.sample(count, (seed, part), label) for part, count in enumerate(counts, 1)]
+        """Draw three samples of these sizes, as `sample`; no part depends on another's size."""
+        sizes = enumerate((train, valid, test), 1)  # NumPy takes (seed, 0) for seed itself
+        parts = (self.sample(count, (seed, part), label) for part, count in sizes)
         return Corpus("reviews", *parts)
 
     def log_prob(self, document: str) -> float:
@@ -187,11 +173,7 @@ class ReviewGrammar:
         return _difference(self._joint_entropy(), entropy_of(self._sampled_posteriors(*FACTORS)))
 
     def factor_entropy(self, *names: str) -> float:
-        """Return the entropy in nats of the factors with these names, together.
-
-        Raises:
-            ValueError: a name is no key of `Reviews.factors`, or none is given.
-        """
+        """Return the joint entropy of some `Reviews.factors` in nats; ValueError for others."""
         least, most = self.sentences
         values = dict(zip(FACTORS, self._shape, strict=True))
         values |= {"opening": self.openings, "sentences": most - least + 1}
@@ -202,20 +184,14 @@ class ReviewGrammar:
     def mutual_information(self, *names: str) -> Estimate:
         """Estimate I(x; factors) in nats: the most that a code of x can hold of the factors.
 
-        The text shows "opening" and "sentences", so their share is their entropy. Chapter 5.
-
-        Raises:
-            ValueError: a name is no key of `Reviews.factors`, or none is given.
+        The text shows "opening" and "sentences", so their share is their entropy. ValueError as
+        in `factor_entropy`. Chapter 5.
         """
         ceiling = self.factor_entropy(*names)
         return _difference(ceiling, entropy_of(self._sampled_posteriors(*names)))
 
     def bayes_accuracy(self, label: Label = "category") -> Estimate:
-        """Estimate the accuracy of the best classifier, counted against the observed labels.
-
-        Raises:
-            ValueError: `label` is none of those of `sample`.
-        """
+        """Estimate the best classifier's accuracy against the observed labels; see `sample`."""
         classes = len(_label_names(label))
         true = self._sampled_posteriors(*(("category", "stars") if label == "joint" else (label,)))
         observed = (1 - self.label_noise) * true + self.label_noise * (1 - true) / (classes - 1)
@@ -232,7 +208,7 @@ class ReviewGrammar:
         follow_ups = FOLLOW_UPS[: self.follow_ups] if self.sentences[1] > 1 else ()
         texts = OPENINGS[: self.openings] + follow_ups
         sizes = {size: getattr(self, size) for size in _SIZES}
-        return compile_templates(texts, sizes, self._shape, self.vagueness, self.star_noise)
+        return compiled(texts, sizes, self._shape, self.vagueness, self.star_noise)
 
     @cached_property
     def _sample_posteriors(self) -> Floats:
@@ -297,7 +273,6 @@ class ReviewGrammar:
 
 
 def _label_names(label: str) -> tuple[str, ...]:
-    """What the classes of a label are called."""
     if label not in _LABEL_NAMES:
         raise ValueError(f"label must be one of {', '.join(_LABEL_NAMES)}, not {label!r}")
     return _LABEL_NAMES[label]

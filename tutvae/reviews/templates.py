@@ -1,4 +1,4 @@
-"""Sentence templates of the generated reviews, compiled to tables of probabilities.
+"""Sentence templates of the generated reviews, as tables of probabilities that write and parse.
 
 Arrays over the hidden factors have an axis of F states: category, stars, person and tense, raveled
 in this order; F = 5 x 5 x 4 x 2 = 200 where all of them are in use.
@@ -51,8 +51,7 @@ class Table:
 
     def draw(self, states: Integers, rng: np.random.Generator) -> list[str]:
         """Draw a word for each of N `states [N]`."""
-        uniform = rng.random((len(states), 1))
-        columns = (self._cumulative[states] <= uniform).sum(1)
+        columns = (self._cumulative[states] <= rng.random((len(states), 1))).sum(1)
         return [self.words[column] for column in columns]
 
 
@@ -94,18 +93,14 @@ class Template:
         return [" ".join(words) for words in zip(*columns, strict=True)]
 
 
-def compile_templates(
-    texts: Iterable[str],
-    sizes: Mapping[str, int],
-    shape: Shape,
-    vagueness: float,
-    star_noise: float,
+def compiled(
+    texts: Iterable[str], sizes: Mapping[str, int], shape: Shape, *noise: float
 ) -> list[Template]:
-    """Turn strings into templates, with so many entries of each list by `Slot.size`."""
-    tables = {}
-    for name, slot in SLOTS.items():
-        weights = _list_weights(slot, shape, vagueness, star_noise)
-        tables[f"{{{name}}}"] = _table(slot, sizes[slot.size], shape, weights)
+    """Turn strings into templates: entries of each list by `Slot.size`, vagueness, star noise."""
+    tables = {
+        f"{{{name}}}": _table(slot, sizes[slot.size], shape, _list_weights(slot, shape, *noise))
+        for name, slot in SLOTS.items()
+    }
     return [Template(tuple(tables.get(word, word) for word in text.split())) for text in texts]
 
 
@@ -136,3 +131,23 @@ def _table(slot: Slot, size: int, shape: Shape, weights: Floats) -> Table:
     possible = {word: column for word, column in columns.items() if column.any()}
     probabilities = np.stack([column.ravel() for column in possible.values()], axis=1)
     return Table(tuple(possible), probabilities)
+
+
+def parse(
+    document: str, openings: Sequence[Template], follow_ups: Sequence[Template]
+) -> list[Floats]:
+    """Return p(sentence | template, factors), `[F]`, of each sentence; [] where one has none.
+
+    No two templates share a sentence, and no document uses a template twice.
+    """
+    if not document.endswith(" ."):
+        return []
+    sentences = document.removesuffix(" .").split(" . ")
+    found: dict[Template, Floats] = {}
+    for number, sentence in enumerate(sentences):
+        words = f"{sentence} .".split(" ")
+        for template in follow_ups if number else openings:
+            likelihood = template.likelihood(words)
+            if likelihood is not None:
+                found[template] = likelihood
+    return list(found.values()) if len(found) == len(sentences) else []

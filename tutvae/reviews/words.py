@@ -38,10 +38,8 @@ def inflect(entry: str, inflection: Inflection, person: int, tense: int) -> str:
     if inflection == "none":
         return entry
     forms = entry.split("/")
-    if inflection == "person":
-        return forms[person]
-    if inflection == "tense":
-        return forms[tense]
+    if inflection in ("person", "tense"):
+        return forms[person if inflection == "person" else tense]
     base, third, past = forms
     if TENSES[tense] == "past":
         return past
@@ -49,7 +47,6 @@ def inflect(entry: str, inflection: Inflection, person: int, tense: int) -> str:
 
 
 def _slot(table: dict[str, Any]) -> Slot:
-    """A slot of the file, its lists split into words."""
     lists = table["lists"]
     rows = CONTENT["lists"][lists] if isinstance(lists, str) else lists
     return Slot(**table | {"lists": tuple(tuple(row.split()) for row in rows)})
