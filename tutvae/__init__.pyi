@@ -44,6 +44,7 @@ from tutvae.experiments.published import published_corpora as published_corpora
 from tutvae.experiments.published import published_rows as published_rows
 from tutvae.experiments.published import recorded_rows as recorded_rows
 from tutvae.experiments.records import read_result as read_result
+from tutvae.experiments.records import recorded_folder as recorded_folder
 from tutvae.experiments.records import recorded_result as recorded_result
 from tutvae.experiments.records import summary as summary
 from tutvae.generation.conditional import LabelAgreement as LabelAgreement
