@@ -2,6 +2,9 @@
 
 A cell with the tag `tutvae:NAME` holds a class or function NAME. Docstrings and comments may
 differ. Where two modules define NAME, the tag names the module too: `tutvae:vae.NAME`.
+
+A cell with the tag `behaves-as:NAME` holds a shorter class, without guards and fast paths; a test
+of its chapter compares what the two compute.
 """
 
 import ast
@@ -14,6 +17,7 @@ from nbformat import NotebookNode
 
 Definition = ast.ClassDef | ast.FunctionDef
 TAG = "tutvae:"
+SHORTER = "behaves-as:"
 
 
 def definitions(tree: ast.Module) -> Iterator[Definition]:
@@ -45,12 +49,12 @@ def without_docstrings(node: ast.AST) -> str:
     return ast.unparse(tree)
 
 
-def taught(notebook: NotebookNode) -> Iterator[tuple[str, str]]:
+def taught(notebook: NotebookNode, prefix: str = TAG) -> Iterator[tuple[str, str]]:
     """The names that a chapter defines for the package, each with its cell's source."""
     for cell in notebook.cells:
         for tag in cell.metadata.get("tags", []):
-            if tag.startswith(TAG):
-                yield tag.removeprefix(TAG), cell.source
+            if tag.startswith(prefix):
+                yield tag.removeprefix(prefix), cell.source
 
 
 def is_a_model(node: Definition) -> bool:
@@ -102,7 +106,11 @@ def test_every_model_is_defined_in_the_chapter_that_it_names(
     root: Path, chapters: dict[int, NotebookNode]
 ) -> None:
     tagged = {
-        number: {name.rpartition(".")[2] for name, _ in taught(chapter)}
+        number: {
+            name.rpartition(".")[2]
+            for prefix in (TAG, SHORTER)
+            for name, _ in taught(chapter, prefix)
+        }
         for number, chapter in chapters.items()
     }
     assert untaught(docstrings_of_models(root), tagged) == []

@@ -123,7 +123,7 @@ class MixedUp(Patient):
 
 
 class AveragedKL(Patient):
-    """The KL is a mean over dimensions: chapter 4's first bug."""
+    """The KL is a mean over dimensions, as in an exercise of chapter 4."""
 
     def forward(self, x: Tensor) -> Elbo:
         elbo = super().forward(x)

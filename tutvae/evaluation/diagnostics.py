@@ -48,7 +48,7 @@ def mutual_information(q: Normal, seed: int = 0) -> float:
     >>> round(tutvae.mutual_information(apart), 2)  # ln 2: a code tells which of the two it is of
     0.69
 
-    Source: Hoffman & Johnson (2016), section 2. Chapter 4.
+    Source: Hoffman & Johnson (2016), section 2. Chapter 4, equation `code-information`.
     """
     if not (q.loc.isfinite().all() and q.scale.isfinite().all() and (q.scale > 0).all()):
         raise ValueError("the posteriors need finite means and finite, positive scales")

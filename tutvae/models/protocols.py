@@ -72,7 +72,9 @@ class Encoder(Described, ABC):
     A model with labels reads q(y|x) from the same features, of width H, the `hidden_size`. The
     code has Z dimensions, the `latent_size`.
 
-    Source: Yang et al. (2017), section 3.3, for features that two posteriors share. Chapter 4.
+    No chapter defines it: chapter 4 says what it is for, chapter 8 uses the features.
+
+    Source: Yang et al. (2017), section 3.3, for features that two posteriors share.
     """
 
     def __init__(self, vocabulary_size: int, hidden_size: int, latent_size: int) -> None:
@@ -102,7 +104,7 @@ class Decoder(Described, ABC):
     length. The code has Z dimensions, the `latent_size`: 0 for a language model, which has none.
     An empty vocabulary, or a negative `latent_size`, is a ValueError.
 
-    Source: chapter 4.
+    No chapter defines it: chapter 4 says what it is for.
     """
 
     def __init__(self, vocabulary_size: int, latent_size: int) -> None:

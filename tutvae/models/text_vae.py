@@ -87,8 +87,9 @@ class LanguageModel(nn.Module):
     >>> model.log_likelihood(tutvae.EncodedTexts([[1, 7, 8, 2], [1, 7, 2]]).batch()).shape
     torch.Size([2])
 
-    Source: Mikolov et al. (2010). Defined in chapter 4; its sum is chapter 3, equation
-    `chain-rule`.
+    No chapter defines it: chapter 3 writes a shorter one.
+
+    Source: Mikolov et al. (2010). Chapter 3, equation `chain-rule`.
     """
 
     def __init__(self, decoder: Decoder) -> None:
