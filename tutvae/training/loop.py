@@ -17,7 +17,7 @@ from tqdm import tqdm
 from tutvae.bounds import FreeBitsPer
 from tutvae.evaluation.report import mean_terms
 from tutvae.models.protocols import TrainableModel
-from tutvae.training.engine import Engine, Precision
+from tutvae.training.engine import Engine, Precision, release_memory
 from tutvae.training.run_folder import RunFolder, locked
 from tutvae.training.state import TrainingState, best_record, bound_of
 from tutvae.training.step import Stepper, adam, check_loss_options, check_whole
@@ -194,6 +194,7 @@ def fit(
             elif scheduler is not None:
                 scheduler.step()
             state.end_epoch(record)
+            release_memory()
             bar.set_postfix({k: f"{x:.2f}" for k, x in record.items() if k.endswith("kl")})
         bar.close()
     return History(state.records, state.seconds)
