@@ -145,7 +145,9 @@ class TextExperiment(Experiment):
         if isinstance(model, TextVAE) and self.training.aggressive is not None:
             outcome["aggressive"] = self._first_phase(model, data, context)
         steps_before = outcome.get("aggressive", {}).get("decoder_steps", 0)
-        history = self._fit(model, data, context.of_fit(), steps_before=steps_before)
+        train = self.batches(data.train)
+        options = self.training.build(model, train, steps_before=steps_before)
+        history = fit(model, train, valid=in_order(data.valid), **options, **context.of_fit())
         outcome |= _about_training(model, history, data)
         if self.training.weights == "best":
             load_weights(model, context.folder.best)
@@ -197,20 +199,16 @@ class TextExperiment(Experiment):
         with autocast(device, torch.bfloat16) if in_half else nullcontext():
             return evaluate(model, bar, importance_samples=S, chunk_size=at_once)
 
-    def _fit(self, model: Any, data: EncodedCorpus, where: dict[str, Any], **how: Any) -> History:
-        """Train a model, or go on with it, as `[training]` says."""
-        train = self.batches(data.train)
-        options = self.training.build(model, train, **how)
-        return fit(model, train, valid=in_order(data.valid), **options, **where)
-
     def _initialise(self, model: TextVAE, data: EncodedCorpus, context: Context) -> float:
         """Start the encoder from a language model of the same documents; tell the seconds."""
         assert self.encoder is not None
         assert self.initialisation is not None
         decoder = sections.DecoderSection.checked(self.encoder.language_model(self.decoder))
         language_model = LanguageModel(decoder.build(data.tokenizer, latent_size=0))
-        where = context.of_fit(context.folder.initialisation)
-        history = self._fit(language_model, data, where, epochs=self.initialisation.epochs)
+        train = self.batches(data.train)
+        options = self.training.build(language_model, train, epochs=self.initialisation.epochs)
+        options |= context.of_fit(context.folder.initialisation)
+        history = fit(language_model, train, valid=in_order(data.valid), **options)
         initialise_encoder(model, language_model)
         return history.seconds
 
