@@ -205,7 +205,7 @@ class TextExperiment(Experiment):
         assert self.initialisation is not None
         decoder = sections.DecoderSection.checked(self.encoder.language_model(self.decoder))
         language_model = LanguageModel(decoder.build(data.tokenizer, latent_size=0))
-        train = self.batches(data.train)
+        train = self.training.batches(data.train, self.seed or 0)
         options = self.training.build(language_model, train, epochs=self.initialisation.epochs)
         options |= context.of_fit(context.folder.initialisation)
         history = fit(language_model, train, valid=in_order(data.valid), **options)
