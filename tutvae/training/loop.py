@@ -23,6 +23,7 @@ from tutvae.training.state import TrainingState, best_record, bound_of
 from tutvae.training.step import Stepper, adam, check_loss_options, check_whole
 
 SchedulerName = Literal["plateau", "linear", "cosine"]
+STEPS_TO_RELEASE = 500  # in long epochs; each epoch ends with it anyway
 
 
 class History:
@@ -185,6 +186,8 @@ def fit(
                 if state.save_is_due:
                     stepper.check()
                     state.save()
+                if state.step % STEPS_TO_RELEASE == 0:
+                    release_memory()
             stepper.check()
             record = _record(state, schedule, valid)
             if rate is not None:
