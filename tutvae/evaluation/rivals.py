@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 NO_LABEL = -1
 SENTENCE_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 WORDS_AND_MARKS = r"<\w+>|\w+|[^\w\s]"  # and <unk>
-REGULARISATION = [1.0, 10.0, 100.0, 0.1]  # of equally good values the first is taken
+# The values to choose from; of equally good ones the first is taken.
+C, ALPHA, WEIGHT = [1.0, 10.0, 100.0, 0.1], [0.1, 1.0], [0.1, 0.3, 1.0, 0.03]
 
 
 def tfidf() -> Pipeline:
@@ -39,7 +40,8 @@ def tfidf() -> Pipeline:
 
     Source: Salton & Buckley (1988). Chapter 8.
     """
-    return _regression_on(TfidfVectorizer(sublinear_tf=True, token_pattern=WORDS_AND_MARKS))
+    words = TfidfVectorizer(sublinear_tf=True, token_pattern=WORDS_AND_MARKS)
+    return _tuned(words, _Regression(max_iter=1000), C=C)
 
 
 def naive_bayes() -> Pipeline:
@@ -53,7 +55,7 @@ def naive_bayes() -> Pipeline:
 
     Source: McCallum & Nigam (1998), the multinomial model. Chapter 8.
     """
-    return _counts_and(NaiveBayesEM(rounds=0), alpha=[0.1, 0.03, 0.3, 1.0])
+    return _tuned(CountVectorizer(), NaiveBayesEM(rounds=0), alpha=[0.1, 0.03, 0.3, 1.0])
 
 
 def naive_bayes_em() -> Pipeline:
@@ -65,7 +67,7 @@ def naive_bayes_em() -> Pipeline:
 
     Source: Nigam et al. (2000), sections 3 to 5.2. Chapter 8.
     """
-    return _counts_and(NaiveBayesEM(), alpha=[0.1, 1.0], weight=[0.1, 0.3, 1.0, 0.03])
+    return _tuned(CountVectorizer(), NaiveBayesEM(), alpha=ALPHA, weight=WEIGHT)
 
 
 def self_training() -> Pipeline:
@@ -77,8 +79,8 @@ def self_training() -> Pipeline:
 
     Source: Yarowsky (1995); scikit-learn's `SelfTrainingClassifier`. Chapter 8.
     """
-    classifier = SelfTrainingClassifier(NaiveBayesEM(rounds=0))
-    return _counts_and(classifier, estimator__alpha=[0.1, 1.0], threshold=[0.99, 0.9, 0.999])
+    classifier, sure = SelfTrainingClassifier(NaiveBayesEM(rounds=0)), [0.99, 0.9, 0.999]
+    return _tuned(CountVectorizer(), classifier, estimator__alpha=ALPHA, threshold=sure)
 
 
 def frozen_encoder(encoder: str = SENTENCE_ENCODER) -> Pipeline:
@@ -91,21 +93,16 @@ def frozen_encoder(encoder: str = SENTENCE_ENCODER) -> Pipeline:
 
     Source: Reimers & Gurevych (2019). Chapter 8.
     """
-    return _regression_on(FunctionTransformer(sentence_features, kw_args={"encoder": encoder}))
+    features = FunctionTransformer(sentence_features, kw_args={"encoder": encoder})
+    return _tuned(features, _Regression(max_iter=1000), C=C)
 
 
 def sentence_features(texts: Sequence[str], encoder: str = SENTENCE_ENCODER) -> np.ndarray:
     """Return the features of N raw texts, `[N, 384]` of the default encoder.
 
-    Texts that were asked for shortly before are not encoded again.
-
-    Args:
-        texts: as they are written; the default encoder reads 256 word pieces of each.
-        encoder: a name on the Hugging Face Hub, or a folder.
-
-    Raises:
-        ImportError: `sentence_transformers` is not installed.
-        OSError: there is no such encoder, or no network to fetch it over.
+    That reads 256 word pieces of a text. The `encoder` is a name on the Hugging Face Hub, or a
+    folder: OSError where there is none. Texts that were asked for shortly before are not encoded
+    again. ImportError without `sentence_transformers`.
     """
     return _features(tuple(texts), encoder)
 
@@ -169,14 +166,6 @@ class _Folds(StratifiedKFold):
         )
         for train, test in super().split(known, np.asarray(y)[known]):
             yield np.concatenate([known[train], unlabelled]), known[test]
-
-
-def _regression_on(features: Any) -> Pipeline:
-    return _tuned(features, _Regression(max_iter=1000), C=REGULARISATION)
-
-
-def _counts_and(classifier: Any, **grid: list[float]) -> Pipeline:
-    return _tuned(CountVectorizer(), classifier, **grid)
 
 
 def _tuned(features: Any, classifier: Any, **grid: list[float]) -> Pipeline:

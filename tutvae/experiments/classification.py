@@ -14,15 +14,7 @@ from tutvae.experiments.experiment import Context, Experiment, Run, Section
 from tutvae.experiments.keys import Count, Listed, NotEmpty, Positive, Rate, Seeds, Variants
 from tutvae.experiments.records import significant
 
-Method = Literal[
-    "tfidf",
-    "naive_bayes",
-    "naive_bayes_em",
-    "self_training",
-    "frozen_encoder",
-    "lstm",
-    "semi_supervised",
-]
+Method = Literal[methods.Rival, "lstm", "semi_supervised"]
 # The sections that only one method needs.
 NEEDED: dict[str, Method] = {"classifier": "lstm", "semi_supervised": "semi_supervised"}
 DIGITS = 5

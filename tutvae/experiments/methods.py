@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from tutvae.training.step import adam
 if TYPE_CHECKING:
     from tutvae.experiments.classification import ClassificationExperiment
 
+Rival = Literal["tfidf", "naive_bayes", "naive_bayes_em", "self_training", "frozen_encoder"]
 # From the name of a split to the classes of its documents, `[N]`; and with that, what a record says
 # of the training.
 Classify = Callable[[str], np.ndarray]
@@ -109,8 +110,7 @@ def _trained(
 
 METHODS: dict[str, Callable[[Setting], Fitted]]
 METHODS = {"lstm": _lstm, "semi_supervised": _semi_supervised}
-RIVALS = ("tfidf", "naive_bayes", "naive_bayes_em", "self_training", "frozen_encoder")
-METHODS |= dict.fromkeys(RIVALS, _rival)
+METHODS |= dict.fromkeys(get_args(Rival), _rival)
 
 
 def most_probable(model: TextClassifier | SemiSupervisedTextVAE, split: EncodedTexts) -> np.ndarray:
