@@ -87,8 +87,8 @@ CLASSIFICATION_EXPERIMENT = """
 name = "tiny_labels"
 kind = "classification"
 seeds = [1]
-labels = [10, 40]
-methods = ["bag_of_words", "lstm", "lstm_init", "codes", "semi_supervised"]
+labels = [25, 40]
+methods = ["tfidf", "naive_bayes_em", "lstm", "semi_supervised"]
 
 [corpus]
 name = "reviews"
@@ -126,9 +126,6 @@ dropout = 0.1
 steps = 9
 batch_size = 6
 learning_rate = 0.01
-
-[initialisation]
-epochs = 1
 """
 
 

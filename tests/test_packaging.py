@@ -174,10 +174,11 @@ def test_every_module_compiles_where_that_python_is_installed(version: tuple[int
     assert compiled.returncode == 0, compiled.stderr
 
 
-def test_only_the_estimators_load_a_heavy_library() -> None:
-    """They derive from scikit-learn's classes, and `tutvae.load` from them."""
+def test_only_the_estimators_and_the_rivals_load_a_heavy_library() -> None:
+    """They derive from scikit-learn's classes, and `tutvae.load` from the estimators."""
     program = (
-        "import sys, tutvae; heavy = 'tutvae.estimators', 'tutvae.saving'; "
+        "import sys, tutvae; "
+        "heavy = 'tutvae.estimators', 'tutvae.evaluation.rivals', 'tutvae.saving'; "
         "[getattr(tutvae, name) for name, home in tutvae._HOMES.items() if home not in heavy]; "
         f"print([m for m in {HEAVY} if m in sys.modules])"
     )
@@ -205,7 +206,7 @@ def test_what_is_required_is_what_is_imported() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     required = names(project["dependencies"])
     assert required - imported() == set(), "declared and never imported"
-    extras = (project["optional-dependencies"][name] for name in ("data", "hub"))
+    extras = (project["optional-dependencies"][name] for name in ("data", "hub", "rivals"))
     allowed = required.union(*map(names, extras))
     assert imported() - allowed == set(), "imported and not declared"
 

@@ -178,14 +178,12 @@ def test_labels_are_told_and_written(device: torch.device) -> None:
         assert ask(twin) == ask(model)
 
 
-def test_codes_are_clustered_probed_and_classified(device: torch.device) -> None:
-    model, twin = twins(vae(), device)
+def test_codes_are_clustered_and_probed(device: torch.device) -> None:
+    _, twin = twins(vae(), device)
     z = generation.sample_prior(twin, 20)
     assert tutvae.mixture_clusters(z, 2).tolist() == tutvae.mixture_clusters(z.cpu(), 2).tolist()
     factor = [0, 1] * 10
     assert tutvae.probe(z, factor, z.cpu(), factor) == tutvae.probe(z.cpu(), factor, z, factor)
-    classifiers = [tutvae.code_classifier(m, TOKENIZER).fit(TEXTS, LABELS) for m in (model, twin)]
-    assert classifiers[0].predict(TEXTS).tolist() == classifiers[1].predict(TEXTS).tolist()
     q = twin.posterior(batches().texts.batch().to(device))
     assert tutvae.mutual_information(q) == pytest.approx(
         tutvae.mutual_information(tutvae.encode(twin, batches()))

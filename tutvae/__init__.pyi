@@ -14,6 +14,7 @@ from tutvae.data.batches.text import Batches as Batches
 from tutvae.data.batches.text import EncodedTexts as EncodedTexts
 from tutvae.data.batches.text import TextBatch as TextBatch
 from tutvae.data.corpora import ag_news as ag_news
+from tutvae.data.corpora import dbpedia as dbpedia
 from tutvae.data.corpora import digits as digits
 from tutvae.data.corpora import from_files as from_files
 from tutvae.data.corpora import mnist as mnist
@@ -28,8 +29,6 @@ from tutvae.data.tokenization import Tokenizer as Tokenizer
 from tutvae.estimators import SemiSupervisedClassifier as SemiSupervisedClassifier
 from tutvae.estimators import SentenceVAE as SentenceVAE
 from tutvae.evaluation.classification import TextPredictor as TextPredictor
-from tutvae.evaluation.classification import bag_of_words as bag_of_words
-from tutvae.evaluation.classification import code_classifier as code_classifier
 from tutvae.evaluation.clustering import compare_clusters as compare_clusters
 from tutvae.evaluation.clustering import mixture_clusters as mixture_clusters
 from tutvae.evaluation.diagnostics import mutual_information as mutual_information
@@ -38,6 +37,11 @@ from tutvae.evaluation.diagnostics import sample_codes as sample_codes
 from tutvae.evaluation.report import Report as Report
 from tutvae.evaluation.report import encode as encode
 from tutvae.evaluation.report import evaluate as evaluate
+from tutvae.evaluation.rivals import frozen_encoder as frozen_encoder
+from tutvae.evaluation.rivals import naive_bayes as naive_bayes
+from tutvae.evaluation.rivals import naive_bayes_em as naive_bayes_em
+from tutvae.evaluation.rivals import self_training as self_training
+from tutvae.evaluation.rivals import tfidf as tfidf
 from tutvae.evaluation.verdict import Diagnosis as Diagnosis
 from tutvae.evaluation.verdict import diagnose as diagnose
 from tutvae.experiments.published import published_corpora as published_corpora

@@ -13,7 +13,7 @@ from itertools import pairwise
 import pytest
 
 from tutvae.data import corpora
-from tutvae.data.corpora import CORPORA, ag_news, ptb, tatoeba, yahoo, yelp
+from tutvae.data.corpora import CORPORA, ag_news, dbpedia, ptb, tatoeba, yahoo, yelp
 from tutvae.data.readers import tatoeba as tatoeba_files
 from tutvae.data.tokenization import Tokenizer
 
@@ -212,7 +212,7 @@ def test_an_explicit_folder_is_never_added_to(small_ptb, nowhere, server, tmp_pa
     assert asked == []
 
 
-@pytest.mark.parametrize("load", [ptb, yahoo, yelp, ag_news])
+@pytest.mark.parametrize("load", [ptb, yahoo, yelp, ag_news, dbpedia])
 def test_a_folder_that_is_missing_is_named(load, nowhere, tmp_path):
     with pytest.raises(FileNotFoundError, match="TUTVAE_DATA") as caught:
         load(tmp_path / "absent")
@@ -308,6 +308,37 @@ def test_ag_news_has_its_topics_in_the_usual_order(tmp_path, monkeypatch):
     assert corpus.train.labels == [0, 1, 2, 3]
 
 
+def dbpedia_rows(count):
+    """As they are published: no header line, quotation marks doubled, a space before the text."""
+    return "".join(f'{i % 14 + 1},"Title {i}"," It is ""{i}"", he said."\n' for i in range(count))
+
+
+@pytest.mark.parametrize("pack", ["", ".gz"])
+def test_dbpedia_as_published(pack, nowhere, tmp_path):
+    files = {f"train.csv{pack}": dbpedia_rows(280), f"test.csv{pack}": dbpedia_rows(14)}
+    corpus = dbpedia(write_all(tmp_path / "csv", files))
+    assert (len(corpus.train), len(corpus.valid)) == (252, 28)
+    assert corpus.test.texts[3] == 'It is "3", he said.'
+    assert corpus.test.labels == list(range(14))
+    assert corpus.test.label_names[0] == "Company"
+    assert corpus.test.label_names[13] == "Written Work"
+    for split in (corpus.train, corpus.valid):
+        assert split.labels == [int(text.split('"')[1]) % 14 for text in split.texts]
+
+
+def test_a_class_that_dbpedia_does_not_have(nowhere, tmp_path):
+    files = {"train.csv": dbpedia_rows(28) + '15,"Title","Text"\n', "test.csv": dbpedia_rows(14)}
+    with pytest.raises(ValueError, match=r"\b15\b"):
+        dbpedia(write_all(tmp_path / "csv", files))
+
+
+def test_dbpedia_in_json_lines_has_the_classes_in_the_published_order(nowhere, tmp_path):
+    files = {f"{x}.jsonl": json_lines([("a", "Film"), ("b", "Artist")]) for x in ("train", "test")}
+    corpus = dbpedia(write_all(tmp_path / "json", files))
+    assert corpus.test.labels == [12, 2]
+    assert (len(corpus.train), len(corpus.valid)) == (1, 1)
+
+
 @pytest.fixture
 def hub(monkeypatch, nowhere):
     """Let `datasets.load_dataset` bring small data sets of the Hub's shape."""
@@ -320,15 +351,18 @@ def hub(monkeypatch, nowhere):
             names = [f"{stars} star{'s' * (stars > 1)}" for stars in range(1, 6)]
         else:
             names = ["World", "Sports", "Business", "Sci/Tech"]
+        if name == "fancyzhx/dbpedia_14":
+            names = list(corpora.DBPEDIA_CLASSES)
+        text = "content" if name == "fancyzhx/dbpedia_14" else "text"
         features = datasets.Features(
-            text=datasets.Value("string"), label=datasets.ClassLabel(names=names)
+            {text: datasets.Value("string"), "label": datasets.ClassLabel(names=names)}
         )
         sizes = {"train": 40, "test": 7}
         return datasets.DatasetDict(
             {
                 split: datasets.Dataset.from_dict(
                     {
-                        "text": [f"{split} {i}" for i in range(size)],
+                        text: [f"{split} {i}" for i in range(size)],
                         "label": [i % len(names) for i in range(size)],
                     },
                     features=features,
@@ -343,7 +377,11 @@ def hub(monkeypatch, nowhere):
 
 @pytest.mark.parametrize(
     ("load", "hub_name", "K"),
-    [(yelp, "Yelp/yelp_review_full", 5), (ag_news, "fancyzhx/ag_news", 4)],
+    [
+        (yelp, "Yelp/yelp_review_full", 5),
+        (ag_news, "fancyzhx/ag_news", 4),
+        (dbpedia, "fancyzhx/dbpedia_14", 14),
+    ],
 )
 def test_from_the_hub(load, hub_name, K, hub):
     corpus = load()
@@ -386,7 +424,7 @@ def test_without_network_yahoo_names_the_papers_sample_too(nowhere, monkeypatch)
         yahoo()
 
 
-@pytest.mark.parametrize("load", [yahoo, yelp, ag_news])
+@pytest.mark.parametrize("load", [yahoo, yelp, ag_news, dbpedia])
 def test_without_network_the_error_says_what_to_do(load, hub, monkeypatch, nowhere):
     import datasets
 
@@ -400,7 +438,7 @@ def test_without_network_the_error_says_what_to_do(load, hub, monkeypatch, nowhe
     assert f"{folder}/" in str(caught.value)
 
 
-@pytest.mark.parametrize("load", [yahoo, yelp, ag_news])
+@pytest.mark.parametrize("load", [yahoo, yelp, ag_news, dbpedia])
 def test_without_the_datasets_library_the_error_says_what_to_do(load, nowhere, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(FileNotFoundError, match=r"TUTVAE_DATA.*install tutvae\[data\]"):
@@ -416,6 +454,7 @@ def test_without_the_datasets_library_the_error_says_what_to_do(load, nowhere, m
         (yahoo, (9_000, 1_000, 10_000)),
         (yelp, (19_909, 2_500, 2_500)),
         (ag_news, (10_001, 3_800, 3_800)),
+        (dbpedia, (5_076, 564, 1_960)),
     ],
 )
 def test_the_real_corpora_have_their_published_sizes(load, counts):

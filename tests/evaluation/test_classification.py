@@ -9,13 +9,11 @@ import torch
 
 from tutvae.data.batches.text import Batches, EncodedTexts
 from tutvae.data.tokenization import Tokenizer
-from tutvae.evaluation.classification import TextPredictor, as_labels, bag_of_words, code_classifier
-from tutvae.evaluation.report import encode
+from tutvae.evaluation.classification import TextPredictor, as_labels
 from tutvae.models.encoders import LSTMEncoder
 from tutvae.models.lstm_decoder import LSTMDecoder
 from tutvae.models.semi_supervised import SemiSupervisedTextVAE
 from tutvae.models.text_classifier import TextClassifier
-from tutvae.models.text_vae import TextVAE
 from tutvae.reviews.grammar import ReviewGrammar
 from tutvae.training.loop import fit
 
@@ -43,12 +41,6 @@ def semi_supervised(classes: int = K) -> SemiSupervisedTextVAE:
     torch.manual_seed(1)
     encoder, decoder = LSTMEncoder(V, E, H, Z), LSTMDecoder(V, E, H, Z + classes)
     return telling_apart(SemiSupervisedTextVAE(encoder, decoder, classes, dropout=0.5))
-
-
-def vae() -> TextVAE:
-    torch.manual_seed(2)
-    sizes = (V, E, H, Z)
-    return TextVAE(LSTMEncoder(*sizes), LSTMDecoder(*sizes))
 
 
 @pytest.mark.parametrize("make", [classifier, semi_supervised])
@@ -139,61 +131,6 @@ def test_a_trained_classifier_is_scored_on_raw_texts() -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     fit(model, batches, epochs=6, optimizer=optimizer, device="cpu")
     assert TextPredictor(model, tokenizer).score(corpus.test.texts, corpus.test.labels) > 0.9
-
-
-class TestBagOfWords:
-    def test_it_learns_which_words_go_with_which_label(self) -> None:
-        corpus = ReviewGrammar(nouns=2, vagueness=0.0).corpus(300, 0, 100)
-        fitted = bag_of_words().fit(corpus.train.texts, corpus.train.labels)
-        assert fitted.score(corpus.test.texts, corpus.test.labels) > 0.95
-        assert fitted.predict_proba(corpus.test.texts).shape == (100, 5)
-
-    def test_words_are_what_stands_between_white_space(self) -> None:
-        """Case, single letters and punctuation count; the order of words does not."""
-        texts = ["a I ! Good", "a i . Good", "good I a !"]
-        fitted = bag_of_words().fit(texts, [0, 1, 2])
-        assert set(fitted[0].vocabulary_) == {"a", "I", "!", "Good", "i", ".", "good"}
-        one, other = fitted.predict_proba(["a I ! Good", "Good ! a I"])
-        np.testing.assert_allclose(one, other)
-
-    def test_a_class_it_never_saw_is_one_it_never_predicts(self) -> None:
-        fitted = bag_of_words().fit(["dull film", "fine film"], [0, 1])
-        assert fitted.score(["dull film", "fine film"], [0, 2]) == 0.5
-
-    def test_a_single_class_is_one_clear_error(self) -> None:
-        with pytest.raises(ValueError, match="at least 2 classes"):
-            bag_of_words().fit(["dull film", "fine film"], [1, 1])
-
-
-class TestCodeClassifier:
-    def test_it_is_logistic_regression_on_the_posterior_means(self) -> None:
-        from sklearn.linear_model import LogisticRegression
-
-        model, labels = vae(), [0, 1, 2, 1, 2]
-        means = encode(model, [EncodedTexts(TOKENIZER.encode(TEXTS)).batch()]).loc.numpy()
-        expected = LogisticRegression(max_iter=1000).fit(means, labels)
-        got = code_classifier(model, TOKENIZER, batch_size=2).fit(TEXTS, labels)
-        backwards = got.predict_proba(TEXTS[::-1])[::-1]
-        np.testing.assert_allclose(backwards, expected.predict_proba(means), atol=1e-4)
-        assert got.predict(TEXTS).tolist() == expected.predict(means).tolist()
-        assert got.score(TEXTS, labels) == expected.score(means, labels)
-
-    def test_the_model_stays_as_it_is(self) -> None:
-        model = vae().train()
-        before = [parameter.clone() for parameter in model.parameters()]
-        code_classifier(model, TOKENIZER).fit(TEXTS, [0, 1, 0, 1, 1])
-        assert model.training
-        assert all(map(torch.equal, before, model.parameters()))
-
-    def test_the_tokenizer_of_another_model(self) -> None:
-        with pytest.raises(ValueError, match="tokenizer has 5 tokens, the model 10"):
-            code_classifier(vae(), Tokenizer.train(["the"]))
-
-    def test_a_single_class_and_one_string_are_clear_errors(self) -> None:
-        with pytest.raises(ValueError, match="at least 2 classes"):
-            code_classifier(vae(), TOKENIZER).fit(TEXTS, [3] * len(TEXTS))
-        with pytest.raises(TypeError, match=r"write \[text\]"):
-            code_classifier(vae(), TOKENIZER).fit("the film", [0])
 
 
 def test_labels_of_every_kind_of_integer_are_labels() -> None:

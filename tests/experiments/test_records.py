@@ -88,11 +88,10 @@ def check(record: dict[str, Any]) -> None:
     experiment = validate_experiment(record["configuration"])
     is_sweep = isinstance(experiment, TextExperiment) and experiment.is_sweep
     schema = SCHEMAS["sweep" if is_sweep else experiment.kind]
-    shared = [f".shared.{n}.model" for n in range(len(record.get("shared", [])))]
-    assert undescribed(schema.model_validate(record)) == shared
+    assert undescribed(schema.model_validate(record)) == []
     assert experiment.name == record["name"]
     assert record["command"].startswith("tutvae ")
-    for run in (*record.get("runs", []), *record.get("shared", [])):
+    for run in record.get("runs", []):
         assert "commit" in run
     if isinstance(experiment, ClassificationExperiment):
         check_classifiers(record, experiment)
@@ -107,19 +106,16 @@ def check(record: dict[str, Any]) -> None:
 
 
 def check_classifiers(record: dict[str, Any], experiment: ClassificationExperiment) -> None:
-    """Assert that every run is there, with every model that it starts from."""
+    """Assert that every run is there, and tells what its method does."""
     runs = experiment.runs()
     keys = ("variant", "method", "labels", "seed")
     assert [run.label for run in runs] == [
         "-".join(str(outcome[key]) for key in keys) for outcome in record["runs"]
     ]
-    shared = {start.label: start for run in runs for start in run.starts.values()}
-    assert list(shared) == [f"{r['variant']}-{r['model']}-{r['seed']}" for r in record["shared"]]
-    for start, outcome in zip(shared.values(), record["shared"], strict=True):
-        check_run(outcome, start.experiment)
     for run, outcome in zip(runs, record["runs"], strict=True):
         is_vae = run.keys["method"] == "semi_supervised"
         assert set(OF_VAE) & set(outcome) == (set(OF_VAE) if is_vae else set())
+        assert ("chosen" in outcome) != ("parameters" in outcome)
         if is_vae:
             assert outcome["epochs"] == run.experiment.training.epochs
     is_reviews = experiment.corpus.name == "reviews"
@@ -558,15 +554,14 @@ class TestAccuracyTable:
     def test_another_split(self, record: dict[str, Any]) -> None:
         assert "0.35" in summary_table(record, "valid").splitlines()[1]
 
-    def test_the_summary_counts_the_shared_models_minutes(
+    def test_the_summary_counts_the_minutes_of_all_runs(
         self, classification_run: dict[str, Any]
     ) -> None:
         record = classification_run | {
             "runs": [run | {"train_seconds": 12.0} for run in classification_run["runs"]],
-            "shared": [run | {"train_seconds": 30.0} for run in classification_run["shared"]],
         }
         lines = summary(record).splitlines()
-        assert lines[2].endswith(" 3 minutes of training")
+        assert lines[2].endswith(" 2 minutes of training")
         assert "\n".join(lines[4:]) == summary_table(record)
 
 

@@ -1,12 +1,7 @@
-"""Telling a document's label: models of the package on raw texts, and what they must beat.
-
-All have scikit-learn's `predict_proba`, `predict` and `score`; the two baselines are pipelines of
-scikit-learn, which are fitted with `fit(texts, labels)`.
-"""
+"""Telling a document's label: models of the package on raw texts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,13 +10,9 @@ from torch import Tensor
 from tutvae.data.batches.text import Batches
 from tutvae.data.tokenization import Tokenizer
 from tutvae.evaluation.in_order import rows_of
-from tutvae.evaluation.report import encode
 from tutvae.models.semi_supervised import SemiSupervisedTextVAE
 from tutvae.models.text_classifier import TextClassifier, check_labels
-from tutvae.models.text_vae import TextVAE, check_tokenizer
-
-if TYPE_CHECKING:
-    from sklearn.pipeline import Pipeline
+from tutvae.models.text_vae import check_tokenizer
 
 BATCH_SIZE = 256
 
@@ -74,58 +65,6 @@ class TextPredictor:
         probabilities = self.predict_proba(texts)
         expected = as_labels(labels, *probabilities.shape).numpy()
         return float((probabilities.argmax(1) == expected).mean())
-
-
-def bag_of_words() -> "Pipeline":
-    """Build a classifier that counts words and never minds their order: the baseline to beat.
-
-    It is logistic regression on counts of words, which stand between white space. Chapter 8.
-
-    >>> classifier = tutvae.bag_of_words().fit(["so good", "so bad"], [1, 0])
-    >>> classifier.predict(["good", "bad bad"]).tolist()
-    [1, 0]
-    """
-    from sklearn.feature_extraction.text import CountVectorizer
-
-    return _regression_on(CountVectorizer(lowercase=False, token_pattern=r"\S+"))
-
-
-def code_classifier(
-    model: TextVAE, tokenizer: Tokenizer, batch_size: int = BATCH_SIZE
-) -> "Pipeline":
-    """Build a classifier on the codes of a VAE that has seen no label: the model M1.
-
-    It is multinomial logistic regression on the posterior means, not standardised: that would
-    blow up the dimensions that hold nothing.
-
-    Args:
-        model: a trained `TextVAE`, on any device; its weights stay as they are.
-        tokenizer: the one it was trained with.
-        batch_size: documents that are encoded at a time; changes the speed, not the result.
-
-    >>> trained = tutvae.load("sentences")
-    >>> classifier = tutvae.code_classifier(trained.model_, trained.tokenizer_)
-    >>> texts = ["Are you tired?", "He is here.", "Is it late?", "I am late."]
-    >>> classifier.fit(texts, [1, 0, 1, 0]).predict(["Is he tired?"]).tolist()
-    [1]
-
-    Source: Kingma et al. (2014), section 2, the latent-feature discriminative model. Chapter 8.
-    """
-    from sklearn.preprocessing import FunctionTransformer
-
-    check_tokenizer(tokenizer, model.decoder.vocabulary_size)
-
-    def means(texts: Sequence[str]) -> np.ndarray:
-        batches = Batches.from_texts(texts, tokenizer, batch_size=batch_size, shuffle=False)
-        return encode(model, batches).loc.numpy()
-
-    return _regression_on(FunctionTransformer(means))
-
-
-def _regression_on(features: Any) -> "Pipeline":
-    from sklearn import linear_model, pipeline
-
-    return pipeline.make_pipeline(features, linear_model.LogisticRegression(max_iter=1000))
 
 
 def as_labels(labels: Sequence[int] | np.ndarray, documents: int, classes: int) -> Tensor:

@@ -13,19 +13,12 @@ from tutvae.experiments.data import AnyCorpus, EncodedCorpus, ReviewsSection, la
 from tutvae.experiments.experiment import Context, Experiment, Run, Section
 from tutvae.experiments.keys import Count, Listed, NotEmpty, Positive, Rate, Seeds, Variants
 from tutvae.experiments.records import significant
-from tutvae.experiments.text import TextExperiment
 
-Method = Literal["bag_of_words", "lstm", "lstm_init", "codes", "semi_supervised"]
-# The sections that only some methods need, and those that do.
-NEEDED: dict[str, set[Method]] = {
-    "classifier": {"lstm", "lstm_init"},
-    "initialisation": {"lstm_init"},
-    "semi_supervised": {"semi_supervised"},
-}
-VAES: set[Method] = {"codes", "semi_supervised"}
-# Of models without labels: their bound says what they learnt, the classifiers what it is good for.
-SHARED_EVALUATION = {"importance_samples": 20, "max_examples": 500}
+Method = Literal[methods.Rival, "lstm", "semi_supervised"]
+# The sections that only one method needs.
+NEEDED: dict[str, Method] = {"classifier": "lstm", "semi_supervised": "semi_supervised"}
 DIGITS = 5
+MEASURED = ("valid", "test")
 
 
 class LatentSection(Section):
@@ -43,27 +36,17 @@ class ClassifierSection(Section):
     dropout: Rate = 0.0  # of the features, in training
 
 
-class StartSection(sections.InitialisationSection):
-    """`[initialisation]`: the encoder of "lstm_init" starts from a language model.
-
-    That is trained for so many epochs; with `vaes`, the encoders of the VAEs start from it, too.
-    """
-
-    vaes: bool = False
-
-
 class ClassificationExperiment(Experiment):
     """An experiment file with `kind = "classification"`. Chapter 8.
 
     Every variant is run with every method, number of labels and seed, of its own or the file's.
-    All methods are given the same documents, cut and with the same words unknown; a seed draws
-    the same labels for all. The VAEs and the language model see the whole training split, in
-    which the semi-supervised model meets the labelled documents again without their labels.
-    Nothing is chosen on the validation or the test set: both accuracies are of the last step.
+    All methods are given the same documents, cut and with the same words unknown, but for the
+    frozen encoder, which reads them as they are written; a seed draws the same labels for all. The
+    semi-supervised model meets the labelled documents again without their labels. Nothing is
+    chosen on the validation or the test set: both accuracies are of the last step.
 
-    The methods are "bag_of_words", logistic regression on the counts of words; "lstm", the
-    encoder as a classifier, from scratch; "lstm_init", the same, started from a language model;
-    "codes", logistic regression on the codes of a VAE that saw no label; and "semi_supervised".
+    The methods are the rivals of `tutvae.evaluation.rivals` by their names; "lstm", the encoder as
+    a classifier, from scratch; and "semi_supervised".
     """
 
     kind: Literal["classification"]
@@ -77,7 +60,6 @@ class ClassificationExperiment(Experiment):
     training: sections.TrainingSection
     semi_supervised: sections.SemiSupervisedSection | None = None
     classifier: ClassifierSection | None = None
-    initialisation: StartSection | None = None
     variants: Variants | None = None
 
     @model_validator(mode="after")
@@ -87,10 +69,9 @@ class ClassificationExperiment(Experiment):
             values = getattr(self, key)
             if len(set(values)) < len(values):
                 raise ValueError(f"{key} must differ from each other")
-        for section, needing in NEEDED.items():
-            wanting = [method for method in self.methods if method in needing]
-            if wanting and getattr(self, section) is None:
-                raise ValueError(f"the method {wanting[0]!r} needs a section [{section}]")
+        for section, method in NEEDED.items():
+            if method in self.methods and getattr(self, section) is None:
+                raise ValueError(f"the method {method!r} needs a section [{section}]")
         if self.training.weights != "last" or self.training.patience is not None:
             advice = "leave out training.patience and training.weights"
             raise ValueError(f"all methods are measured after training.epochs epochs: {advice}")
@@ -101,34 +82,11 @@ class ClassificationExperiment(Experiment):
         return [self._run(variant, *x) for x in product(self.methods, self.labels, self.seeds)]
 
     def _run(self, variant: str, method: Method, labels: int, seed: int) -> Run:
-        """A single run without the sections that it does not use, and what it starts from."""
-        unused = {section for section, needing in NEEDED.items() if method not in needing}
-        start = self.initialisation
-        if method in VAES and start is not None and start.vaes:
-            unused.remove("initialisation")
+        """A single run without the sections that it does not use."""
+        unused = [section for section, needing in NEEDED.items() if method != needing]
         values: dict[str, Any] = {"methods": (method,), "labels": (labels,), "seeds": (seed,)}
         alone = self.model_copy(update=values | dict.fromkeys(unused))
-        models = alone.starts().items()
-        starts = {name: Run(variant, seed, model, {"model": name}, {}) for name, model in models}
-        return Run(variant, seed, alone, {"method": method, "labels": labels}, starts)
-
-    def starts(self) -> dict[str, TextExperiment]:
-        """The models without labels that a single run starts from."""
-        start = self.initialisation
-        table = self.model_dump(include={"name", "corpus", "encoder", "training"})
-        table |= {"kind": "text", "seed": self.seeds[0], "evaluation": SHARED_EVALUATION}
-        found = {}
-        if start is not None:
-            found["language_model"] = {
-                "decoder": self.encoder.language_model(self.decoder),
-                "model": {"latent_size": 0},
-                "training": table["training"] | {"epochs": start.epochs},
-            }
-        if self.methods == ("codes",):
-            found["vae"] = self.model_dump(include={"decoder", "model"})
-            if start is not None:
-                found["vae"]["initialisation"] = {"epochs": start.epochs}
-        return {name: TextExperiment.model_validate(table | own) for name, own in found.items()}
+        return Run(variant, seed, alone, {"method": method, "labels": labels})
 
     def load(self) -> EncodedCorpus:
         """Load the corpus; raise ValueError if it has no labels, or too few of a class."""
@@ -156,12 +114,11 @@ class ClassificationExperiment(Experiment):
         """
         (method,), (count,), (seed,) = self.methods, self.labels, self.seeds
         labels = labels_of(data.train)
-        labelled = data.train.part(label_subset(labels, count, seed))
+        chosen = label_subset(labels, count, seed)
         torch.manual_seed(seed)
-        setting = methods.Setting(self, data, labelled, int(labels.max()) + 1, context)
+        setting = methods.Setting(self, data, chosen, int(labels.max()) + 1, context)
         classify, facts = methods.METHODS[method](setting)
-        splits = {"valid": data.valid, "test": data.test}
-        right = {name: classify(split) == labels_of(split) for name, split in splits.items()}
+        right = {name: classify(name) == labels_of(getattr(data, name)) for name in MEASURED}
         accuracy = {name: float(share.mean()) for name, share in right.items()}
         seconds = {"train_seconds": round(facts.pop("seconds"), 1)}
         return significant({"accuracy": accuracy} | facts, DIGITS) | seconds

@@ -74,7 +74,6 @@ class Context(NamedTuple):
 
     folder: RunFolder  # keeps the run
     identity: dict[str, Any]  # what the run is: its configuration, and the hash of its data
-    starts: dict[str, RunFolder]  # of the trained models that it may start from, by their names
     progress: bool | None  # show a bar; by default only where somebody watches
 
     def of_fit(self, folder: Path | None = None) -> dict[str, Any]:
@@ -90,7 +89,6 @@ class Run(NamedTuple):
     seed: int  # of its labels as of the rest
     experiment: "Experiment"  # the description of this run alone
     keys: dict[str, Any]  # what else tells it from the others
-    starts: "dict[str, Run]"  # the runs whose trained models it starts from, by their names
 
     @property
     def about(self) -> dict[str, Any]:
@@ -122,7 +120,7 @@ class Experiment(Section):
 
     def alone(self, variant: str) -> list[Run]:
         """The runs of a variant, whose description this is; by default a single one."""
-        return [Run(variant, getattr(self, "seed", None) or 0, self, {}, {})]
+        return [Run(variant, getattr(self, "seed", None) or 0, self, {})]
 
     def runs(self) -> list[Run]:
         """Spell out the runs of every variant; each one's table is merged into the rest.

@@ -141,17 +141,18 @@ class _OneOfMany(_Part):
 
 
 class SweepRun(_OneOfMany, _OfTexts):
-    """A run of a sweep; or, with the key `model`, one that classifiers start from."""
+    """A run of a sweep."""
 
 
 class ClassifierRun(_OneOfMany):
-    """A classifier; the last three keys are of the semi-supervised model."""
+    """A classifier; `chosen` is of rivals, the last three keys are of the semi-supervised model."""
 
     method: Text
     labels: Count
     accuracy: Annotated[dict[str, Rate], _keys("valid", "test")]
     train_seconds: Amount
-    parameters: Count
+    chosen: dict[str, float] = ABSENT
+    parameters: Count = ABSENT
     epochs: Count = ABSENT
     reconstruction: float = ABSENT
     kl: Amount = ABSENT
@@ -184,7 +185,6 @@ class ClassificationRecord(_Head):
 
     majority_accuracy: Rate
     bayes_accuracy: Estimate = ABSENT
-    shared: list[SweepRun]
     runs: Annotated[list[ClassifierRun], Field(min_length=1)]
 
 
@@ -371,8 +371,7 @@ def summary(record: dict[str, Any], split: str = "test") -> str:
     tutvae train experiments/mnist_vae.toml
     """
     machine = record["hardware"]
-    trained = [*record.get("runs", [record]), *record.get("shared", [])]
-    seconds = sum(run["train_seconds"] for run in trained)
+    seconds = sum(run["train_seconds"] for run in record.get("runs", [record]))
     return (
         f"{record['command']}\n"
         f"  commit {(record['commit'] or 'unknown')[:12]}, started {record['started'][:10]}\n"

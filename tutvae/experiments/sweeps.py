@@ -32,7 +32,7 @@ from tutvae.training.run_folder import RunFolder, locked
 KINDS: dict[str, type[Experiment]] = {"image": ImageExperiment, "text": TextExperiment}
 KINDS["classification"] = ClassificationExperiment
 # What a sweep's record tells of each run: its names, and where it was done.
-OF_A_LABEL = ("variant", "model", "method", "labels", "seed")
+OF_A_LABEL = ("variant", "method", "labels", "seed")
 OF_A_RUN = ("commit", "hardware")
 Facts = dict[str, Any]
 Done = tuple[Run, dict[str, Any]]  # a run and its record
@@ -152,8 +152,7 @@ def run_experiment(
 class _Progress:
     """The runs of an experiment, and those that are finished: by its record or by their folders.
 
-    `shared` are models that several `runs` start from; `folders`, and in `done` what the record
-    tells of the finished ones, are by the labels of all of them.
+    `folders`, and in `done` what the record tells of the finished ones, are by their labels.
     """
 
     def __init__(
@@ -162,12 +161,12 @@ class _Progress:
         self.experiment, self.facts, self.path = experiment, facts, path
         self.is_first = rank_and_world_size()[0] == 0
         self.head = {"name": experiment.name, "command": command, **records.provenance()}
-        self.shared, self.runs = _all_runs(experiment)
-        labels = [run.label for run in [*self.shared, *self.runs]]
+        self.runs = experiment.runs()
+        labels = [run.label for run in self.runs]
         self.folders = {x: RunFolder(folder / x if experiment.is_sweep else folder) for x in labels}
         self.done = {} if path is None or not path.exists() else self._recorded(path)
         self.written = set(self.done)
-        for run in [*self.shared, *self.runs]:
+        for run in self.runs:
             if run.label not in self.done:
                 self._look_into_folder(run)
 
@@ -176,43 +175,34 @@ class _Progress:
         record = {**self.head, "configuration": self.experiment.configuration(), **self.facts}
         if not self.experiment.is_sweep:
             return record | self.done[self.runs[0].label]
-        groups = {"shared": self.shared} if self.experiment.kind == "classification" else {}
-        for key, runs in (groups | {"runs": self.runs}).items():
-            done = (run for run in runs if run.label in self.done)
-            record[key] = [{**run.about, **self.done[run.label]} for run in done]
-        return record
+        done = (run for run in self.runs if run.label in self.done)
+        return record | {"runs": [{**run.about, **self.done[run.label]} for run in done]}
 
     def finish(self, data: Any, jobs: int, progress: bool | None) -> None:
         """Do every run that is not done yet; after each, write the record."""
         todo = [run for run in self.runs if run.label not in self.done]
-        needed = {start.label for run in todo for start in run.starts.values()}
-        absent = {label for label in needed if not self.folders[label].weights.exists()}
-        first = [run for run in self.shared if run.label not in self.done or run.label in absent]
         if todo and jobs > 1:
             self.head["hardware"]["threads"] = 1
         self._write()
         shown = self.is_first and is_watched(progress) and self.experiment.is_sweep
         do = partial(self._do, data, progress if self.is_first and jobs == 1 else False)
-        for group, missing in ((self.shared, first), (self.runs, todo)):
-            count = len(group) - len(missing)
-            if count:
-                self._tell(f"[{count}/{len(group)}] finished before")
-            outcomes = map(do, missing) if jobs == 1 else _in_parallel(do, missing, jobs)
-            with tqdm(total=len(group), initial=count, unit="run", disable=not shown) as bar:
-                for run, record in outcomes:
-                    self.done[run.label] = self._entry(record)
-                    self._write()
-                    count += 1
-                    bar.update()
-                    figures = run.experiment.figures(record)
-                    self._tell(f"[{count}/{len(group)}] {run.label}: {figures}")
+        total, count = len(self.runs), len(self.runs) - len(todo)
+        if count:
+            self._tell(f"[{count}/{total}] finished before")
+        outcomes = map(do, todo) if jobs == 1 else _in_parallel(do, todo, jobs)
+        with tqdm(total=total, initial=count, unit="run", disable=not shown) as bar:
+            for run, record in outcomes:
+                self.done[run.label] = self._entry(record)
+                self._write()
+                count += 1
+                bar.update()
+                self._tell(f"[{count}/{total}] {run.label}: {run.experiment.figures(record)}")
 
     def _do(self, data: Any, progress: bool | None, run: Run) -> Done:
         """Do one run, or go on with it, and keep its record in its folder."""
         folder, of_sweep = self.folders[run.label], self.experiment.is_sweep
         head = self.head | records.provenance()
-        starts = {name: self.folders[start.label] for name, start in run.starts.items()}
-        context = Context(folder, _identity(run.experiment, self.facts), starts, progress)
+        context = Context(folder, _identity(run.experiment, self.facts), progress)
         # The sweep itself is locked, but not against a run that outlives it.
         with locked(folder.path) if of_sweep and self.is_first else nullcontext():
             if self.is_first:
@@ -239,7 +229,7 @@ class _Progress:
     def _write(self) -> None:
         """Write what is new to the results file, once there is a run to tell of."""
         new = set(self.done) - self.written
-        if self.path and self.is_first and new and any(run.label in self.done for run in self.runs):
+        if self.path and self.is_first and new:
             records.write_result(self.record(), self.path.parent)
             self.written |= new
 
@@ -274,9 +264,9 @@ class _Progress:
         if not (old.is_sweep and new.is_sweep and old.kind == new.kind):
             records.check_same(path, _identity(old, record), _identity(new, self.facts))
             return {}
-        was, now = ({r.label: r for part in _all_runs(x) for r in part} for x in (old, new))
+        was, now = ({run.label: run for run in x.runs()} for x in (old, new))
         done = {}
-        for entry in [*record.get("shared", []), *record["runs"]]:
+        for entry in record["runs"]:
             label = "-".join(str(entry[key]) for key in OF_A_LABEL if key in entry)
             if label not in now:
                 unknown = f"{path} tells of a run {label} that is not described"
@@ -294,12 +284,6 @@ class _Progress:
 def _identity(experiment: Experiment, facts: dict[str, Any]) -> dict[str, Any]:
     """What a run is: its description, and the hash of the data it is given."""
     return {**experiment.configuration(), "data_sha256": facts["data_sha256"]}
-
-
-def _all_runs(experiment: Experiment) -> tuple[list[Run], list[Run]]:
-    """The runs that others start from, each once, and the runs of an experiment."""
-    runs = experiment.runs()
-    return list({x.label: x for run in runs for x in run.starts.values()}.values()), runs
 
 
 def _in_parallel(do: Callable[[Run], Done], runs: Sequence[Run], jobs: int) -> Iterator[Done]:

@@ -106,7 +106,7 @@ class TextExperiment(Experiment):
         """The runs of a variant, one a seed."""
         seeds = self.seeds or (self.seed or 0,)
         alone = (self.model_copy(update={"seeds": None, "seed": seed}) for seed in seeds)
-        return [Run(variant, seed, x, {}, {}) for seed, x in zip(seeds, alone, strict=True)]
+        return [Run(variant, seed, x, {}) for seed, x in zip(seeds, alone, strict=True)]
 
     def load(self, tokenizer: Tokenizer | None = None) -> EncodedCorpus:
         """Load the corpus; see `CorpusSection.build`."""

@@ -1,6 +1,7 @@
 """Layouts in which corpora of texts are published: from a folder to a corpus."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,8 @@ from tutvae.data.backends import UNK
 from tutvae.data.corpus import Corpus, Texts
 from tutvae.data.readers import hub
 from tutvae.data.readers.files import check_sha256, find_file, local_folder, read_bytes
-from tutvae.data.readers.rows import Row, file_rows
-from tutvae.data.readers.texts import SPLITS, clean_rows, from_files, to_texts
+from tutvae.data.readers.rows import Row, file_rows, table_rows
+from tutvae.data.readers.texts import SPLITS, clean_rows, from_files, hold_out, to_texts
 
 
 def lines(path: Path, name: str, pattern: str, sha256: Mapping[str, str]) -> Corpus[Texts]:
@@ -25,22 +26,40 @@ def json_lines(
     hub_name: str,
     label_names: Sequence[str] | None = None,
     splits: Sequence[str] = SPLITS,
+    hub_text: str = "text",
 ) -> Callable[..., Corpus[Texts]]:
     """Make a loader of `train.jsonl` and so on, objects with the keys "text" and "label".
 
     They lie in a folder called `name`, and without that come from the Hub by `hub_name`. Classes
-    are sorted by default. Splits without a file are held out of the training documents.
+    are sorted by default. Splits without a file are held out of the training documents. On the
+    Hub the column of the documents is called `hub_text`.
     """
 
     def load(folder: str | Path | None = None) -> Corpus[Texts]:
         path = local_folder(name, folder)
         if path is None:
             dataset = hub.fetch(hub_name, name, name)
-            return from_files(dataset, label="label", name=hub_name.split("/")[1])
+            return from_files(dataset, text=hub_text, label="label", name=hub_name.split("/")[1])
         files: dict[str, Any] = {split: find_file(path, f"{split}.jsonl") for split in splits}
         return from_files(**files, label="label", label_names=label_names, name=name)
 
     return load
+
+
+def class_title_content(path: Path, name: str, label_names: Sequence[str]) -> Corpus[Texts]:
+    """Read train.csv and test.csv of Zhang et al. (2015), which have no header line.
+
+    The class is a number, 1 ... K; the title, which often tells it, is left out.
+    """
+    columns = ("class", "title", "content")
+    documents = {}
+    for split in ("train", "test"):
+        file = find_file(path, f"{split}.csv")
+        rows = table_rows(file, ",", "content", "class", columns)
+        documents[split] = clean_rows(rows, str(file), "class")
+    splits = to_texts(documents, [str(number + 1) for number in range(len(label_names))])
+    named = {split: replace(x, label_names=label_names) for split, x in splits.items()}
+    return Corpus(name, **hold_out(named, 0.1, seed=0))
 
 
 def published(path: Path, name: str) -> Corpus[Texts]:

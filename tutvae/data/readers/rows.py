@@ -26,7 +26,7 @@ def file_rows(path: Path, text: str, label: str | None) -> Iterator[Row]:
         raise FileNotFoundError(f"there is no file {path}")
     suffix = (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
     if suffix in DELIMITERS:
-        return _table_rows(path, DELIMITERS[suffix], text, label)
+        return table_rows(path, DELIMITERS[suffix], text, label)
     if suffix in JSON_SUFFIXES:
         return _json_rows(path, text, label)
     if suffix != ".txt":
@@ -62,13 +62,19 @@ def _decoded(path: Path) -> str:
     return decode(read_bytes(path), str(path), errors="surrogateescape")
 
 
-def _table_rows(path: Path, delimiter: str, text: str, label: str | None) -> Iterator[Row]:
-    """Yield the rows of a CSV or TSV file."""
+def table_rows(
+    path: Path,
+    delimiter: str,
+    text: str,
+    label: str | None,
+    columns: Sequence[str] | None = None,
+) -> Iterator[Row]:
+    """Yield the rows of a CSV or TSV file; without `columns`, its first line names them."""
     lines = (f"{line}\n" for line in split_lines(_decoded(path)))
     # The module's limit of 131,072 characters a field is below some documents.
     limit = csv.field_size_limit(2**31 - 1)
     try:
-        table = csv.DictReader(lines, delimiter=delimiter, strict=True)
+        table = csv.DictReader(lines, columns, delimiter=delimiter, strict=True)
         _check_columns(path, table.fieldnames or [], text, label)
         for row in table:
             _check_row(f"{path}, line {table.line_num}", row, delimiter)

@@ -76,7 +76,7 @@ def from_files(
     """
     sources = _sources(train, valid, test)
     documents = {split: _read(x, text, label, missing_labels) for split, x in sources.items()}
-    splits = _hold_out(to_texts(documents, label_names), held_out, seed)
+    splits = hold_out(to_texts(documents, label_names), held_out, seed)
     default = Path(train).name.split(".")[0] if isinstance(train, (str, Path)) else "dataset"
     return Corpus(name or default, **splits)
 
@@ -152,7 +152,7 @@ def _label(category: Any, label: str, what: str, number: int, may_miss: bool) ->
     return name
 
 
-def _hold_out(splits: dict[str, Texts], held_out: float, seed: int) -> dict[str, Texts]:
+def hold_out(splits: dict[str, Texts], held_out: float, seed: int) -> dict[str, Texts]:
     """Fill each missing split with documents of the training split, which loses them."""
     missing = [split for split in SPLITS if split not in splits]
     if not missing:
