@@ -16,6 +16,7 @@ from tutvae.evaluation.in_order import rows_of
 from tutvae.evaluation.report import encode
 from tutvae.experiments.data import EncodedCorpus, labels_of
 from tutvae.experiments.experiment import Context
+from tutvae.models.bag_decoder import BagDecoder
 from tutvae.models.semi_supervised import SemiSupervisedTextVAE
 from tutvae.models.text_classifier import TextClassifier
 from tutvae.models.text_vae import initialise_encoder
@@ -98,6 +99,8 @@ def _semi_supervised(setting: Setting) -> Fitted:
     assert section is not None
     sizes = experiment.model.latent_size, setting.classes
     model = section.build(experiment.encoder, experiment.decoder, tokenizer, *sizes)
+    if isinstance(model.decoder, BagDecoder):
+        model.decoder.start_at_frequencies(setting.data.train)
     _start_encoder(model, setting)
     train = section.batches(setting.labelled, setting.data.train, training, experiment.seeds[0])
     history = fit(model, train, **training.build(model, train), **setting.context.of_fit())
