@@ -257,6 +257,10 @@ class TestLabelElbo:
         loss = label_elbo(classification_weight=weight).loss()
         assert loss.item() == pytest.approx(62.2 + cost)
 
+    def test_the_labelled_weight_multiplies_the_bound_with_a_label_alone(self) -> None:
+        loss = label_elbo(labelled_weight=0.1).loss()
+        assert loss.item() == pytest.approx(0.1 * 19.5 + 42.7 + 2)
+
     @pytest.mark.parametrize("kl_weight", [0.0, 0.25, 2.0])
     def test_the_kl_weight_multiplies_both_kl_alone(self, kl_weight: float) -> None:
         loss = label_elbo().loss(kl_weight)

@@ -119,6 +119,7 @@ class LabelElbo(Elbo):
         labelled: which documents have a label, `[B]`.
         classification_weight: factor of the classification term in the loss.
         label_kl_floor: nats of the label's KL that come at no cost.
+        labelled_weight: factor in the loss of the labelled documents' mean bound.
 
     >>> three, one, yes = torch.tensor([3.0]), torch.tensor([1.0]), torch.tensor([True])
     >>> elbo = tutvae.LabelElbo(three, one, label_kl=one, classification=one, labelled=yes)
@@ -134,6 +135,7 @@ class LabelElbo(Elbo):
     labelled: Tensor
     classification_weight: float = 1.0
     label_kl_floor: float = 0.0
+    labelled_weight: float = 1.0
 
     @property
     def value(self) -> Tensor:
@@ -155,9 +157,10 @@ class LabelElbo(Elbo):
         """Average what training minimises, a scalar in nats.
 
         The sum of three means, of which those over no document count as 0: that of the bound's
-        cost over the documents with a label; that of the bound's cost over those without; and,
-        `classification_weight` times, that of the classification term over those with one. So
-        neither the number of labels in a batch nor that of other documents sets their weight.
+        cost over the documents with a label, `labelled_weight` times; that of the bound's cost
+        over those without; and, `classification_weight` times, that of the classification term
+        over those with one. So neither the number of labels in a batch nor that of other
+        documents sets their weight.
 
         The arguments and errors are those of `Elbo.loss`. `kl_weight` is also the factor of the
         label's KL; free bits, or the rate, are of the KL of z, in each of the two means by itself.
@@ -167,15 +170,16 @@ class LabelElbo(Elbo):
         of the mean over the documents without a label, chapter 9, equation `label-floor`.
         """
         loss = self.reconstruction.new_zeros(())
-        for rows, floor in ((self.labelled, 0.0), (~self.labelled, self.label_kl_floor)):
+        parts = (self.labelled, 0.0, self.labelled_weight), (~self.labelled, self.label_kl_floor, 1)
+        for rows, floor, factor in parts:
             # Weights instead of a choice of rows, whose number a GPU would have to tell.
             weights = rows.to(self.reconstruction) / rows.sum().clamp(min=1)
             part = Elbo(self.reconstruction, self.kl, self.kl_per_dimension, weights)
             bound = part.loss(kl_weight, free_bits, free_bits_per, rate)
             label_kl = part.mean(self.label_kl).clamp(min=floor)
             classification = part.mean(self.classification)
-            cost = bound + kl_weight * label_kl + self.classification_weight * classification
-            loss = loss + rows.any() * cost
+            cost = factor * (bound + kl_weight * label_kl)
+            loss = loss + rows.any() * (cost + self.classification_weight * classification)
         return loss
 
 

@@ -102,6 +102,11 @@ def test_a_spelt_out_structural_mark_is_unknown(model, mark):
     assert not set(ids[1:-1]) & {0, 1, 2}
 
 
+def test_punctuation_can_be_split_off():
+    tokenizer = Tokenizer.train(["so good.", "(good)"], split_punctuation=True)
+    assert tokenizer.decode(tokenizer.encode(["good, (so)."])[0]) == "good <unk> ( so ) ."
+
+
 def test_max_vocabulary_counts_the_marks_and_keeps_the_most_frequent():
     tokenizer = words(max_vocabulary=6)
     assert tokenizer.tokens[4:] == ["the", "cat"]

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tutvae.data.batches.text import EncodedTexts
@@ -412,6 +413,23 @@ class TestBagDecoder:
         batch = EncodedTexts([[BOS, 7, 8, 7, EOS], [BOS, 9, EOS]]).batch()
         expected = torch.stack([p[0, 7] ** 2 * p[0, 8] * p[0, EOS], p[1, 9] * p[1, EOS]]).log()
         torch.testing.assert_close(document_log_likelihood(decoder, batch, z), expected)
+
+    def test_one_softmax_a_document_scores_as_one_at_every_position(self) -> None:
+        decoder, z = BagDecoder(V, 5, 7, Z).eval(), code(Z, 2)
+        batch = EncodedTexts([[BOS, 7, 8, 7, EOS], [BOS, 9, EOS]]).batch()
+        logits = decoder.project(decoder(batch.inputs, z)).transpose(1, 2)  # [B, V, T]
+        costs = F.cross_entropy(logits, batch.targets, reduction="none")
+        expected = -(costs * batch.mask).sum(1)
+        torch.testing.assert_close(document_log_likelihood(decoder, batch, z), expected)
+
+    def test_its_bias_can_start_at_the_logarithms_of_the_frequencies(self) -> None:
+        decoder = BagDecoder(V, 5, 7, Z)
+        decoder.start_at_frequencies(EncodedTexts([[BOS, 7, 8, 7, EOS], [BOS, 9, EOS]]))
+        p = decoder.output.bias.exp()
+        assert p.sum().item() == pytest.approx(1)
+        assert p[[7, 8, 9, EOS, BOS]].tolist() == pytest.approx(
+            [x / (V + 6) for x in (3, 2, 2, 3, 1)]
+        )
 
 
 class TestWordDropout:

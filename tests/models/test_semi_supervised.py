@@ -513,8 +513,9 @@ class TestTheModel:
             torch.testing.assert_close(loss.float(), model(documents()).loss(), rtol=0.05, atol=0.5)
 
     def test_the_weights_go_to_the_loss(self, build: Build) -> None:
-        elbo = model_of(build, classification_weight=3.5, label_kl_floor=0.7)(documents())
-        assert (elbo.classification_weight, elbo.label_kl_floor) == (3.5, 0.7)
+        weights = {"classification_weight": 3.5, "label_kl_floor": 0.7, "labelled_weight": 0.2}
+        elbo = model_of(build, **weights)(documents())
+        assert {name: getattr(elbo, name) for name in weights} == weights
 
 
 class TestBadInput:

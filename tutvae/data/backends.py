@@ -13,7 +13,11 @@ MOST_WORDS, MOST_PIECES = 2**31 - 1, 10_000_000
 
 
 def train_words(
-    texts: Iterable[str], max_vocabulary: int, min_frequency: int, uncased: bool
+    texts: Iterable[str],
+    max_vocabulary: int,
+    min_frequency: int,
+    uncased: bool,
+    split_punctuation: bool,
 ) -> tokenizers.Tokenizer:
     """Count the words between white space; ValueError if none is left or has room."""
     options = _options(max_vocabulary, min_frequency, len(MARKS) + 1, MOST_WORDS)
@@ -21,6 +25,8 @@ def train_words(
     backend = word_backend([], unk=UNK, marks=())
     if uncased:
         backend.normalizer = normalizers.Lowercase()
+    if split_punctuation:
+        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.train_from_iterator(_without_marks(texts), trainer)
     if backend.get_vocab_size() == len(MARKS):
         raise ValueError("there is nothing to train a tokenizer on: no word came often enough")

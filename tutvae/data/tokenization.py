@@ -79,6 +79,7 @@ class Tokenizer:
         max_vocabulary: int = 20_000,
         min_frequency: int = 1,
         uncased: bool = False,
+        split_punctuation: bool = False,
     ) -> "Tokenizer":
         """Build a vocabulary from training documents; without any text it is a ValueError.
 
@@ -91,13 +92,17 @@ class Tokenizer:
             max_vocabulary: the largest vocabulary V, with the marks; a ValueError if too small.
             min_frequency: how often a word, or a pair of units, must occur to have an id.
             uncased: read capital letters as small ones.
+            split_punctuation: each mark is a word of its own, so that "good." holds "good"; in
+                byte-pair encoding they stand apart in any case.
 
         Source: Sennrich et al. (2016) for byte-pair encoding. Chapter 3.
         """
         if model not in ("words", "bpe"):
             raise ValueError(f'model must be "words" or "bpe", not {model!r}')
-        build = backends.train_words if model == "words" else backends.train_bpe
-        return cls(build(require_documents(texts), max_vocabulary, min_frequency, uncased))
+        options = (require_documents(texts), max_vocabulary, min_frequency, uncased)
+        if model == "bpe":
+            return cls(backends.train_bpe(*options))
+        return cls(backends.train_words(*options, split_punctuation))
 
     @classmethod
     def from_tokenizers(

@@ -54,6 +54,7 @@ class CorpusSection(Section):
     # Longer documents are cut to so many tokens, marks included.
     max_length: Annotated[int, Field(ge=2, le=ALL_TYPES)] | None = None
     uncased: bool = False  # capital letters are read as small ones
+    split_punctuation: bool = False  # of words: each mark is one of its own
 
     @classmethod
     def chosen(cls, table: Any) -> type[Section]:
@@ -71,7 +72,8 @@ class CorpusSection(Section):
         in_pieces = self.tokenizer == "bpe"
         size = self.vocabulary_size or (MOST_PIECES if in_pieces else ALL_TYPES)
         options: Any = {"model": "bpe", "min_frequency": OFTEN_ENOUGH} if in_pieces else {}
-        return Tokenizer.train(texts, max_vocabulary=size, uncased=self.uncased, **options)
+        options |= self.model_dump(include={"uncased", "split_punctuation"})
+        return Tokenizer.train(texts, max_vocabulary=size, **options)
 
     def build(self, tokenizer: Tokenizer | None = None) -> EncodedCorpus:
         """Load or write the texts; encode them, by default with the training split's vocabulary.

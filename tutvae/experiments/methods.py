@@ -14,6 +14,7 @@ from tutvae.evaluation.classification import BATCH_SIZE
 from tutvae.evaluation.in_order import rows_of
 from tutvae.experiments.data import EncodedCorpus, labels_of
 from tutvae.experiments.experiment import Context
+from tutvae.models.bag_decoder import BagDecoder
 from tutvae.models.semi_supervised import SemiSupervisedTextVAE
 from tutvae.models.text_classifier import TextClassifier
 from tutvae.training.loop import History, fit
@@ -91,6 +92,8 @@ def _semi_supervised(setting: Setting) -> Fitted:
     assert section is not None
     sizes = experiment.model.latent_size, setting.classes
     model = section.build(experiment.encoder, experiment.decoder, tokenizer, *sizes)
+    if isinstance(model.decoder, BagDecoder):
+        model.decoder.start_at_frequencies(setting.data.train)
     train = section.batches(setting.labelled, setting.data.train, training, experiment.seeds[0])
     history = fit(model, train, **training.build(model, train), **setting.context.of_fit())
     classify, facts = _trained(model, setting, history)

@@ -244,6 +244,7 @@ class SemiSupervisedSection(Section):
     marginal: Marginal = "enumerate"
     temperature: NumberOrSchedule[Positive, TemperatureSection] = 1.0
     label_kl_floor: NotNegative = 0.0
+    labelled_weight: NotNegative = 1.0
     labelled_size: Count
     dropout: Rate = 0.0
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from tutvae.data.batches.text import EncodedTexts
 from tutvae.models.protocols import Decoder, State
 
 
@@ -37,6 +38,14 @@ class BagDecoder(Decoder):
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(hidden_size, vocabulary_size)
 
+    @torch.no_grad()
+    def start_at_frequencies(self, texts: EncodedTexts) -> None:
+        """Set the logits' bias to the log frequencies of words, in place: a good start."""
+        batch = texts.batch()
+        words = batch.counting(batch.targets)
+        counts = torch.bincount(words, minlength=self.vocabulary_size) + 1
+        self.output.bias.copy_((counts / counts.sum()).log())
+
     @property
     def receptive_field(self) -> int:
         """No token at all."""
@@ -45,7 +54,7 @@ class BagDecoder(Decoder):
     def forward(self, inputs: Tensor, z: Tensor | None = None) -> Tensor:
         """Read nothing of `[B, T]` inputs; codes `[B, Z]` tell the hidden states `[B, T, H]`."""
         (hidden,) = self.start(z, len(inputs))
-        return self.dropout(hidden[:, None].expand(-1, inputs.shape[1], -1))
+        return self.dropout(hidden)[:, None].expand(-1, inputs.shape[1], -1)
 
     def project(self, hidden: Tensor) -> Tensor:
         """Turn hidden states `[..., H]` into logits of the next token, `[..., V]`."""

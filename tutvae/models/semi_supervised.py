@@ -42,6 +42,8 @@ class SemiSupervisedTextVAE(nn.Module):
         label_kl_floor: nats of the label's KL that come at no cost, often called gamma: a
             smaller mean over the batch counts as this much, so that y stays in use where no
             label teaches it. The chapter on clusters tells the ways in which it fails.
+        labelled_weight: factor of the labelled documents' mean bound: their number by that of the
+            others weighs each document alike, as in the sums of Kingma et al.
         label_prior: p(y), `[K]`; uniform by default.
         dropout: in training, the share of zeroed features that q(y|x) sees.
 
@@ -72,6 +74,7 @@ class SemiSupervisedTextVAE(nn.Module):
         marginal: Marginal = "enumerate",
         temperature: float | Callable[[int], float] = 1.0,
         label_kl_floor: float = 0.0,
+        labelled_weight: float = 1.0,
         label_prior: Tensor | None = None,
         dropout: float = 0.0,
     ) -> None:
@@ -90,6 +93,7 @@ class SemiSupervisedTextVAE(nn.Module):
         self.marginal = marginal
         self.temperature = temperature
         self.label_kl_floor = label_kl_floor
+        self.labelled_weight = labelled_weight
         self.register_buffer("label_probabilities", _distribution(label_prior, classes))
         self.register_buffer("step", torch.tensor(0))
         self.at_step(0)
@@ -175,6 +179,7 @@ class SemiSupervisedTextVAE(nn.Module):
             labelled=labelled,
             classification_weight=self.classification_weight,
             label_kl_floor=self.label_kl_floor,
+            labelled_weight=self.labelled_weight,
         )
 
     def _features(self, batch: TextBatch) -> Tensor:

@@ -29,6 +29,9 @@ def document_log_likelihood(decoder: Decoder, batch: TextBatch, z: Tensor | None
 
     Source: Mikolov et al. (2010) for Z = 0, Bowman et al. (2016). Chapters 3 and 4.
     """
+    if decoder.receptive_field == 0:  # one distribution a document, whatever its length
+        log_p = decoder.project(decoder(batch.inputs[:, :1], z)[:, 0]).log_softmax(-1)  # [B, V]
+        return log_p.gather(1, batch.targets).masked_fill(~batch.mask, 0.0).sum(1)
     hidden = batch.counting(decoder(batch.inputs, z))  # [words and end marks, H]
     return -batch.by_document(target_costs(decoder, hidden, batch.counting(batch.targets)))
 
