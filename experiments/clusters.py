@@ -6,7 +6,8 @@ Three corpora: generated reviews and their five categories, AG News and its four
 its five stars. On each, clusters of the very documents that a method was fitted to, by k-means on
 TF-IDF and on LSA, LDA, a mixture on LSA, k-means on a frozen sentence encoder (the extra
 `rivals`), a mixture on the codes of a VAE, and a latent label; five seeds each. On the reviews,
-what becomes of the label under other floors, temperatures and ramps. Of AG News, three maps.
+what becomes of the label under other floors, temperatures and ramps. Of AG News, three
+maps, and the words that tell the clusters of a latent label.
 
 Stop words are left out of the real corpora for all but the frozen encoder, which reads the texts
 as they are. No method is told a label. The sizes, learning rates and epochs of our models were
@@ -50,6 +51,7 @@ SIZES: dict[str, dict[str, tuple[int, int, float, int]]] = {
     "yelp": {"mixture": (8, 64, 5e-3, 4), "label": (2, 64, 5e-3, 5)},
 }
 BATCH = {"reviews": 32, "ag_news": 64, "yelp": 64}
+OFTEN, TOP = 40, 9
 KEYS = {"corpus", "method", "seed", "options"}
 FLOOR = 0.75  # of ln K, the most that a label can say
 
@@ -61,7 +63,7 @@ class Documents:
         self.name = name
         part = self._reviews() if name == "reviews" else self._real()
         self.raw, self.labels = part.texts, np.array(part.labels)
-        self.classes = len(part.label_names)
+        self.names, self.classes = part.label_names, len(part.label_names)
         read = CountVectorizer(stop_words="english").build_analyzer()
         real = name != "reviews"
         self.texts = [" ".join(read(text)) for text in self.raw] if real else self.raw
@@ -286,6 +288,24 @@ def done(run: dict[str, Any], documents: Documents) -> dict[str, Any]:
     return run | significant(found, 4) | seconds
 
 
+def telling(documents: Documents, seed: int = 0) -> dict[str, list[str]]:
+    """The words that a latent label makes the more probable, by the topic it stands for most."""
+    model = latent_label(documents, seed)
+    K, words = documents.classes, documents.tokenizer
+    label = rows_of(model, documents.batches(), lambda x: model.label_posterior(x).probs).argmax(1)
+    with torch.no_grad():
+        codes = model.code(torch.zeros(K, model.latent_size), torch.arange(K))
+        scores = model.decoder.project(model.decoder.start(codes)[0]).log_softmax(-1)
+    often = np.bincount(np.concatenate(documents.rows), minlength=len(words)) >= OFTEN
+    scores = (scores - scores.mean(0)).masked_fill(~torch.tensor(often), -torch.inf)
+    found = {}
+    for k in range(K):
+        topic = np.bincount(documents.labels[label == k], minlength=K).argmax()
+        top = scores[k].topk(TOP).indices.tolist()
+        found[f"{k}: {documents.names[topic]}"] = [words.decode([token]) for token in top]
+    return found
+
+
 def maps(documents: Documents) -> dict[str, Any]:
     """Three ways to put documents on a page, and how many neighbours there share a topic."""
     points = {
@@ -293,7 +313,8 @@ def maps(documents: Documents) -> dict[str, Any]:
         "lsa": PCA(2, svd_solver="arpack", random_state=0).fit_transform(documents.tfidf),
         "encoder": PCA(2, random_state=0).fit_transform(documents.features),
     }
-    found: dict[str, Any] = {"labels": documents.labels[:MAPPED].tolist()}
+    found: dict[str, Any] = {"words": telling(documents)}
+    found["labels"] = documents.labels[:MAPPED].tolist()
     for name, where in points.items():
         nearest = NearestNeighbors(n_neighbors=NEAREST + 1).fit(where).kneighbors(where)[1][:, 1:]
         same = documents.labels[nearest] == documents.labels[:, None]
