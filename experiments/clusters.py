@@ -264,12 +264,10 @@ def runs() -> Iterator[dict[str, Any]]:
     for corpus, seed in product(("reviews", "ag_news", "yelp"), SEEDS):
         for method in (*METHODS, "label_bag"):
             yield {"corpus": corpus, "method": method, "seed": seed}
-    grid = product((0.0, FLOOR, 0.995), ("falling", "constant"), (0.0, 1.0), SEEDS)
-    for floor, temperature, ramp, seed in grid:
-        options = {"floor": floor, "temperature": temperature, "ramp": ramp}
-        yield {"corpus": "reviews", "method": "label_bag", "seed": seed, "options": options}
-    for seed in SEEDS:
-        options = {"marginal": "enumerate"}
+    changes = product((FLOOR, 0.995), ("falling", "constant"), (0.0, 1.0))
+    plans = [dict(zip(("floor", "temperature", "ramp"), plan, strict=True)) for plan in changes]
+    plans[0] = {"floor": 0.0}  # in place of the one above
+    for options, seed in product([*plans, {"marginal": "enumerate"}], SEEDS):
         yield {"corpus": "reviews", "method": "label_bag", "seed": seed, "options": options}
     for corpus, seed in product(("reviews", "ag_news"), SEEDS):
         options = {"decoder": "convolutions"}
