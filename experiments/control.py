@@ -271,7 +271,8 @@ def main() -> None:
     if RECORD.exists():
         record = json.loads(RECORD.read_text(encoding="utf-8"))
     RECORD.parent.mkdir(parents=True, exist_ok=True)
-    for task in (reviews(), yelp()):
+    for build in (reviews, yelp):
+        task = build()
         known = record.setdefault(task.name, {"runs": []})
         if "rivals" not in known:
             known["before"] = task.before[:SHOWN]
