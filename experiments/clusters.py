@@ -41,6 +41,7 @@ from tutvae import models, schedules
 from tutvae.evaluation.in_order import rows_of
 from tutvae.experiments.records import provenance, significant
 
+SENTENCE_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 RECORDS = Path(__file__).parents[1] / "results" / "clusters"
 SEEDS = range(5)
 WORDS, LONGEST, MAPPED, NEAREST, WRITTEN = 10_000, 200, 1_500, 10, 50
@@ -98,10 +99,10 @@ class Documents:
 
     @cached_property
     def features(self) -> np.ndarray:
-        """The frozen sentence encoder's, `[N, 384]`."""
-        from tutvae.evaluation.rivals import sentence_features
+        """The frozen sentence encoder's, `[N, 384]`: needs `pip install "tutvae[rivals]"`."""
+        from sentence_transformers import SentenceTransformer
 
-        return sentence_features(self.raw)
+        return SentenceTransformer(SENTENCE_ENCODER).encode(list(self.raw))
 
     def batches(self) -> tutvae.Batches:
         """All documents, to be read once."""
