@@ -88,7 +88,7 @@ name = "tiny_labels"
 kind = "classification"
 seeds = [1]
 labels = [25, 40]
-methods = ["tfidf", "naive_bayes_em", "lstm", "semi_supervised"]
+methods = ["tfidf", "naive_bayes_em", "labels_only", "semi_supervised"]
 
 [corpus]
 name = "reviews"

@@ -24,7 +24,7 @@ from tutvae.experiments.data import CorpusSection, EncodedCorpus
 from tutvae.experiments.experiment import Context
 from tutvae.training.loop import History
 
-METHODS = ["tfidf", "naive_bayes_em", "lstm", "semi_supervised"]
+METHODS = ["tfidf", "naive_bayes_em", "labels_only", "semi_supervised"]
 TIMES = ("train_seconds", "tokens_per_second")
 LABELS = [f"all-{method}-{labels}-1" for method in METHODS for labels in (25, 40)]
 
@@ -124,7 +124,7 @@ class TestAccuracy:
         train: Callable[..., dict[str, Any]],
     ) -> None:
         corpus = load_experiment(classification_toml).load()
-        run = train("methods=['lstm']", "labels=[25]")["runs"][0]
+        run = train("methods=['labels_only']", "labels=[25]")["runs"][0]
         for name, split in (("valid", corpus.valid), ("test", corpus.test)):
             assert split.labels is not None
             right = sum(label == 2 for label in split.labels.tolist())
@@ -145,7 +145,7 @@ class TestAccuracy:
         """Two nouns a category and none left out: a hundred labels show nearly all of them."""
         settings = ["corpus.vagueness=0.0", "corpus.label_noise=0.0", "labels=[100]"]
         settings += ["classifier.steps=300", "corpus.documents=[200, 40, 60]"]
-        record = train("methods=['tfidf', 'naive_bayes', 'lstm']", *settings)
+        record = train("methods=['tfidf', 'naive_bayes', 'labels_only']", *settings)
         for run in record["runs"]:
             assert run["accuracy"]["test"] > 0.7 > 2 * record["majority_accuracy"]
 
@@ -221,7 +221,7 @@ class TestWhatTheMethodsAreGiven:
             return History()
 
         monkeypatch.setattr(methods, "fit", spy)
-        train("methods=['lstm']", "labels=[5, 10, 40]", "classifier.steps=17")
+        train("methods=['labels_only']", "labels=[5, 10, 40]", "classifier.steps=17")
         assert steps == [17, 17, 17]
 
 
@@ -268,13 +268,13 @@ class TestGoingOn:
     ) -> None:
         train("labels=[25]")
         done.clear()
-        with pytest.raises(ValueError, match=r"all-lstm-25-1 holds another run: its classifier\."):
+        with pytest.raises(ValueError, match=r"all-labels_only-25-1 holds another run: its classifier\."):
             train("labels=[25]", "classifier.steps=8")
-        shutil.rmtree(tmp_path / "all-lstm-25-1")
+        shutil.rmtree(tmp_path / "all-labels_only-25-1")
         train("labels=[25]", "classifier.steps=8")
-        assert done == ["all-lstm-25-1"]
+        assert done == ["all-labels_only-25-1"]
 
-    @pytest.mark.parametrize("method", ["lstm", "semi_supervised"])
+    @pytest.mark.parametrize("method", ["labels_only", "semi_supervised"])
     def test_a_killed_run_goes_on_from_its_checkpoint(
         self,
         train: Callable[..., dict[str, Any]],
@@ -329,7 +329,7 @@ class TestUnfitCorpora:
     def test_too_few_documents_of_a_class(self, train: Callable[..., dict[str, Any]]) -> None:
         """Said before anything is trained."""
         with pytest.raises(ValueError, match="too few to draw"):
-            train("labels=[10, 119]", "methods=['lstm']")
+            train("labels=[10, 119]", "methods=['labels_only']")
 
     def test_no_labels(
         self, train: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
@@ -363,7 +363,7 @@ class TestRuns:
     ) -> None:
         experiment = described(
             classification_toml,
-            "methods=['lstm']",
+            "methods=['labels_only']",
             "variants.base.model.latent_size=2",
             "variants.cnn.decoder={kind='dilated_cnn', embedding_size=4, channels=6}",
             "variants.cnn.methods=['semi_supervised', 'tfidf']",
@@ -372,14 +372,14 @@ class TestRuns:
         )
         runs = {run.label: run.experiment for run in experiment.runs()}
         assert list(runs) == [
-            "base-lstm-25-1",
-            "base-lstm-40-1",
+            "base-labels_only-25-1",
+            "base-labels_only-40-1",
             "cnn-semi_supervised-7-8",
             "cnn-semi_supervised-7-9",
             "cnn-tfidf-7-8",
             "cnn-tfidf-7-9",
         ]
-        assert runs["base-lstm-40-1"].model.latent_size == 2
+        assert runs["base-labels_only-40-1"].model.latent_size == 2
         assert runs["cnn-semi_supervised-7-9"].model.latent_size == 3
         assert runs["cnn-semi_supervised-7-9"].decoder.kind == "dilated_cnn"
 
@@ -390,7 +390,7 @@ class TestRuns:
         used = {
             "tfidf": set(),
             "naive_bayes_em": set(),
-            "lstm": {"classifier"},
+            "labels_only": {"classifier"},
             "semi_supervised": {"semi_supervised"},
         }
         for run in described(classification_toml).runs():
@@ -408,7 +408,7 @@ class TestFaults:
             (["labels=[]"], "labels: List should have at least one number"),
             (["labels=[0]"], r"labels\.0: "),
             (["seeds=[2, 2]"], "seeds must differ"),
-            (["methods=['lstm', 'lstm']"], "methods must differ"),
+            (["methods=['labels_only', 'labels_only']"], "methods must differ"),
             (["methods=['svm']"], r"methods\.0: Input should be 'tfidf'"),
             (["model.latent_size=0"], r"model\.latent_size: "),
             (["corpus.name='imdb'"], "corpus"),
@@ -429,7 +429,7 @@ class TestFaults:
 
     @pytest.mark.parametrize(
         ("section", "method"),
-        [("classifier", "lstm"), ("semi_supervised", "semi_supervised")],
+        [("classifier", "labels_only"), ("semi_supervised", "semi_supervised")],
     )
     def test_a_method_without_its_section(
         self, classification_toml: Path, section: str, method: str

@@ -14,9 +14,9 @@ from tutvae.experiments.experiment import Context, Experiment, Run, Section
 from tutvae.experiments.keys import Count, Listed, NotEmpty, Positive, Rate, Seeds, Variants
 from tutvae.experiments.records import significant
 
-Method = Literal[methods.Rival, "lstm", "semi_supervised"]
+Method = Literal[methods.Rival, "labels_only", "semi_supervised"]
 # The sections that only one method needs.
-NEEDED: dict[str, Method] = {"classifier": "lstm", "semi_supervised": "semi_supervised"}
+NEEDED: dict[str, Method] = {"classifier": "labels_only", "semi_supervised": "semi_supervised"}
 DIGITS = 5
 MEASURED = ("valid", "test")
 
@@ -45,8 +45,8 @@ class ClassificationExperiment(Experiment):
     semi-supervised model meets the labelled documents again without their labels. Nothing is
     chosen on the validation or the test set: both accuracies are of the last step.
 
-    The methods are the rivals of `tutvae.evaluation.rivals` by their names; "lstm", the encoder as
-    a classifier, from scratch; and "semi_supervised".
+    The methods are the rivals of `tutvae.evaluation.rivals` by their names; "labels_only",
+    the same encoder as a classifier of what has a label; and "semi_supervised".
     """
 
     kind: Literal["classification"]

@@ -69,7 +69,7 @@ def _rival(setting: Setting) -> Fitted:
     return lambda split: classifier.predict(documents(split)), facts
 
 
-def _lstm(setting: Setting) -> Fitted:
+def _labels_only(setting: Setting) -> Fitted:
     experiment, section = setting.experiment, setting.experiment.classifier
     assert section is not None
     encoder = experiment.encoder.build(setting.data.tokenizer, experiment.model.latent_size)
@@ -112,7 +112,7 @@ def _trained(
 
 
 METHODS: dict[str, Callable[[Setting], Fitted]]
-METHODS = {"lstm": _lstm, "semi_supervised": _semi_supervised}
+METHODS = {"labels_only": _labels_only, "semi_supervised": _semi_supervised}
 METHODS |= dict.fromkeys(get_args(Rival), _rival)
 
 
