@@ -39,8 +39,8 @@ class Elbo:
 
     @property
     def value(self) -> Tensor:
-        """The bound itself, a lower bound on log p(x), `[B]` nats."""
-        return -(self.reconstruction + self.kl)
+        """The bound itself, a lower bound on log p(x), or on log p(x, y), `[B]` nats."""
+        return -sum(self.terms.values(), start=torch.zeros(()))
 
     @property
     def terms(self) -> dict[str, Tensor]:
@@ -136,11 +136,6 @@ class LabelElbo(Elbo):
     classification_weight: float = 1.0
     label_kl_floor: float = 0.0
     labelled_weight: float = 1.0
-
-    @property
-    def value(self) -> Tensor:
-        """The bound itself, a lower bound on log p(x, y) or log p(x), `[B]` nats."""
-        return super().value - self.label_kl
 
     @property
     def terms(self) -> dict[str, Tensor]:

@@ -98,7 +98,6 @@ class MappedTexts:
         return {name: self.about[name] for name in ("documents", "tokens", "tokenizer")}
 
     def _read(self, start: int, stop: int) -> Window:
-        """Read the documents from `start` to before `stop`."""
         # Read and not mapped: pages once read would count as ours for ever.
         bounds = np.zeros(stop - start + 1, dtype=END)
         first = max(start - 1, 0)
@@ -192,7 +191,6 @@ def tokenize_once(
 
 
 def _hashed(texts: Iterable[str], sha256: Any) -> Iterator[str]:
-    """Yield the texts, each hashed as it is read."""
     for number, text in enumerate(texts):
         # With its length, so that no two corpora look alike.
         content = require_string(text, number).encode(errors="surrogatepass")

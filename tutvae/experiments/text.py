@@ -21,8 +21,7 @@ from tutvae.experiments.experiment import Context, Experiment, Run, Section
 from tutvae.experiments.keys import Count, Seed, Seeds, Variants
 from tutvae.experiments.methods import most_probable, parameters
 from tutvae.experiments.records import significant
-from tutvae.models import SemiSupervisedTextVAE
-from tutvae.models.text_vae import LanguageModel, TextVAE, initialise_encoder
+from tutvae.models import LanguageModel, SemiSupervisedTextVAE, TextVAE, initialise_encoder
 from tutvae.training.aggressive import fit_aggressively
 from tutvae.training.checkpoints import load_weights, save_weights
 from tutvae.training.engine import autocast, rank_and_world_size
@@ -50,11 +49,6 @@ class EvaluationSection(Section):
     max_examples: Count | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
     factors: bool = False
-
-    def samples_of(self, split: str) -> int:
-        """Posterior samples on one of the splits."""
-        on_valid = self.valid_importance_samples if split == "valid" else None
-        return on_valid or self.importance_samples
 
 
 class TextExperiment(Experiment):
@@ -193,7 +187,8 @@ class TextExperiment(Experiment):
         batches = list(_spread_batches(getattr(data, split), self.evaluation.max_examples))
         hidden = not is_watched(progress)
         bar = tqdm(batches, "measuring", unit="batch", leave=False, disable=hidden)
-        S = importance_samples or self.evaluation.samples_of(split)
+        own = self.evaluation.valid_importance_samples if split == "valid" else None
+        S = importance_samples or own or self.evaluation.importance_samples
         at_once = max(1, EVALUATION_LOGITS // (EVALUATION_TOKENS * model.decoder.vocabulary_size))
         device, in_half = next(model.parameters()).device, self.evaluation.precision == "bf16"
         with autocast(device, torch.bfloat16) if in_half else nullcontext():

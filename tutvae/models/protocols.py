@@ -107,6 +107,8 @@ class Decoder(Described, ABC):
     No chapter defines it: chapter 4 says what it is for.
     """
 
+    output: nn.Linear
+
     def __init__(self, vocabulary_size: int, latent_size: int) -> None:
         super().__init__()
         if vocabulary_size < 1 or latent_size < 0:
@@ -130,9 +132,9 @@ class Decoder(Described, ABC):
         `check_code` for what z may be.
         """
 
-    @abstractmethod
     def project(self, hidden: Tensor) -> Tensor:
-        """Turn hidden states `[..., H]` into logits of the next token, `[..., V]`."""
+        """Turn hidden states `[..., H]` into logits of the next token, `[..., V]`, by `output`."""
+        return self.output(hidden)
 
     @abstractmethod
     def start(self, z: Tensor | None = None, batch_size: int | None = None) -> State:

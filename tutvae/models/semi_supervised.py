@@ -166,15 +166,12 @@ class SemiSupervisedTextVAE(nn.Module):
         cases, rows, y, weights = self._cases(batch, q_y, labelled, classes)
         reconstruction, kl = self._terms(cases, features, rows, y)
         kl = _sum_cases(weights[:, None] * kl, rows, len(batch))
+        prior = self.label_prior()
         return LabelElbo(
             reconstruction=_sum_cases(weights * reconstruction, rows, len(batch)),
             kl=kl.sum(-1),
             kl_per_dimension=kl,
-            label_kl=torch.where(
-                labelled,
-                -self.label_prior().log_prob(classes),
-                (q_y.probs * (q_y.logits - self.label_prior().logits)).sum(-1),
-            ),
+            label_kl=torch.where(labelled, -prior.log_prob(classes), kl_divergence(q_y, prior)),
             classification=torch.where(labelled, -q_y.log_prob(classes), 0.0),
             labelled=labelled,
             classification_weight=self.classification_weight,
@@ -257,7 +254,6 @@ def _sum_cases(values: Tensor, rows: Tensor, documents: int) -> Tensor:
 
 
 def _check_sizes(encoder: Encoder, decoder: Decoder, classes: int) -> None:
-    """Raise ValueError if encoder, decoder and classes do not go together."""
     if encoder.vocabulary_size != decoder.vocabulary_size:
         raise ValueError(
             f"encoder and decoder must agree: vocabulary_size is {encoder.vocabulary_size} in "

@@ -129,7 +129,6 @@ def fit_aggressively(
 
 
 def _finished_before(path: Path, model: nn.Module) -> list[AggressiveRound]:
-    """Return to the end of a phase that was finished before."""
     weights, about = checkpoints.load_tensors(path)
     checkpoints.set_weights(model, weights, str(path))
     try:

@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,10 +104,9 @@ def _from_bytes(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def described(model: nn.Module) -> dict[str, Any] | None:
     """What a model is, for a file of its weights; None of a class that cannot be described."""
-    try:
+    with suppress(ValueError):
         return describe(model)
-    except ValueError:
-        return None
+    return None
 
 
 def best_weights(folder: str | Path) -> Path:

@@ -63,11 +63,7 @@ def _decoded(path: Path) -> str:
 
 
 def table_rows(
-    path: Path,
-    delimiter: str,
-    text: str,
-    label: str | None,
-    columns: Sequence[str] | None = None,
+    path: Path, delimiter: str, text: str, label: str | None, columns: Sequence[str] | None = None
 ) -> Iterator[Row]:
     """Yield the rows of a CSV or TSV file; without `columns`, its first line names them."""
     lines = (f"{line}\n" for line in split_lines(_decoded(path)))
@@ -102,7 +98,6 @@ def _check_row(where: str, row: dict[Any, Any], delimiter: str) -> None:
 
 
 def _json_rows(path: Path, text: str, label: str | None) -> Iterator[Row]:
-    """Yield the rows of a file of one JSON object a line."""
     for number, line in enumerate(split_lines(_decoded(path)), 1):
         if not line.strip():
             yield None, None

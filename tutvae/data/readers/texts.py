@@ -131,7 +131,6 @@ def _sources(train: Any, valid: Any, test: Any) -> dict[str, Any]:
 
 
 def _read(source: Any, text: str, label: str | None, missing_labels: bool) -> Documents:
-    """Read a split from a file or a dataset."""
     if isinstance(source, (str, Path)):
         rows = file_rows(Path(source), text, label)
         return clean_rows(rows, str(source), label, missing_labels)
@@ -187,7 +186,6 @@ def _label_names(splits: list[Documents], given: Sequence[str] | None) -> Sequen
 
 
 def _texts(split: Documents, names: Sequence[str]) -> Texts:
-    """A finished split."""
     if split.labels is None:
         return Texts(split.texts)
     index = {name: i for i, name in enumerate(names)} | {"": -1}
