@@ -39,8 +39,8 @@ class Elbo:
 
     @property
     def value(self) -> Tensor:
-        """The bound itself, a lower bound on log p(x), or on log p(x, y), `[B]` nats."""
-        return -sum(self.terms.values(), start=torch.zeros(()))
+        """The bound itself, a lower bound on log p(x), `[B]` nats."""
+        return -(self.reconstruction + self.kl)
 
     @property
     def terms(self) -> dict[str, Tensor]:
@@ -73,9 +73,8 @@ class Elbo:
                 of free bits. Below it the KL comes at no cost, so that the code fills; above it
                 a nat costs four, so that the KL comes back.
 
-        Raises:
-            ValueError: `free_bits_per` is none of the three, it is "dimension" and the KL per
-                dimension is not known, or both a rate and free bits are given.
+        ValueError if `free_bits_per` is none of the three, it is "dimension" and the KL per
+        dimension is not known, or both a rate and free bits are given.
 
         Source: Higgins et al. (2017) for a constant weight, chapter 2; Bowman et al. (2016) for
         an annealed one, chapter 5, equation `annealed-elbo`; Kingma et al. (2016) for free bits,
@@ -136,6 +135,11 @@ class LabelElbo(Elbo):
     classification_weight: float = 1.0
     label_kl_floor: float = 0.0
     labelled_weight: float = 1.0
+
+    @property
+    def value(self) -> Tensor:
+        """The bound itself, a lower bound on log p(x, y) or log p(x), `[B]` nats."""
+        return super().value - self.label_kl
 
     @property
     def terms(self) -> dict[str, Tensor]:

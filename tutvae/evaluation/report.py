@@ -158,9 +158,8 @@ def evaluate(
         seed: of the noise.
         language_model: one of the same decoder, Z = 0, to tell the price of the code by.
 
-    Raises:
-        ValueError: there are no batches, a term is not finite, `importance_samples` or
-            `chunk_size` is below 1, or the language model has a code.
+    ValueError if there are no batches, a term is not finite, `importance_samples` or `chunk_size`
+    is below 1, or the language model has a code.
 
     >>> images = tutvae.digits().test.pixels.split(50)
     >>> report = tutvae.evaluate(tutvae.VAE(data_size=64, latent_size=2), images)

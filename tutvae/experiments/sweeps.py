@@ -44,10 +44,8 @@ def load_experiment(path: str | Path, settings: Sequence[str] = ()) -> Experimen
 
     The `settings` change it, each a `section.key=value` with a TOML value.
 
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is not TOML, or a key is unknown, missing or of an impossible value;
-            the message names each key and what is allowed.
+    FileNotFoundError if there is none; ValueError if it is not TOML, or a key is unknown, missing
+    or of an impossible value: the message names each key and what is allowed.
     """
     try:
         table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -195,8 +193,8 @@ class _Progress:
                 self.done[run.label] = self._entry(record)
                 self._write()
                 bar.update()
-                done = f"[{len(self.done)}/{total}] {run.label}"
-                self._tell(f"{done}: {run.experiment.figures(record)}")
+                done, achieved = len(self.done), run.experiment.figures(record)
+                self._tell(f"[{done}/{total}] {run.label}: {achieved}")
 
     def _do(self, data: Any, progress: bool | None, run: Run) -> Done:
         """Do one run, or go on with it, and keep its record in its folder."""

@@ -47,14 +47,12 @@ def sample_with_label(
     y = as_labels(labels, len(labels), model.classes)
     if len(y) == 0:
         return []
-    Z = model.latent_size
+    N, Z = len(y), model.latent_size
     if z is None:
-        z = sample_prior(model, len(y), seed)
-    elif z.shape not in ((Z,), (len(y), Z)):
-        raise ValueError(
-            f"codes must be [N, Z] = [{len(y)}, {Z}] or [Z] = [{Z}], not {list(z.shape)}"
-        )
-    code = model.code(z.to(model.label_probabilities).expand(len(y), Z), y)
+        z = sample_prior(model, N, seed)
+    elif z.shape not in ((Z,), (N, Z)):
+        raise ValueError(f"codes must be [N, Z] = [{N}, {Z}] or [Z] = [{Z}], not {list(z.shape)}")
+    code = model.code(z.to(model.label_probabilities).expand(N, Z), y)
     draws = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed + WORD_SEED}
     return write(model, tokenizer, code, max_length=max_length, **draws)
 

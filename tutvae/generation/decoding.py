@@ -63,9 +63,8 @@ def generate(
     Source: Fan et al. (2018) for top-k, Holtzman et al. (2020) for the nucleus. Chapter 3.
     """
     B = count if z is None else len(z)
-    _check_at_least_one(
-        count=B, max_length=max_length, top_k=1 if top_k is None else top_k, chunk_size=chunk_size
-    )
+    k = 1 if top_k is None else top_k
+    _check_at_least_one(count=B, max_length=max_length, top_k=k, chunk_size=chunk_size)
     check_tokenizer(tokenizer, decoder.vocabulary_size)
     if not (0 <= temperature < math.inf and 0 < top_p <= 1):
         raise ValueError(
@@ -73,8 +72,7 @@ def generate(
             f"not {temperature} and {top_p}"
         )
     check_seed(seed)
-    generator = torch.Generator().manual_seed(int(seed))
-    choose = _chooser(temperature, top_k, top_p, generator)
+    choose = _chooser(temperature, top_k, top_p, int(seed))
     with evaluating(decoder) as device:
         tokens = torch.full((B, max_length), tokenizer.pad_id, device=device)
         longest = 0
@@ -113,9 +111,9 @@ def _write(
     return length
 
 
-def _chooser(
-    temperature: float, top_k: int | None, top_p: float, generator: torch.Generator
-) -> Choose:
+def _chooser(temperature: float, top_k: int | None, top_p: float, seed: int) -> Choose:
+    generator = torch.Generator().manual_seed(seed)
+
     def choose(logits: Tensor, rows: Tensor, count: int) -> Tensor:
         logits = in_single(logits)
         if temperature < torch.finfo(logits.dtype).tiny:  # 0, or too low to divide by

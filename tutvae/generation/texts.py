@@ -123,8 +123,7 @@ def reconstruct(
 
     Source: Bowman et al. (2016) on samples from the posterior. Chapters 4 and 5.
     """
-    documents = tokenizer.encode(texts)
-    if not documents:
+    if not (documents := tokenizer.encode(texts)):
         return []
     z = codes(model, document_batches(documents, tokenizer), seed if sampled else None)
     return decode_codes(model, tokenizer, z, max_length=max_length)

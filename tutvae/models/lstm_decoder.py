@@ -129,7 +129,5 @@ def tie_weights(decoder: LSTMDecoder) -> None:
     """
     E, H = decoder.embedding.embedding_dim, decoder.output.in_features
     if E != H:
-        raise ValueError(
-            f"tied weights need an embedding_size equal to hidden_size, not {E} and {H}"
-        )
+        raise ValueError(f"tied weights need embedding_size equal to hidden_size, not {E} and {H}")
     decoder.embedding.weight = decoder.output.weight

@@ -161,12 +161,10 @@ class Decoder(Described, ABC):
             return batch_size
         if self.latent_size == 0:
             raise ValueError("this decoder has no code (latent_size 0): leave z out")
-        rows = len(z) if batch_size is None else batch_size
-        if z.shape != (rows, self.latent_size):
-            raise ValueError(
-                f"the code z must be [B, Z] = [{rows}, {self.latent_size}], not {list(z.shape)}"
-            )
-        return rows
+        B, Z = len(z) if batch_size is None else batch_size, self.latent_size
+        if z.shape != (B, Z):
+            raise ValueError(f"the code z must be [B, Z] = [{B}, {Z}], not {list(z.shape)}")
+        return B
 
 
 @contextmanager

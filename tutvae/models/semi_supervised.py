@@ -47,10 +47,9 @@ class SemiSupervisedTextVAE(nn.Module):
         label_prior: p(y), `[K]`; uniform by default.
         dropout: in training, the share of zeroed features that q(y|x) sees.
 
-    Raises:
-        ValueError: sizes do not go together, `label_prior` is not a distribution over the classes,
-            `marginal` is unknown, or the temperature is not positive; from the methods, a token is
-            outside the vocabulary, or a label is no class.
+    ValueError if sizes do not go together, `label_prior` is not a distribution over the classes,
+    `marginal` is unknown, or the temperature is not positive; in the methods, if a token is outside
+    the vocabulary, or a label is no class.
 
     >>> encoder, decoder = tutvae.LSTMEncoder(100, 8, 16, 2), tutvae.LSTMDecoder(100, 8, 16, 2 + 5)
     >>> model = tutvae.SemiSupervisedTextVAE(encoder, decoder, classes=5)
@@ -151,7 +150,8 @@ class SemiSupervisedTextVAE(nn.Module):
             )
         code = self.code(z, labels.expand(z.shape[:-1])).flatten(0, -2)
         rows = torch.arange(len(code), device=z.device) % B
-        return document_log_likelihood(self.decoder, _rows(batch, rows), code).view(z.shape[:-1])
+        repeated = TextBatch(batch.tokens[rows], batch.lengths[rows])
+        return document_log_likelihood(self.decoder, repeated, code).view(z.shape[:-1])
 
     def forward(self, batch: TextBatch) -> LabelElbo:
         """Bound log p(x, y) of the documents with a label, log p(x) of those without.
@@ -241,11 +241,6 @@ class SemiSupervisedTextVAE(nn.Module):
 def _remember_step(model: SemiSupervisedTextVAE, _: object) -> None:
     """Take the step from the weights that were loaded."""
     model.at_step(int(model.step))
-
-
-def _rows(batch: TextBatch, rows: Tensor) -> TextBatch:
-    """Some documents of a batch, which may repeat, without their labels."""
-    return TextBatch(batch.tokens[rows], batch.lengths[rows])
 
 
 def _sum_cases(values: Tensor, rows: Tensor, documents: int) -> Tensor:

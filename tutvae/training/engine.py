@@ -57,8 +57,8 @@ class Engine:
         if precision == "fp16" and self.device.type == "cpu":
             raise ValueError('precision "fp16" needs a GPU: take "bf16" on the CPU')
         if precision == "bf16" and self.device.type == "cuda":
-            newest = torch.cuda.get_device_capability(self.device) >= FIRST_WITH_BF16
-            precision = "bf16" if newest else "fp16"  # older ones only emulate it, slowly
+            has_bf16 = torch.cuda.get_device_capability(self.device) >= FIRST_WITH_BF16
+            precision = "bf16" if has_bf16 else "fp16"  # older ones only emulate it, slowly
         self.rank, self.processes = _join_processes(self.device)  # this one, and how many
         if self.processes > 1:
             self.device = _own_device(self.device, self.rank)

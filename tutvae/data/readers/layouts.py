@@ -70,9 +70,7 @@ def published(path: Path, name: str) -> Corpus[Texts]:
     """
     files = {split: find_file(path, f"{name}.{split}.txt") for split in SPLITS}
     label = "class" if any("\t" in document for document, _ in _lines_of(files["train"])) else None
-    splits = {
-        split: clean_rows(_lines_of(file, label), str(file), label) for split, file in files.items()
-    }
+    splits = {x: clean_rows(_lines_of(file, label), str(file), label) for x, file in files.items()}
     return Corpus(name, **to_texts(splits))
 
 

@@ -44,9 +44,8 @@ def dataset_rows(
 ) -> Iterator[Row]:
     """Yield the rows of a Hugging Face dataset, class numbers as names."""
     if not (hasattr(dataset, "select_columns") and hasattr(dataset, "__len__")):
-        raise TypeError(
-            f"cannot read a {type(dataset).__name__}: give a path or a Hugging Face Dataset"
-        )
+        kind = type(dataset).__name__
+        raise TypeError(f"cannot read a {kind}: give a path or a Hugging Face Dataset")
     _check_columns("the dataset", dataset.column_names, text, label)
     wanted = [text] if label is None else [text, label]
     columns = dataset.select_columns(wanted).with_format(None)[:]

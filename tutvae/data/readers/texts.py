@@ -153,8 +153,7 @@ def _label(category: Any, label: str, what: str, number: int, may_miss: bool) ->
 
 def hold_out(splits: dict[str, Texts], held_out: float, seed: int) -> dict[str, Texts]:
     """Fill each missing split with documents of the training split, which loses them."""
-    missing = [split for split in SPLITS if split not in splits]
-    if not missing:
+    if not (missing := [split for split in SPLITS if split not in splits]):
         return splits
     if not 0 < held_out < 1:
         raise ValueError(f"held_out must be between 0 and 1, not {held_out}")
@@ -189,7 +188,6 @@ def _texts(split: Documents, names: Sequence[str]) -> Texts:
     if split.labels is None:
         return Texts(split.texts)
     index = {name: i for i, name in enumerate(names)} | {"": -1}
-    unknown = sorted(set(split.labels) - set(index))
-    if unknown:
+    if unknown := sorted(set(split.labels) - set(index)):
         raise ValueError(f"the label {unknown[0]!r} is not one of {', '.join(names)}")
     return Texts(split.texts, [index[label] for label in split.labels], label_names=names)
