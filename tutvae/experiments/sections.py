@@ -228,6 +228,10 @@ class TemperatureSection(Section):
     rate: Positive
     floor: Share = 0.5
 
+    def build(self) -> Schedule:
+        """Make the function from the step to the temperature."""
+        return temperature_decay(self.rate, self.floor)
+
 
 class SemiSupervisedSection(Section):
     """`[semi_supervised]`: a `SemiSupervisedTextVAE` and its batches.
@@ -253,7 +257,7 @@ class SemiSupervisedSection(Section):
             encoder.build(tokenizer, Z),
             decoder.build(tokenizer, Z + K),
             K,
-            temperature=at if isinstance(at, float) else temperature_decay(at.rate, at.floor),
+            temperature=at if isinstance(at, float) else at.build(),
             **self.model_dump(exclude={"temperature", "labelled_size"}),
         )
 

@@ -50,6 +50,11 @@ class EvaluationSection(Section):
     precision: Literal["fp32", "bf16"] = "fp32"
     factors: bool = False
 
+    def samples_of(self, split: str) -> int:
+        """Posterior samples on one of the splits."""
+        on_valid = self.valid_importance_samples if split == "valid" else None
+        return on_valid or self.importance_samples
+
 
 class TextExperiment(Experiment):
     """An experiment file with `kind = "text"`. Chapter 7.
@@ -187,8 +192,7 @@ class TextExperiment(Experiment):
         batches = list(_spread_batches(getattr(data, split), self.evaluation.max_examples))
         hidden = not is_watched(progress)
         bar = tqdm(batches, "measuring", unit="batch", leave=False, disable=hidden)
-        own = self.evaluation.valid_importance_samples if split == "valid" else None
-        S = importance_samples or own or self.evaluation.importance_samples
+        S = importance_samples or self.evaluation.samples_of(split)
         at_once = max(1, EVALUATION_LOGITS // (EVALUATION_TOKENS * model.decoder.vocabulary_size))
         device, in_half = next(model.parameters()).device, self.evaluation.precision == "bf16"
         with autocast(device, torch.bfloat16) if in_half else nullcontext():

@@ -246,9 +246,8 @@ def _named_scheduler(name: str, optimizer: Optimizer, epochs: int) -> LRSchedule
 
 def _out_of_patience(records: list[dict[str, float]], patience: int | None) -> bool:
     """Whether the best epoch is `patience` epochs ago."""
-    if patience is None or not records:
-        return False
-    return len(records) - best_record(records)["epoch"] >= patience
+    since_best = len(records) - best_record(records)["epoch"] if records else 0
+    return patience is not None and since_best >= patience
 
 
 def _bar(state: TrainingState, epochs: int, shown: bool) -> tqdm:

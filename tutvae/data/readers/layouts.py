@@ -36,8 +36,7 @@ def json_lines(
     """
 
     def load(folder: str | Path | None = None) -> Corpus[Texts]:
-        path = local_folder(name, folder)
-        if path is None:
+        if (path := local_folder(name, folder)) is None:
             dataset = hub.fetch(hub_name, name, name)
             return from_files(dataset, text=hub_text, label="label", name=hub_name.split("/")[1])
         files: dict[str, Any] = {split: find_file(path, f"{split}.jsonl") for split in splits}
