@@ -169,7 +169,8 @@ def info() -> Answer:
     return lines, facts | {"data": data}
 
 
-for function in (train, new, *OF_RUNS, results, info):
+COMMANDS: list[Any] = [train, new, *OF_RUNS, results, info]
+for function in COMMANDS:
     app.command()(command(function))
 
 
