@@ -73,9 +73,8 @@ class Elbo:
                 of free bits. Below it the KL comes at no cost, so that the code fills; above it
                 a nat costs four, so that the KL comes back.
 
-        Raises:
-            ValueError: `free_bits_per` is none of the three, it is "dimension" and the KL per
-                dimension is not known, or both a rate and free bits are given.
+        ValueError if `free_bits_per` is none of the three, it is "dimension" and the KL per
+        dimension is not known, or both a rate and free bits are given.
 
         Source: Higgins et al. (2017) for a constant weight, chapter 2; Bowman et al. (2016) for
         an annealed one, chapter 5, equation `annealed-elbo`; Kingma et al. (2016) for free bits,

@@ -87,9 +87,8 @@ class SentenceVAE(
         seed_: of the training, drawn from `random_state`.
         report_: of the texts held out, a `Report`.
 
-    Raises:
-        TypeError: a text is no string.
-        ValueError: a parameter is out of range, or there are too few texts.
+    TypeError if a text is no string; ValueError if a parameter is out of range, or there are too
+    few texts.
 
     >>> tiny = {"tokenizer": "words", "rate": 2, "latent_size": 2, "hidden_size": 32}
     >>> vae = tutvae.SentenceVAE(**tiny, learning_rate=0.02, epochs=20, progress=False)
@@ -311,9 +310,8 @@ class SemiSupervisedClassifier(base.ClassifierMixin, SentenceVAE):
     Attributes:
         classes_: the labels, sorted, `[K]`.
 
-    Raises:
-        ValueError: there are fewer than two classes, not as many labels as texts, or labels are
-            both numbers and names.
+    ValueError if there are fewer than two classes, not as many labels as texts, or labels are both
+    numbers and names.
 
     >>> tiny = {"tokenizer": "words", "latent_size": 2, "hidden_size": 32, "progress": False}
     >>> model = tutvae.SemiSupervisedClassifier(**tiny, rate=2, learning_rate=0.02, epochs=20)

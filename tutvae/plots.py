@@ -54,15 +54,13 @@ def image_grid(pixels: Tensor, height: int, columns: int, ax: Axes | None = None
 
     An N that is not a multiple of `columns`, or a D not of `height`, is a ValueError. Chapter 1.
     """
-    count, size = pixels.shape
-    if count % columns or size % height:
-        raise ValueError(
-            f"cannot tile {count} images of {size} pixels as {columns} columns of {height}"
-        )
-    width = size // height
+    N, D = pixels.shape
+    if N % columns or D % height:
+        raise ValueError(f"cannot tile {N} images of {D} pixels as {columns} columns of {height}")
+    width = D // height
     # A white line between neighbours.
-    padded = torch.nn.functional.pad(pixels.detach().cpu().view(count, height, width), (0, 1, 0, 1))
-    rows = padded.view(count // columns, columns, height + 1, width + 1)
+    padded = torch.nn.functional.pad(pixels.detach().cpu().view(N, height, width), (0, 1, 0, 1))
+    rows = padded.view(N // columns, columns, height + 1, width + 1)
     tiled = rows.transpose(1, 2).flatten(2).flatten(0, 1).numpy()
     ax = _axes(ax)
     ax.imshow(tiled, cmap="Greys", vmin=0, vmax=1)

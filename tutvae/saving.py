@@ -61,10 +61,8 @@ def push_to_hub(folder: str | Path, repo_id: str, *, private: bool = True) -> No
         repo_id: "OWNER/NAME"; the repository is made where it does not exist.
         private: whether a new repository is for its owner alone.
 
-    Raises:
-        FileNotFoundError: the folder holds no finished weights.
-        ImportError: `huggingface_hub` is not installed.
-        ValueError: the model cannot be loaded from the folder.
+    FileNotFoundError if the folder holds no finished weights; ImportError without
+    `huggingface_hub`; ValueError if the model cannot be loaded from the folder.
 
     >>> tutvae.push_to_hub("my_model", "OWNER/NAME")  # doctest: +SKIP
     >>> trained = tutvae.load("hub:OWNER/NAME")  # doctest: +SKIP

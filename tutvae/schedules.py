@@ -87,6 +87,5 @@ def temperature_decay(rate: float = 1e-5, floor: float = 0.5) -> Schedule:
 
 
 def _check_positive(name: str, value: float) -> None:
-    """Raise ValueError for a zero or negative number."""
     if not value > 0:
         raise ValueError(f"{name} must be positive, not {value}")

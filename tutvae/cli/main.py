@@ -15,8 +15,7 @@ from typer import Argument, Option
 import tutvae
 from tutvae.cli.console import Answer, command, is_terminal, note
 from tutvae.cli.own import new, own_experiment
-from tutvae.cli.runs import evaluate, export, interpolate, reconstruct, sample
-from tutvae.cli.texts import classify, cluster, diagnose, encode, impute
+from tutvae.cli.runs import OF_RUNS
 from tutvae.data.corpora import whereabouts
 from tutvae.data.readers.files import DATA_VARIABLE
 from tutvae.evaluation.verdict import empty_code_line
@@ -170,8 +169,7 @@ def info() -> Answer:
     return lines, facts | {"data": data}
 
 
-COMMANDS: list[Any] = [train, new, evaluate, sample, reconstruct, interpolate, export]
-COMMANDS += [encode, classify, impute, cluster, diagnose, results, info]
+COMMANDS: list[Any] = [train, new, *OF_RUNS, results, info]
 for function in COMMANDS:
     app.command()(command(function))
 

@@ -50,15 +50,13 @@ def own_experiment(
     return experiment
 
 
-def _described(
-    documents: Path, text: str, label: str | None, count: int | None = None
-) -> dict[str, Any]:
+def _described(documents: Path, text: str, label: str | None, count: int = MANY) -> dict[str, Any]:
     """What the estimator with its defaults would do with the documents."""
     corpus: dict[str, Any] = {"name": "files", "train": str(documents), "text": text}
     if label is not None:
         corpus |= {"label": label, "missing_labels": True}
     estimator = SentenceVAE() if label is None else SemiSupervisedClassifier()
-    table = estimator.description(count or MANY, **corpus)
+    table = estimator.description(count, **corpus)
     return table | {"name": re.sub(r"[^\w-]+", "-", documents.name.split(".")[0]) or "own"}
 
 

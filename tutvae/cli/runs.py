@@ -1,16 +1,24 @@
-"""The commands that use a trained model: `evaluate`, `sample`, `reconstruct` and so on."""
+"""The commands that use a trained model, and those that ask one about texts."""
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
+import numpy as np
+import torch
 import typer
 from typer import Argument, Option
 
 from tutvae.cli.console import Answer, finite, given_texts, note
 from tutvae.data.backends import UNK
+from tutvae.data.readers.files import write_beside
+from tutvae.evaluation.classification import TextPredictor
+from tutvae.evaluation.clustering import mixture_clusters
 from tutvae.experiments.runs import evaluate_run
+from tutvae.generation.text_model import as_documents
 from tutvae.model_folder import TrainedModel
 from tutvae.models import VAE, LanguageModel, SemiSupervisedTextVAE, TextVAE
 from tutvae.saving import load_trained, save
@@ -59,7 +67,7 @@ def sample(
 ) -> Answer:
     """Write new texts with the model of a run, a line each."""
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-    texts = of_texts(run).sample(count, **options)
+    texts = _of_texts(run).sample(count, **options)
     return texts, texts
 
 
@@ -103,7 +111,78 @@ def export(
     typer.echo(f"wrote {exported}, {size / 1e6:.1f} MB")
 
 
-def of_texts(run: str) -> TrainedModel:
+def encode(
+    run: Run,
+    texts: TextArguments = None,
+    out: Annotated[
+        Path | None, Option(help="A new file, .csv or .npy; by default CSV is printed.")
+    ] = None,
+) -> None:
+    """Give the codes of texts, posterior means of Z numbers each: a row a text."""
+    trained, documents = _asked(run, texts)
+    codes = trained.transform(documents)
+    if out is None:
+        typer.echo(_csv(documents, codes), nl=False)
+        return
+    if out.suffix not in (".csv", ".npy"):
+        raise ValueError(f"{out} must end in .csv or .npy")
+    content = io.BytesIO(_csv(documents, codes).encode() if out.suffix == ".csv" else b"")
+    if out.suffix == ".npy":
+        np.save(content, codes)
+    write_beside(out, content.getvalue())
+    note(f"wrote {out}: {codes.shape[0]} codes of {codes.shape[1]} numbers")
+
+
+def classify(run: Run, texts: TextArguments = None) -> Answer:
+    """Tell the most probable class of texts, a line each, with its probability."""
+    trained, documents = _asked(run, texts)
+    if not isinstance(trained.model_, SemiSupervisedTextVAE):
+        raise ValueError(f"{run} knows no classes: train with --label-column")
+    assert trained.tokenizer_ is not None
+    predictor = TextPredictor(trained.model_, trained.tokenizer_, max_length=trained.max_length)
+    q = predictor.predict_proba(documents)
+    names = trained.label_names or list(map(str, range(q.shape[1])))
+    chosen = [names[i] for i in q.argmax(1)]
+    lines = [f"{name}\t{p:.2f}" for name, p in zip(chosen, q.max(1), strict=True)]
+    return lines, [
+        {"text": text, "label": name, "probabilities": dict(zip(names, row, strict=True))}
+        for text, name, row in zip(documents, chosen, q.tolist(), strict=True)
+    ]
+
+
+def impute(
+    run: Run,
+    texts: TextArguments = None,
+    blank: Annotated[str, Option(help="What marks a missing word.")] = "_",
+) -> Answer:
+    """Fill the blanks of texts, each with one token."""
+    trained, documents = _asked(run, texts)
+    filled = trained.impute(documents, blank)
+    pairs = zip(documents, filled, strict=True)
+    return filled, [{"text": text, "filled": own} for text, own in pairs]
+
+
+def cluster(
+    run: Run,
+    texts: TextArguments = None,
+    clusters: Annotated[int, Option("--clusters", "-k", min=1, help="How many.")] = 5,
+) -> Answer:
+    """Group texts by their codes, with a mixture of Gaussians: number and text, a line each."""
+    trained, documents = _asked(run, texts)
+    found = mixture_clusters(torch.from_numpy(trained.transform(documents)), clusters)
+    pairs = sorted(zip(found.tolist(), documents, strict=True), key=lambda pair: pair[0])
+    rows = [{"cluster": number, "text": text} for number, text in pairs]
+    return [f"{number}\t{text}" for number, text in pairs], rows
+
+
+def diagnose(run: Run, texts: TextArguments = None) -> Answer:
+    """Say how well a model is on texts that it has not seen: what is wrong, why, what to do."""
+    trained, documents = _asked(run, texts)
+    diagnosis = trained.diagnose(documents)
+    return str(diagnosis), diagnosis.to_dict()
+
+
+def _of_texts(run: str) -> TrainedModel:
     """The model of a run, which must be one that writes, on the fastest device at hand."""
     trained = load_trained(run)
     writers = TextVAE | SemiSupervisedTextVAE | LanguageModel
@@ -117,7 +196,7 @@ def of_texts(run: str) -> TrainedModel:
 
 def _with_code(run: str, texts: Sequence[str]) -> TrainedModel:
     """The model of a run, which must have a code; tell which words it cannot read."""
-    trained = of_texts(run)
+    trained = _of_texts(run)
     if isinstance(trained.model_, LanguageModel):
         remedy = "take the run of a VAE"
         raise ValueError(f"{run} holds a language model, which has no code to decode: {remedy}")
@@ -128,7 +207,25 @@ def _with_code(run: str, texts: Sequence[str]) -> TrainedModel:
             raise ValueError(f"text {number} of {len(texts)} is empty")
     words = dict.fromkeys(word for text in texts for word in text.split() if word != UNK)
     tokenizer: Any = trained.tokenizer_
-    unknown = [word for word in words if tokenizer.unk_id in tokenizer.encode([word])[0]]
-    if unknown:
+    if unknown := [word for word in words if tokenizer.unk_id in tokenizer.encode([word])[0]]:
         note(f"unknown to the model, and read as {UNK}: {' '.join(unknown)}")
     return trained
+
+
+def _asked(run: str, texts: list[str] | None) -> tuple[TrainedModel, list[str]]:
+    """The model of a run on the fastest device, and the texts it is asked about."""
+    documents = as_documents(given_texts(texts or []))
+    return _of_texts(run), documents
+
+
+def _csv(documents: list[str], codes: np.ndarray) -> str:
+    content = io.StringIO()
+    table = csv.writer(content, lineterminator="\n")
+    table.writerow(["text", *(f"z{i}" for i in range(codes.shape[1]))])
+    rows = zip(documents, codes.tolist(), strict=True)
+    table.writerows([text, *(f"{x:.6g}" for x in code)] for text, code in rows)
+    return content.getvalue()
+
+
+OF_RUNS: list[Callable[..., Answer | None]] = [evaluate, sample, reconstruct, interpolate, export]
+OF_RUNS += [encode, classify, impute, cluster, diagnose]

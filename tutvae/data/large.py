@@ -68,9 +68,8 @@ class MappedTexts:
             raise FileNotFoundError(f"{folder} holds no tokenised corpus: make it by tokenize_once")
         try:
             self.about = json.loads(about.read_bytes())
-            self.documents, self.tokens, self.pad_id = (
-                int(self.about[name]) for name in ("documents", "tokens", "pad_id")
-            )
+            numbers = [int(self.about[name]) for name in ("documents", "tokens", "pad_id")]
+            self.documents, self.tokens, self.pad_id = numbers
             sizes = [(self.folder / name).stat().st_size for name in ("tokens.bin", "ends.bin")]
         except (KeyError, OSError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"{about} is not from tokenize_once: {error!r}. {ANEW}") from error
@@ -98,7 +97,6 @@ class MappedTexts:
         return {name: self.about[name] for name in ("documents", "tokens", "tokenizer")}
 
     def _read(self, start: int, stop: int) -> Window:
-        """Read the documents from `start` to before `stop`."""
         # Read and not mapped: pages once read would count as ours for ever.
         bounds = np.zeros(stop - start + 1, dtype=END)
         first = max(start - 1, 0)
@@ -158,9 +156,8 @@ def tokenize_once(
             tokenizer, length and texts. To tell, texts other than `Lines` are read once more.
         max_length: longer documents are cut to so many tokens; a warning says how many were.
 
-    Raises:
-        TypeError: a document is not a string, or `texts` is one.
-        ValueError: there are no documents, or the folder holds another corpus.
+    TypeError if a document is not a string, or `texts` is one; ValueError if there are no
+    documents, or the folder holds another corpus.
     """
     folder = Path(folder)
     known, sha256 = getattr(texts, "fingerprint", None), hashlib.sha256()
@@ -171,8 +168,7 @@ def tokenize_once(
         if known is None:
             deque(hashed, maxlen=0)  # reads them all
         wanted["texts"] = known or sha256.hexdigest()
-        different = [name for name, value in wanted.items() if mapped.about.get(name) != value]
-        if different:
+        if different := [name for name, x in wanted.items() if mapped.about.get(name) != x]:
             raise ValueError(
                 f"{folder} holds a corpus tokenised from other {', '.join(different)}: choose "
                 "another folder, or delete this one to tokenise anew"
@@ -192,7 +188,6 @@ def tokenize_once(
 
 
 def _hashed(texts: Iterable[str], sha256: Any) -> Iterator[str]:
-    """Yield the texts, each hashed as it is read."""
     for number, text in enumerate(texts):
         # With its length, so that no two corpora look alike.
         content = require_string(text, number).encode(errors="surrogatepass")

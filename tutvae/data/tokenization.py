@@ -277,8 +277,7 @@ def _size_of(backend: tokenizers.Tokenizer) -> int:
 
 def _id_of(backend: tokenizers.Tokenizer, role: str, mark: str) -> int:
     """The id of a mark that must be there."""
-    index = backend.token_to_id(mark)
-    if index is None:
+    if (index := backend.token_to_id(mark)) is None:
         raise ValueError(
             f"the vocabulary has no {mark!r}: say what its mark is called with {role}=..., "
             f"or add one with add_special_tokens([{mark!r}])"

@@ -67,14 +67,12 @@ class TextPredictor:
         return float((probabilities.argmax(1) == expected).mean())
 
 
-def as_labels(labels: Sequence[int] | np.ndarray, documents: int, classes: int) -> Tensor:
+def as_labels(labels: Sequence[int] | np.ndarray, N: int, classes: int) -> Tensor:
     """Return labels `[N]` as a tensor; ValueError unless they are N integers in 0 ... K - 1."""
     values = np.asarray(labels)
-    if values.shape != (documents,):
-        raise ValueError(
-            f"{documents} documents need {documents} labels, not an array {list(values.shape)}"
-        )
-    if documents and not np.issubdtype(values.dtype, np.integer):
+    if values.shape != (N,):
+        raise ValueError(f"{N} documents need {N} labels, not an array {list(values.shape)}")
+    if N and not np.issubdtype(values.dtype, np.integer):
         raise ValueError(f"labels are integers in 0 ... {classes - 1}, not {values[0]!r}")
     checked = torch.from_numpy(values.astype(np.int64))
     check_labels(checked, classes)

@@ -144,9 +144,8 @@ def probe(
         codes_test: codes to be judged by, `[M, Z]`.
         factor_test: the factor's value for each, `[M]`.
 
-    Raises:
-        ValueError: codes and values differ in number, there is no code (Z = 0), or the factor
-            has a test value that training lacks.
+    ValueError if codes and values differ in number, there is no code (Z = 0), or the factor has a
+    test value that training lacks.
 
     >>> codes, stars = torch.tensor([[0.0], [0.1], [9.0], [9.1]]), [1, 1, 5, 5]
     >>> tutvae.probe(codes, stars, codes, stars).accuracy

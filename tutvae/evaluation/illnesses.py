@@ -202,19 +202,17 @@ def unfinished_annealing(x: Examination) -> Finding | None:
     return _finding(before < last < 1 - CLEARLY, "unfinished_annealing", kl_weight=last)
 
 
-def _finding(
-    found: bool, illness: str, form: str | None = None, /, **values: float
-) -> Finding | None:
+def _finding(found: bool, name: str, form: str | None = None, /, **values: float) -> Finding | None:
     """If it is found, a finding in the words of the illness, or of this form of it."""
     if not found:
         return None
-    usual = ILLNESSES[illness]
+    usual = ILLNESSES[name]
     figures = values | {"worth": nats(values.get("own_code_gain", 0.0))}
     words = {
         part: (usual | usual.get(form, {}))[part].format(**figures, **usual)
         for part in ("symptom", "cause", "remedy", "chapter")
     }
-    return Finding(illness, **words, values=values)
+    return Finding(name, **words, values=values)
 
 
 def examine(x: Examination) -> tuple[Finding, ...]:

@@ -158,9 +158,8 @@ def evaluate(
         seed: of the noise.
         language_model: one of the same decoder, Z = 0, to tell the price of the code by.
 
-    Raises:
-        ValueError: there are no batches, a term is not finite, `importance_samples` or
-            `chunk_size` is below 1, or the language model has a code.
+    ValueError if there are no batches, a term is not finite, `importance_samples` or `chunk_size`
+    is below 1, or the language model has a code.
 
     >>> images = tutvae.digits().test.pixels.split(50)
     >>> report = tutvae.evaluate(tutvae.VAE(data_size=64, latent_size=2), images)
@@ -172,7 +171,12 @@ def evaluate(
     language_model_nll = None
     if language_model is not None:
         batches = list(batches)  # both models read them
-        language_model_nll = _exact_nll(language_model, batches)
+        if Z := language_model.prior().loc.numel():
+            raise ValueError(
+                f"a language model has no code (Z = 0), and this one has Z = {Z}, so its NLL is "
+                "not exact: train a LanguageModel of the same decoder"
+            )
+        language_model_nll = score(language_model, batches).nll.mean().item()
     options = {"importance_samples": importance_samples, "chunk_size": chunk_size, "seed": seed}
     scores = score(model, batches, **options)
     q = aggregated(scores.posterior)
@@ -189,15 +193,6 @@ def evaluate(
         tokens=scores.tokens,
         language_model_nll=language_model_nll,
     )
-
-
-def _exact_nll(language_model: LatentVariableModel, batches: Iterable[Any]) -> float:
-    if Z := language_model.prior().loc.numel():
-        raise ValueError(
-            f"a language model has no code (Z = 0), and this one has Z = {Z}, so its NLL is not "
-            "exact: train a LanguageModel of the same decoder"
-        )
-    return score(language_model, batches).nll.mean().item()
 
 
 def score(
@@ -247,6 +242,14 @@ def mean_terms(model: TrainableModel, batches: Iterable[Any], seed: int = 0) -> 
 
     Source: Kingma & Welling (2014), equation 10. Chapter 1, equation `elbo`.
     """
+    sums, examples = summed_terms(model, batches, seed)
+    return {name: total / examples for name, total in sums.items()}
+
+
+def summed_terms(
+    model: TrainableModel, batches: Iterable[Any], seed: int = 0
+) -> tuple[Counter[str], int]:
+    """The sums of which `mean_terms` gives the means, and over how many examples."""
     importance.check_seed(seed)
     sums: Counter[str] = Counter()
     examples = 0
@@ -258,15 +261,13 @@ def mean_terms(model: TrainableModel, batches: Iterable[Any], seed: int = 0) -> 
             examples += len(batch)
     if examples == 0:
         raise ValueError("there is nothing to evaluate: no batch came")
-    return {name: total / examples for name, total in sums.items()}
+    return sums, examples
 
 
 def encode(model: LatentVariableModel, batches: Iterable[Any]) -> Normal:
     """Encode N examples: their posteriors in the caller's order, a Normal `[N, Z]` on the CPU.
 
-    Raises:
-        FloatingPointError: a posterior is not finite.
-        ValueError: there are no batches.
+    FloatingPointError if a posterior is not finite; ValueError without batches.
 
     >>> model = tutvae.VAE(data_size=64, latent_size=2)
     >>> tutvae.encode(model, tutvae.digits().test.pixels.split(50)).loc.shape

@@ -298,9 +298,8 @@ def _value(value: Any) -> str:
 def read_result(path: str | Path) -> dict[str, Any]:
     """Read a results file. Chapter 2.
 
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not a results file; the message names the file and its first fault.
+    FileNotFoundError if there is none; ValueError if it is not a results file, and the message
+    names the file and its first fault.
 
     >>> tutvae.read_result("results/mnist_vae.json")["reports"]["test"]["examples"]
     10000

@@ -26,10 +26,8 @@ def evaluate_run(
         importance_samples: S, where they are not the run's own on that split.
         progress: show a bar; by default only where somebody watches.
 
-    Raises:
-        FileNotFoundError: the corpus is not at hand.
-        ValueError: the model is of no such run, the data at hand are not those of the run, or
-            there is no such split.
+    FileNotFoundError if the corpus is not at hand; ValueError if the model is of no such run, the
+    data at hand are not those of the run, or there is no such split.
 
     Source: Burda et al. (2016), section 5. Chapter 10.
     """
@@ -43,9 +41,8 @@ def evaluate_run(
         )
     if split not in ("valid", "test") or len(getattr(data, split)) == 0:
         raise ValueError(f"the run's corpus has no split {split!r} to measure on")
-    return experiment.measure(
-        trained.model_, data, split, importance_samples=importance_samples, progress=progress
-    )
+    options = {"importance_samples": importance_samples, "progress": progress}
+    return experiment.measure(trained.model_, data, split, **options)
 
 
 def _described(trained: TrainedModel) -> tuple[Any, str | None]:

@@ -44,10 +44,8 @@ def load_experiment(path: str | Path, settings: Sequence[str] = ()) -> Experimen
 
     The `settings` change it, each a `section.key=value` with a TOML value.
 
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is not TOML, or a key is unknown, missing or of an impossible value;
-            the message names each key and what is allowed.
+    FileNotFoundError if there is none; ValueError if it is not TOML, or a key is unknown, missing
+    or of an impossible value: the message names each key and what is allowed.
     """
     try:
         table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -186,17 +184,17 @@ class _Progress:
         self._write()
         shown = self.is_first and is_watched(progress) and self.experiment.is_sweep
         do = partial(self._do, data, progress if self.is_first and jobs == 1 else False)
-        total, count = len(self.runs), len(self.runs) - len(todo)
-        if count:
-            self._tell(f"[{count}/{total}] finished before")
+        total, before = len(self.runs), len(self.done)
+        if before:
+            self._tell(f"[{before}/{total}] finished before")
         outcomes = map(do, todo) if jobs == 1 else _in_parallel(do, todo, jobs)
-        with tqdm(total=total, initial=count, unit="run", disable=not shown) as bar:
+        with tqdm(total=total, initial=before, unit="run", disable=not shown) as bar:
             for run, record in outcomes:
                 self.done[run.label] = self._entry(record)
                 self._write()
-                count += 1
                 bar.update()
-                self._tell(f"[{count}/{total}] {run.label}: {run.experiment.figures(record)}")
+                done, achieved = len(self.done), run.experiment.figures(record)
+                self._tell(f"[{done}/{total}] {run.label}: {achieved}")
 
     def _do(self, data: Any, progress: bool | None, run: Run) -> Done:
         """Do one run, or go on with it, and keep its record in its folder."""

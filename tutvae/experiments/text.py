@@ -21,8 +21,7 @@ from tutvae.experiments.experiment import Context, Experiment, Run, Section
 from tutvae.experiments.keys import Count, Seed, Seeds, Variants
 from tutvae.experiments.methods import most_probable, parameters
 from tutvae.experiments.records import significant
-from tutvae.models import SemiSupervisedTextVAE
-from tutvae.models.text_vae import LanguageModel, TextVAE, initialise_encoder
+from tutvae.models import LanguageModel, SemiSupervisedTextVAE, TextVAE, initialise_encoder
 from tutvae.training.aggressive import fit_aggressively
 from tutvae.training.checkpoints import load_weights, save_weights
 from tutvae.training.engine import autocast, rank_and_world_size

@@ -9,8 +9,8 @@ from torch import Tensor
 from tutvae.data.tokenization import Tokenizer
 from tutvae.evaluation.classification import as_labels
 from tutvae.evaluation.in_order import rows_of
-from tutvae.generation.decoding import MAX_LENGTH, generate
-from tutvae.generation.texts import WORD_SEED, document_batches, sample_prior
+from tutvae.generation.decoding import MAX_LENGTH
+from tutvae.generation.texts import WORD_SEED, document_batches, sample_prior, write
 from tutvae.models.semi_supervised import SemiSupervisedTextVAE
 from tutvae.reviews.grammar import Label, ReviewGrammar
 
@@ -47,25 +47,14 @@ def sample_with_label(
     y = as_labels(labels, len(labels), model.classes)
     if len(y) == 0:
         return []
-    Z = model.latent_size
+    N, Z = len(y), model.latent_size
     if z is None:
-        z = sample_prior(model, len(y), seed)
-    elif z.shape not in ((Z,), (len(y), Z)):
-        raise ValueError(
-            f"codes must be [N, Z] = [{len(y)}, {Z}] or [Z] = [{Z}], not {list(z.shape)}"
-        )
-    code = model.code(z.to(model.label_probabilities).expand(len(y), Z), y)
-    tokens = generate(
-        model.decoder,
-        code,
-        tokenizer=tokenizer,
-        max_length=max_length,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        seed=seed + WORD_SEED,
-    )
-    return [tokenizer.decode(row) for row in tokens]
+        z = sample_prior(model, N, seed)
+    elif z.shape not in ((Z,), (N, Z)):
+        raise ValueError(f"codes must be [N, Z] = [{N}, {Z}] or [Z] = [{Z}], not {list(z.shape)}")
+    code = model.code(z.to(model.label_probabilities).expand(N, Z), y)
+    draws = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed + WORD_SEED}
+    return write(model, tokenizer, code, max_length=max_length, **draws)
 
 
 def change_label(

@@ -6,7 +6,6 @@ string contains padding or a start mark; after its end mark a row holds padding.
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,6 +18,8 @@ from tutvae.models.text_vae import check_tokenizer
 MAX_LENGTH = 100
 # In a template: a position that is to be filled.
 FREE = -1
+# What takes logits `[R, V]`, which are those `rows` of `count`, and gives a token of each, `[R]`.
+Choose = Callable[[Tensor, Tensor, int], Tensor]
 # Strings that have ended leave the batch when no more than this share of it goes on. Not at once:
 # to some processors every new number of rows is a new kernel.
 STAY = 0.75
@@ -62,9 +63,8 @@ def generate(
     Source: Fan et al. (2018) for top-k, Holtzman et al. (2020) for the nucleus. Chapter 3.
     """
     B = count if z is None else len(z)
-    _check_at_least_one(
-        count=B, max_length=max_length, top_k=1 if top_k is None else top_k, chunk_size=chunk_size
-    )
+    k = 1 if top_k is None else top_k
+    _check_at_least_one(count=B, max_length=max_length, top_k=k, chunk_size=chunk_size)
     check_tokenizer(tokenizer, decoder.vocabulary_size)
     if not (0 <= temperature < math.inf and 0 < top_p <= 1):
         raise ValueError(
@@ -72,8 +72,7 @@ def generate(
             f"not {temperature} and {top_p}"
         )
     check_seed(seed)
-    generator = torch.Generator().manual_seed(int(seed))
-    choose = partial(_choose, temperature, top_k, top_p, generator)
+    choose = _chooser(temperature, top_k, top_p, int(seed))
     with evaluating(decoder) as device:
         tokens = torch.full((B, max_length), tokenizer.pad_id, device=device)
         longest = 0
@@ -85,11 +84,7 @@ def generate(
 
 
 def _write(
-    decoder: Decoder,
-    z: Tensor | None,
-    tokens: Tensor,
-    tokenizer: Tokenizer,
-    choose: Callable[[Tensor, Tensor, int], Tensor],
+    decoder: Decoder, z: Tensor | None, tokens: Tensor, tokenizer: Tokenizer, choose: Choose
 ) -> int:
     """Write strings into tokens `[B, T]`, which are padding; returns the longest one's length."""
     B, T = tokens.shape
@@ -116,27 +111,23 @@ def _write(
     return length
 
 
-def _choose(
-    temperature: float,
-    top_k: int | None,
-    top_p: float,
-    generator: torch.Generator,
-    logits: Tensor,
-    rows: Tensor,
-    count: int,
-) -> Tensor:
-    """Draw a token from each row of logits `[R, V]`, which are those `rows` of `count`."""
-    logits = in_single(logits)
-    if temperature < torch.finfo(logits.dtype).tiny:  # 0, or too low to divide by
-        return logits.argmax(-1)
-    logits = (logits - logits.amax(-1, keepdim=True)) / temperature
-    if top_k is not None or top_p < 1:
-        logits = keep_most_probable(logits, top_k, top_p)
-    # The Gumbel-max trick: argmax of logits + Gumbel noise is a draw from their softmax. Rows
-    # that have left are drawn for as well: what is written does not depend on who leaves when.
-    noise = torch.empty(count, logits.shape[1], dtype=logits.dtype)
-    gumbel = noise.exponential_(generator=generator).log_().neg_()
-    return (logits + gumbel[rows.cpu()].to(logits)).argmax(-1)
+def _chooser(temperature: float, top_k: int | None, top_p: float, seed: int) -> Choose:
+    generator = torch.Generator().manual_seed(seed)
+
+    def choose(logits: Tensor, rows: Tensor, count: int) -> Tensor:
+        logits = in_single(logits)
+        if temperature < torch.finfo(logits.dtype).tiny:  # 0, or too low to divide by
+            return logits.argmax(-1)
+        logits = (logits - logits.amax(-1, keepdim=True)) / temperature
+        if top_k is not None or top_p < 1:
+            logits = keep_most_probable(logits, top_k, top_p)
+        # The Gumbel-max trick: argmax of logits + Gumbel noise is a draw from their softmax. Rows
+        # that have left are drawn for as well: what is written does not depend on who leaves when.
+        noise = torch.empty(count, logits.shape[1], dtype=logits.dtype)
+        gumbel = noise.exponential_(generator=generator).log_().neg_()
+        return (logits + gumbel[rows.cpu()].to(logits)).argmax(-1)
+
+    return choose
 
 
 def keep_most_probable(logits: Tensor, top_k: int | None = None, top_p: float = 1.0) -> Tensor:
@@ -264,7 +255,6 @@ def _is_broken(logits: Tensor) -> Tensor:
 
 
 def _check_unbroken(broken: Tensor) -> None:
-    """Raise FloatingPointError if any logits were broken."""
     if broken:
         raise FloatingPointError(
             "the decoder's logits are not finite: are there NaN in its weights or in the codes?"

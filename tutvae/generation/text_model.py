@@ -67,10 +67,9 @@ class TextModel:
         Of a model with labels, a code is decoded with the most probable label a priori.
         """
         z = torch.as_tensor(np.asarray(codes), dtype=torch.float32)
-        if z.ndim != 2 or z.shape[1] != generation.require_code(self._model()).latent_size:
-            raise ValueError(
-                f"codes must be [N, Z] = [N, {self.model_.latent_size}], not {list(z.shape)}"
-            )
+        Z = generation.require_code(self._model()).latent_size
+        if z.ndim != 2 or z.shape[1] != Z:
+            raise ValueError(f"codes must be [N, Z] = [N, {Z}], not {list(z.shape)}")
         if hasattr(self.model_, "code"):
             label = self.model_.label_prior().probs.argmax().expand(len(z))
             z = self.model_.code(z.to(label.device), label)

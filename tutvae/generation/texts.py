@@ -23,10 +23,10 @@ from tutvae.evaluation.importance import check_seed, standard_noise
 from tutvae.evaluation.in_order import rows_of
 from tutvae.evaluation.report import encode
 from tutvae.generation.decoding import FREE, MAX_LENGTH, fill, generate
-from tutvae.models.protocols import LatentVariableModel, evaluating
-from tutvae.models.semi_supervised import SemiSupervisedTextVAE
-from tutvae.models.text_vae import LanguageModel, TextVAE
+from tutvae.models import LanguageModel, LatentVariableModel, SemiSupervisedTextVAE, TextVAE
+from tutvae.models.protocols import evaluating
 
+WithCode = TextVAE | SemiSupervisedTextVAE
 # Added to a seed, so that words are not drawn from the same random numbers as their codes.
 WORD_SEED = 1_000_003
 
@@ -55,7 +55,7 @@ def interpolate(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
 
 
 def sample_texts(
-    model: TextVAE | SemiSupervisedTextVAE | LanguageModel,
+    model: WithCode | LanguageModel,
     tokenizer: Tokenizer,
     count: int,
     *,
@@ -82,37 +82,28 @@ def sample_texts(
         generator = torch.Generator().manual_seed(seed)
         p = model.label_prior().probs.cpu()
         z = model.code(z, p.multinomial(count, replacement=True, generator=generator).to(z.device))
-    tokens = generate(
-        model.decoder,
-        z,
-        tokenizer=tokenizer,
-        count=count,
-        max_length=max_length,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        seed=seed + WORD_SEED,
-    )
-    return [tokenizer.decode(row) for row in tokens]
+    draws = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed + WORD_SEED}
+    return write(model, tokenizer, z, count=count, max_length=max_length, **draws)
 
 
 def decode_codes(
-    model: TextVAE | SemiSupervisedTextVAE,
-    tokenizer: Tokenizer,
-    z: Tensor,
-    *,
-    max_length: int = MAX_LENGTH,
+    model: WithCode, tokenizer: Tokenizer, z: Tensor, *, max_length: int = MAX_LENGTH
 ) -> list[str]:
     """Decode greedily what the decoder takes: codes `[N, Z]`, with labels `[N, Z + K]`.
 
     Source: Bowman et al. (2016), who decode greedily. Chapter 4.
     """
-    tokens = generate(model.decoder, z, tokenizer=tokenizer, max_length=max_length, temperature=0.0)
+    return write(model, tokenizer, z, max_length=max_length, temperature=0.0)
+
+
+def write(model: Any, tokenizer: Tokenizer, z: Tensor | None, **options: Any) -> list[str]:
+    """Write a text for each of what the decoder takes, with the options of `generate`."""
+    tokens = generate(model.decoder, z, tokenizer=tokenizer, **options)
     return [tokenizer.decode(row) for row in tokens]
 
 
 def reconstruct(
-    model: TextVAE | SemiSupervisedTextVAE,
+    model: WithCode,
     tokenizer: Tokenizer,
     texts: Sequence[str],
     *,
@@ -132,15 +123,14 @@ def reconstruct(
 
     Source: Bowman et al. (2016) on samples from the posterior. Chapters 4 and 5.
     """
-    documents = tokenizer.encode(texts)
-    if not documents:
+    if not (documents := tokenizer.encode(texts)):
         return []
     z = codes(model, document_batches(documents, tokenizer), seed if sampled else None)
     return decode_codes(model, tokenizer, z, max_length=max_length)
 
 
 def interpolate_texts(
-    model: TextVAE | SemiSupervisedTextVAE,
+    model: WithCode,
     tokenizer: Tokenizer,
     left: str,
     right: str,
@@ -169,7 +159,7 @@ def interpolate_texts(
 
 
 def impute(
-    model: TextVAE | SemiSupervisedTextVAE | LanguageModel,
+    model: WithCode | LanguageModel,
     tokenizer: Tokenizer,
     texts: Sequence[str],
     *,
@@ -216,7 +206,7 @@ def impute(
 
 
 def _alternate(
-    model: TextVAE | SemiSupervisedTextVAE,
+    model: WithCode,
     tokenizer: Tokenizer,
     rows: list[list[int]],
     template: Tensor,

@@ -53,8 +53,7 @@ def build(description: Mapping[str, Any]) -> Any:
     """
     arguments = dict(description)
     name = arguments.pop("class", None)
-    made = _classes().get(name)
-    if made is None:
+    if (made := _classes().get(name)) is None:
         raise ValueError(
             f"the model has a part of the class {name!r}, which is not known here: if it is a "
             f'decoder of your own, write tutvae.models.DECODERS["{name}"] = {name} first'

@@ -45,10 +45,6 @@ class GRUDecoder(Decoder):
         hidden, _ = self.gru(torch.cat([words, codes], dim=-1), h[None])
         return self.dropout(hidden)
 
-    def project(self, hidden: Tensor) -> Tensor:
-        """Turn hidden states `[..., H]` into logits of the next token, `[..., V]`."""
-        return self.output(hidden)
-
     def start(self, z: Tensor | None = None, batch_size: int | None = None) -> State:
         """Set the state `[B, H]` by the code, and keep the code, `[B, Z]`, for the inputs."""
         rows = self.check_code(z, batch_size)

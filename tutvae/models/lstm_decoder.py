@@ -93,11 +93,11 @@ class LSTMDecoder(Decoder):
         words = self.dropout(self.embedding(self.word_dropout(inputs)))  # [B, T, E]
         codes = joined[:, None].expand(-1, inputs.shape[1], -1)  # [B, T, Z or 0]
         hidden, _ = self.lstm(torch.cat([words, codes], dim=-1), (h[None], c[None]))
-        return self.dropout(hidden)
+        return self._heard(hidden, codes)
 
-    def project(self, hidden: Tensor) -> Tensor:
-        """Turn hidden states `[..., H]` into logits of the next token, `[..., V]`."""
-        return self.output(hidden)
+    def _heard(self, h: Tensor, joined: Tensor) -> Tensor:
+        """What is projected of states `[..., H]` and of the codes that joined their inputs."""
+        return self.dropout(h)
 
     def start(self, z: Tensor | None = None, batch_size: int | None = None) -> State:
         """Set the state by the code: hidden state and cell `[B, H]`, and what joins the inputs."""
@@ -114,7 +114,7 @@ class LSTMDecoder(Decoder):
         inputs = torch.cat([words, joined], dim=-1)
         # The LSTM's own cell: a single word is not worth what it takes to read many at once.
         h, c = torch.lstm_cell(inputs, (h, c), *self.lstm.all_weights[0])
-        return self.project(self.dropout(h)), (h, c, joined)
+        return self.project(self._heard(h, joined)), (h, c, joined)
 
 
 def tie_weights(decoder: LSTMDecoder) -> None:
@@ -129,7 +129,5 @@ def tie_weights(decoder: LSTMDecoder) -> None:
     """
     E, H = decoder.embedding.embedding_dim, decoder.output.in_features
     if E != H:
-        raise ValueError(
-            f"tied weights need an embedding_size equal to hidden_size, not {E} and {H}"
-        )
+        raise ValueError(f"tied weights need embedding_size equal to hidden_size, not {E} and {H}")
     decoder.embedding.weight = decoder.output.weight

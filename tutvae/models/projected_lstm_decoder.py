@@ -4,7 +4,6 @@ import torch
 from torch import Tensor, nn
 
 from tutvae.models.lstm_decoder import LSTMDecoder
-from tutvae.models.protocols import State
 
 
 class ProjectedLSTMDecoder(LSTMDecoder):
@@ -38,21 +37,10 @@ class ProjectedLSTMDecoder(LSTMDecoder):
         self.to_output = nn.Linear(hidden_size + latent_size, embedding_size)
         self.output = nn.Linear(embedding_size, vocabulary_size)
 
-    def forward(self, inputs: Tensor, z: Tensor | None = None) -> Tensor:
-        """Read inputs `[B, T]` at codes `[B, Z]`; return states and codes, `[B, T, H + Z]`."""
-        hidden = super().forward(inputs, z)
-        if z is None:
-            return hidden
-        return torch.cat([hidden, z[:, None].expand(-1, inputs.shape[1], -1)], dim=-1)
+    def _heard(self, h: Tensor, joined: Tensor) -> Tensor:
+        """States and codes, `[..., H + Z]`."""
+        return torch.cat([self.dropout(h), joined], dim=-1)
 
     def project(self, hidden: Tensor) -> Tensor:
         """Turn states and codes `[..., H + Z]` into logits of the next token, `[..., V]`."""
         return self.output(self.dropout(self.to_output(hidden)))
-
-    def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
-        """Read one token, `[B]`; return the logits of the next, `[B, V]`, and the new state."""
-        h, c, joined = state
-        words = self.dropout(self.embedding(self.word_dropout(token)))  # [B, E]
-        inputs = torch.cat([words, joined], dim=-1)
-        h, c = torch.lstm_cell(inputs, (h, c), *self.lstm.all_weights[0])
-        return self.project(torch.cat([self.dropout(h), joined], dim=-1)), (h, c, joined)

@@ -107,6 +107,8 @@ class Decoder(Described, ABC):
     No chapter defines it: chapter 4 says what it is for.
     """
 
+    output: nn.Linear
+
     def __init__(self, vocabulary_size: int, latent_size: int) -> None:
         super().__init__()
         if vocabulary_size < 1 or latent_size < 0:
@@ -130,9 +132,9 @@ class Decoder(Described, ABC):
         `check_code` for what z may be.
         """
 
-    @abstractmethod
     def project(self, hidden: Tensor) -> Tensor:
-        """Turn hidden states `[..., H]` into logits of the next token, `[..., V]`."""
+        """Turn hidden states `[..., H]` into logits of the next token, `[..., V]`, by `output`."""
+        return self.output(hidden)
 
     @abstractmethod
     def start(self, z: Tensor | None = None, batch_size: int | None = None) -> State:
@@ -159,12 +161,10 @@ class Decoder(Described, ABC):
             return batch_size
         if self.latent_size == 0:
             raise ValueError("this decoder has no code (latent_size 0): leave z out")
-        rows = len(z) if batch_size is None else batch_size
-        if z.shape != (rows, self.latent_size):
-            raise ValueError(
-                f"the code z must be [B, Z] = [{rows}, {self.latent_size}], not {list(z.shape)}"
-            )
-        return rows
+        B, Z = len(z) if batch_size is None else batch_size, self.latent_size
+        if z.shape != (B, Z):
+            raise ValueError(f"the code z must be [B, Z] = [{B}, {Z}], not {list(z.shape)}")
+        return B
 
 
 @contextmanager

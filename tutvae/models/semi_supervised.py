@@ -47,10 +47,9 @@ class SemiSupervisedTextVAE(nn.Module):
         label_prior: p(y), `[K]`; uniform by default.
         dropout: in training, the share of zeroed features that q(y|x) sees.
 
-    Raises:
-        ValueError: sizes do not go together, `label_prior` is not a distribution over the classes,
-            `marginal` is unknown, or the temperature is not positive; from the methods, a token is
-            outside the vocabulary, or a label is no class.
+    ValueError if sizes do not go together, `label_prior` is not a distribution over the classes,
+    `marginal` is unknown, or the temperature is not positive; in the methods, if a token is outside
+    the vocabulary, or a label is no class.
 
     >>> encoder, decoder = tutvae.LSTMEncoder(100, 8, 16, 2), tutvae.LSTMDecoder(100, 8, 16, 2 + 5)
     >>> model = tutvae.SemiSupervisedTextVAE(encoder, decoder, classes=5)
@@ -151,7 +150,8 @@ class SemiSupervisedTextVAE(nn.Module):
             )
         code = self.code(z, labels.expand(z.shape[:-1])).flatten(0, -2)
         rows = torch.arange(len(code), device=z.device) % B
-        return document_log_likelihood(self.decoder, _rows(batch, rows), code).view(z.shape[:-1])
+        repeated = TextBatch(batch.tokens[rows], batch.lengths[rows])
+        return document_log_likelihood(self.decoder, repeated, code).view(z.shape[:-1])
 
     def forward(self, batch: TextBatch) -> LabelElbo:
         """Bound log p(x, y) of the documents with a label, log p(x) of those without.
@@ -166,15 +166,12 @@ class SemiSupervisedTextVAE(nn.Module):
         cases, rows, y, weights = self._cases(batch, q_y, labelled, classes)
         reconstruction, kl = self._terms(cases, features, rows, y)
         kl = _sum_cases(weights[:, None] * kl, rows, len(batch))
+        prior = self.label_prior()
         return LabelElbo(
             reconstruction=_sum_cases(weights * reconstruction, rows, len(batch)),
             kl=kl.sum(-1),
             kl_per_dimension=kl,
-            label_kl=torch.where(
-                labelled,
-                -self.label_prior().log_prob(classes),
-                (q_y.probs * (q_y.logits - self.label_prior().logits)).sum(-1),
-            ),
+            label_kl=torch.where(labelled, -prior.log_prob(classes), kl_divergence(q_y, prior)),
             classification=torch.where(labelled, -q_y.log_prob(classes), 0.0),
             labelled=labelled,
             classification_weight=self.classification_weight,
@@ -246,18 +243,12 @@ def _remember_step(model: SemiSupervisedTextVAE, _: object) -> None:
     model.at_step(int(model.step))
 
 
-def _rows(batch: TextBatch, rows: Tensor) -> TextBatch:
-    """Some documents of a batch, which may repeat, without their labels."""
-    return TextBatch(batch.tokens[rows], batch.lengths[rows])
-
-
 def _sum_cases(values: Tensor, rows: Tensor, documents: int) -> Tensor:
     """Sum the values `[P, ...]` of each document's cases: `[B, ...]`."""
     return values.new_zeros(documents, *values.shape[1:]).index_add(0, rows, values)
 
 
 def _check_sizes(encoder: Encoder, decoder: Decoder, classes: int) -> None:
-    """Raise ValueError if encoder, decoder and classes do not go together."""
     if encoder.vocabulary_size != decoder.vocabulary_size:
         raise ValueError(
             f"encoder and decoder must agree: vocabulary_size is {encoder.vocabulary_size} in "

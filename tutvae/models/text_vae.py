@@ -1,7 +1,5 @@
 """The models of text: a language model, p(x), and the sentence VAE, p(x|z) p(z)."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch
@@ -164,7 +162,7 @@ class TextVAE(nn.Module):
         latent_size: int = 16,
         word_dropout: float = 0.0,
         pooling: Literal["last", "max"] = "last",
-    ) -> TextVAE:
+    ) -> "TextVAE":
         """Build the VAE of Bowman et al. for a tokenizer's vocabulary: two LSTMs and a code.
 
         The sizes E, H and Z are those of both LSTMs, and the options theirs.

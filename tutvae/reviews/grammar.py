@@ -75,8 +75,7 @@ class ReviewGrammar:
         star_noise: probability that a star slot takes a word of a neighbouring number of stars.
         label_noise: probability that an observed label is replaced by another one.
 
-    Raises:
-        ValueError: a value is out of its range; the message names both.
+    ValueError if a value is out of its range; the message names both.
 
     >>> grammar = tutvae.ReviewGrammar(sentences=(1, 2))
     >>> review = grammar.sample(1, seed=0).texts[0]

@@ -147,7 +147,6 @@ def parse(
     for number, sentence in enumerate(sentences):
         words = f"{sentence} .".split(" ")
         for template in follow_ups if number else openings:
-            likelihood = template.likelihood(words)
-            if likelihood is not None:
+            if (likelihood := template.likelihood(words)) is not None:
                 found[template] = likelihood
     return list(found.values()) if len(found) == len(sentences) else []

@@ -109,7 +109,8 @@ def fit_aggressively(
         encoder = _Turn(network.decoder, of_encoder, batches)
         decoder = _Turn(network.encoder, of_decoder, batches)
         rounds: list[AggressiveRound] = []
-        while len(rounds) < max_rounds and _still_rising(rounds):
+        highest, rising = -math.inf, True
+        while len(rounds) < max_rounds and rising:
             model.train()
             began, encoder_steps = time.perf_counter(), 0
             for _ in range(round_steps):
@@ -119,6 +120,7 @@ def fit_aggressively(
             information = mutual_information(aggregated(encode(model, valid)))
             seconds = time.perf_counter() - began
             rounds.append(AggressiveRound(round_steps, encoder_steps, information, seconds))
+            highest, rising = max(highest, information), information > highest
         if place is not None:
             feed.load_state_dict(place)
         if folder:
@@ -129,7 +131,6 @@ def fit_aggressively(
 
 
 def _finished_before(path: Path, model: nn.Module) -> list[AggressiveRound]:
-    """Return to the end of a phase that was finished before."""
     weights, about = checkpoints.load_tensors(path)
     checkpoints.set_weights(model, weights, str(path))
     try:
@@ -172,9 +173,3 @@ def _train_until_flat(encoder: _Turn, kl_weight: float, window: int, max_steps: 
             return done + len(losses)
         previous = mean
     return max_steps
-
-
-def _still_rising(rounds: list[AggressiveRound]) -> bool:
-    """Whether the last mutual information is the largest so far."""
-    values = [done.mutual_information for done in rounds]
-    return len(values) < 2 or values[-1] > max(values[:-1])

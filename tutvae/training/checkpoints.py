@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,10 +104,9 @@ def _from_bytes(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def described(model: nn.Module) -> dict[str, Any] | None:
     """What a model is, for a file of its weights; None of a class that cannot be described."""
-    try:
+    with suppress(ValueError):
         return describe(model)
-    except ValueError:
-        return None
+    return None
 
 
 def best_weights(folder: str | Path) -> Path:
@@ -155,8 +155,7 @@ def set_weights(
     with torch.device("meta"):
         there = described(build(description)) if description else None
     here, there = described(model) or {}, there or {}
-    different = here and there and difference({**there, **PASSING}, {**here, **PASSING})
-    if different:
+    if different := here and there and difference({**there, **PASSING}, {**here, **PASSING}):
         raise ValueError(f"{where} holds the weights of another model: {different}. {REMEDY}")
     model.load_state_dict(weights)
 
@@ -239,9 +238,7 @@ def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _first_names(state: Mapping[str, Tensor]) -> dict[str, str]:
     """For each name the first of the same memory: tied weights have several names."""
     first: dict[Any, str] = {}
-    return {
-        name: first.setdefault((x.data_ptr() or name, x.shape), name) for name, x in state.items()
-    }
+    return {k: first.setdefault((x.data_ptr() or k, x.shape), k) for k, x in state.items()}
 
 
 def _to_json(value: Any, tensors: dict[str, Tensor]) -> Any:

@@ -56,8 +56,9 @@ class Engine:
             raise ValueError(f"precision must be one of {get_args(Precision)}, not {precision!r}")
         if precision == "fp16" and self.device.type == "cpu":
             raise ValueError('precision "fp16" needs a GPU: take "bf16" on the CPU')
-        if precision == "bf16" and not _has_bf16(self.device):
-            precision = "fp16"
+        if precision == "bf16" and self.device.type == "cuda":
+            has_bf16 = torch.cuda.get_device_capability(self.device) >= FIRST_WITH_BF16
+            precision = "bf16" if has_bf16 else "fp16"  # older ones only emulate it, slowly
         self.rank, self.processes = _join_processes(self.device)  # this one, and how many
         if self.processes > 1:
             self.device = _own_device(self.device, self.rank)
@@ -114,7 +115,6 @@ class Engine:
         return values
 
     def _rows_of_all(self, rows: list[int]) -> list[list[int]]:
-        """The numbers of rows of each process's batches."""
         if self.processes == 1:
             return [rows]
         on = "cpu" if "gloo" in distributed.get_backend_config() else self.device
@@ -167,11 +167,6 @@ def _onednn_has_lstm(dtype: torch.dtype) -> bool:
         except RuntimeError:
             return False
     return True
-
-
-def _has_bf16(device: torch.device) -> bool:
-    """Whether a device computes in bf16 itself; older GPUs only emulate it, slowly."""
-    return device.type != "cuda" or torch.cuda.get_device_capability(device) >= FIRST_WITH_BF16
 
 
 def _join_processes(device: torch.device) -> tuple[int, int]:

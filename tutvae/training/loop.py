@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from operator import length_hint
 from pathlib import Path
@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, R
 from tqdm import tqdm
 
 from tutvae.bounds import FreeBitsPer
-from tutvae.evaluation.report import mean_terms
+from tutvae.evaluation.report import summed_terms
 from tutvae.models.protocols import TrainableModel
 from tutvae.training.engine import Engine, Precision, release_memory
 from tutvae.training.run_folder import RunFolder, locked
@@ -226,23 +226,13 @@ def _record(
 
 def _measure(engine: Engine, valid: Iterable[Any]) -> dict[str, float]:
     """The validation columns: means over the examples of all processes."""
-    sizes: list[int] = []
-
-    def counted() -> Iterator[Any]:
-        for batch in valid:
-            sizes.append(len(batch))
-            yield batch
-
-    means = mean_terms(engine.model, counted())
-    parts = engine.gather((sum(sizes), means))
-    if len(parts) > 1:
-        total = sum(size for size, _ in parts)
-        means = {name: sum(size * m[name] for size, m in parts) / total for name in means}
-    return {f"valid_{name}": value for name, value in means.items()}
+    parts = engine.gather(summed_terms(engine.model, valid))
+    examples = sum(count for _, count in parts)
+    names = parts[0][0]
+    return {f"valid_{x}": sum(sums[x] for sums, _ in parts) / examples for x in names}
 
 
 def _named_scheduler(name: str, optimizer: Optimizer, epochs: int) -> LRScheduler:
-    """Build one of the learning-rate schedules that have a name."""
     if name == "plateau":
         return ReduceLROnPlateau(optimizer, factor=0.5, patience=1)
     if epochs < 1:
@@ -256,13 +246,11 @@ def _named_scheduler(name: str, optimizer: Optimizer, epochs: int) -> LRSchedule
 
 def _out_of_patience(records: list[dict[str, float]], patience: int | None) -> bool:
     """Whether the best epoch is `patience` epochs ago."""
-    if patience is None or not records:
-        return False
-    return len(records) - best_record(records)["epoch"] >= patience
+    since_best = len(records) - best_record(records)["epoch"] if records else 0
+    return patience is not None and since_best >= patience
 
 
 def _bar(state: TrainingState, epochs: int, shown: bool) -> tqdm:
-    """A progress bar over the batches of all epochs."""
     an_epoch = length_hint(state.train)
     total = epochs * an_epoch or None
     done = len(state.records) * an_epoch + state.batches

@@ -151,7 +151,6 @@ class TrainingState:
             tokenizer.save(self.folder.tokenizer)
 
     def _restore(self, path: Path, weights: dict[str, Tensor], about: Any) -> None:
-        """Return to a checkpoint."""
         if len(about["processes"]) != self.engine.processes:
             raise ValueError(
                 f"{path} was written by {len(about['processes'])} processes, and now there "

@@ -35,6 +35,8 @@ class ImageBatches(Resumable[Tensor]):
     Source: Burda et al. (2016), section 5 for stochastic binarisation. Chapter 2.
     """
 
+    _kept = ("epoch_start",)
+
     def __init__(self, images: Images, batch_size: int, *, shuffle: bool, seed: int = 0) -> None:
         if len(images) == 0:
             raise ValueError("there are no images to make batches of")
@@ -46,27 +48,17 @@ class ImageBatches(Resumable[Tensor]):
         self.shuffle = shuffle
         self.seed = seed
         self.generator = torch.Generator().manual_seed(seed)
-        self._epoch_start = self.generator.get_state()
+        self.epoch_start = self.generator.get_state().tolist()
 
     def __len__(self) -> int:
         return -(-len(self.images) // self.batch_size)
 
-    def state_dict(self) -> dict[str, Any]:
-        """See `Resumable.state_dict`."""
-        return super().state_dict() | {"epoch_start": self._epoch_start.tolist()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See `Resumable.load_state_dict`."""
-        super().load_state_dict(state)
-        self._epoch_start = torch.tensor(state["epoch_start"], dtype=torch.uint8)
-
     def _batches_from(self, start: int) -> Iterator[tuple[int, Tensor]]:
-        self.generator.set_state(self._epoch_start)
+        self.generator.set_state(torch.tensor(self.epoch_start, dtype=torch.uint8))
         yield from islice(enumerate(self._epoch(), 1), start, None)
-        self._epoch_start = self.generator.get_state()
+        self.epoch_start = self.generator.get_state().tolist()
 
     def _epoch(self) -> Iterator[Tensor]:
-        """Draw all of an epoch's batches."""
         pixels = self.images.pixels
         if not self.shuffle:
             self.generator.manual_seed(self.seed)

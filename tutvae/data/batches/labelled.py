@@ -70,6 +70,8 @@ class MixedBatches(Batches):
     Source: Kingma et al. (2014); Yang et al. (2017). Chapter 8.
     """
 
+    _kept = ("taken",)
+
     def __init__(
         self,
         labelled: EncodedTexts | None,
@@ -89,24 +91,15 @@ class MixedBatches(Batches):
         self.labelled = labelled
         self.unlabelled = unlabelled
         self.labelled_size = labelled_size
-        self._taken = 0  # labelled documents in the completed epochs, by all processes
-
-    def state_dict(self) -> dict[str, Any]:
-        """See `Resumable.state_dict`."""
-        return super().state_dict() | {"taken": self._taken}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See `Resumable.load_state_dict`."""
-        super().load_state_dict(state)
-        self._taken = state["taken"]
+        self.taken = 0  # labelled documents in the completed epochs, by all processes
 
     def _batches_from(self, start: int) -> Iterator[tuple[int, TextBatch]]:
         a_step = self.labelled_size * self.world_size
         in_this_epoch = len(self) * a_step
         for done, batch in super()._batches_from(start):
-            first = self._taken + (done - 1) * a_step + self.rank * self.labelled_size
+            first = self.taken + (done - 1) * a_step + self.rank * self.labelled_size
             yield done, self._complete(batch, range(first, first + self.labelled_size))
-        self._taken += in_this_epoch
+        self.taken += in_this_epoch
 
     def _configuration(self) -> dict[str, Any]:
         return super()._configuration() | {

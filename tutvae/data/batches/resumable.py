@@ -15,6 +15,7 @@ class Resumable(ABC, Generic[Batch]):
     """
 
     _start: Any = 0  # where an epoch starts: a number of batches, but for windows
+    _kept: tuple[str, ...] = ()  # attributes, fit for JSON, that a state holds besides the place
 
     def __init__(self) -> None:
         self.epoch = 0  # those completed so far
@@ -36,7 +37,8 @@ class Resumable(ABC, Generic[Batch]):
 
     def state_dict(self) -> dict[str, Any]:
         """Where the epoch stands, ready for JSON: every batch yielded so far counts as done."""
-        return {"epoch": self.epoch, "batch": self._done} | self._configuration()
+        kept = {name: getattr(self, name) for name in self._kept}
+        return {"epoch": self.epoch, "batch": self._done} | kept | self._configuration()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Make the next iteration go on where `state` was; ValueError if it is of other batches."""
@@ -48,6 +50,7 @@ class Resumable(ABC, Generic[Batch]):
                 )
         self.epoch = state["epoch"]
         self._done = self._resume_at = state["batch"]
+        vars(self).update({name: state[name] for name in self._kept})
 
     @abstractmethod
     def _batches_from(self, start: Any) -> Iterator[tuple[Any, Batch]]:

@@ -77,13 +77,12 @@ class WindowedBatches(Bucketed):
 
 def _without_small_rest(windows: Iterator[Window], size: int) -> Iterator[Window]:
     """Join the last window to the one before if it is less than half full."""
-    last = next(windows, None)
+    last: Window | None = None
     for window in windows:
-        assert last is not None
-        if 2 * len(window[0]) < size:
-            last = np.concatenate([last[0], window[0]]), [*last[1], *window[1]]
-        else:
+        if last is not None and 2 * len(window[0]) < size:
+            window = np.concatenate([last[0], window[0]]), [*last[1], *window[1]]
+        elif last is not None:
             yield last
-            last = window
+        last = window
     if last is not None:
         yield last

@@ -36,8 +36,7 @@ def json_lines(
     """
 
     def load(folder: str | Path | None = None) -> Corpus[Texts]:
-        path = local_folder(name, folder)
-        if path is None:
+        if (path := local_folder(name, folder)) is None:
             dataset = hub.fetch(hub_name, name, name)
             return from_files(dataset, text=hub_text, label="label", name=hub_name.split("/")[1])
         files: dict[str, Any] = {split: find_file(path, f"{split}.jsonl") for split in splits}
@@ -70,9 +69,7 @@ def published(path: Path, name: str) -> Corpus[Texts]:
     """
     files = {split: find_file(path, f"{name}.{split}.txt") for split in SPLITS}
     label = "class" if any("\t" in document for document, _ in _lines_of(files["train"])) else None
-    splits = {
-        split: clean_rows(_lines_of(file, label), str(file), label) for split, file in files.items()
-    }
+    splits = {x: clean_rows(_lines_of(file, label), str(file), label) for x, file in files.items()}
     return Corpus(name, **to_texts(splits))
 
 

@@ -44,9 +44,8 @@ def dataset_rows(
 ) -> Iterator[Row]:
     """Yield the rows of a Hugging Face dataset, class numbers as names."""
     if not (hasattr(dataset, "select_columns") and hasattr(dataset, "__len__")):
-        raise TypeError(
-            f"cannot read a {type(dataset).__name__}: give a path or a Hugging Face Dataset"
-        )
+        kind = type(dataset).__name__
+        raise TypeError(f"cannot read a {kind}: give a path or a Hugging Face Dataset")
     _check_columns("the dataset", dataset.column_names, text, label)
     wanted = [text] if label is None else [text, label]
     columns = dataset.select_columns(wanted).with_format(None)[:]
@@ -63,11 +62,7 @@ def _decoded(path: Path) -> str:
 
 
 def table_rows(
-    path: Path,
-    delimiter: str,
-    text: str,
-    label: str | None,
-    columns: Sequence[str] | None = None,
+    path: Path, delimiter: str, text: str, label: str | None, columns: Sequence[str] | None = None
 ) -> Iterator[Row]:
     """Yield the rows of a CSV or TSV file; without `columns`, its first line names them."""
     lines = (f"{line}\n" for line in split_lines(_decoded(path)))
@@ -102,7 +97,6 @@ def _check_row(where: str, row: dict[Any, Any], delimiter: str) -> None:
 
 
 def _json_rows(path: Path, text: str, label: str | None) -> Iterator[Row]:
-    """Yield the rows of a file of one JSON object a line."""
     for number, line in enumerate(split_lines(_decoded(path)), 1):
         if not line.strip():
             yield None, None

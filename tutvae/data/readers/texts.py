@@ -131,7 +131,6 @@ def _sources(train: Any, valid: Any, test: Any) -> dict[str, Any]:
 
 
 def _read(source: Any, text: str, label: str | None, missing_labels: bool) -> Documents:
-    """Read a split from a file or a dataset."""
     if isinstance(source, (str, Path)):
         rows = file_rows(Path(source), text, label)
         return clean_rows(rows, str(source), label, missing_labels)
@@ -154,8 +153,7 @@ def _label(category: Any, label: str, what: str, number: int, may_miss: bool) ->
 
 def hold_out(splits: dict[str, Texts], held_out: float, seed: int) -> dict[str, Texts]:
     """Fill each missing split with documents of the training split, which loses them."""
-    missing = [split for split in SPLITS if split not in splits]
-    if not missing:
+    if not (missing := [split for split in SPLITS if split not in splits]):
         return splits
     if not 0 < held_out < 1:
         raise ValueError(f"held_out must be between 0 and 1, not {held_out}")
@@ -187,11 +185,9 @@ def _label_names(splits: list[Documents], given: Sequence[str] | None) -> Sequen
 
 
 def _texts(split: Documents, names: Sequence[str]) -> Texts:
-    """A finished split."""
     if split.labels is None:
         return Texts(split.texts)
     index = {name: i for i, name in enumerate(names)} | {"": -1}
-    unknown = sorted(set(split.labels) - set(index))
-    if unknown:
+    if unknown := sorted(set(split.labels) - set(index)):
         raise ValueError(f"the label {unknown[0]!r} is not one of {', '.join(names)}")
     return Texts(split.texts, [index[label] for label in split.labels], label_names=names)
