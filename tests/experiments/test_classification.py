@@ -268,7 +268,9 @@ class TestGoingOn:
     ) -> None:
         train("labels=[25]")
         done.clear()
-        with pytest.raises(ValueError, match=r"all-labels_only-25-1 holds another run: its classifier\."):
+        with pytest.raises(
+            ValueError, match=r"all-labels_only-25-1 holds another run: its classifier\."
+        ):
             train("labels=[25]", "classifier.steps=8")
         shutil.rmtree(tmp_path / "all-labels_only-25-1")
         train("labels=[25]", "classifier.steps=8")
