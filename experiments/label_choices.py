@@ -58,7 +58,9 @@ def accuracy(name: str, data: EncodedCorpus, choice: Choice) -> float:
     parts = StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(chosen, labels[chosen])
     right = np.zeros(len(chosen), bool)
     for known, asked in parts:
-        right[asked] = told(name, data, choice, chosen[known])[chosen[asked]] == labels[chosen[asked]]
+        right[asked] = (
+            told(name, data, choice, chosen[known])[chosen[asked]] == labels[chosen[asked]]
+        )
     return float(right.mean())
 
 

@@ -451,3 +451,13 @@ def test_the_temperature_may_fall(classification_toml: Path) -> None:
     assert not isinstance(section.temperature, float)
     temperature = section.temperature.build()
     assert [temperature(0), temperature(1000)] == [1.0, 0.25]
+
+
+def test_an_uneven_prior_of_the_labels(classification_toml: Path) -> None:
+    prior = [0.5, 0.2, 0.1, 0.1, 0.1]
+    settings = [f"semi_supervised.label_prior={prior}", 'methods=["semi_supervised"]']
+    experiment = load_experiment(classification_toml, settings)
+    assert isinstance(experiment, ClassificationExperiment) and experiment.semi_supervised
+    parts = experiment.encoder, experiment.decoder, experiment.load().tokenizer
+    model = experiment.semi_supervised.build(*parts, 4, len(prior))
+    torch.testing.assert_close(model.label_prior().probs, torch.tensor(prior))

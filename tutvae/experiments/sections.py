@@ -15,7 +15,16 @@ from tutvae.data.batches.labelled import MixedBatches
 from tutvae.data.batches.text import Batches, EncodedTexts
 from tutvae.data.tokenization import Tokenizer
 from tutvae.experiments.experiment import Section, section_like
-from tutvae.experiments.keys import Count, CountOrZero, NotNegative, Positive, Rate, Share
+from tutvae.experiments.keys import (
+    Count,
+    CountOrZero,
+    Listed,
+    NotEmpty,
+    NotNegative,
+    Positive,
+    Rate,
+    Share,
+)
 from tutvae.models import DECODERS, Decoder, Encoder, encoders, tie_weights
 from tutvae.models.semi_supervised import Marginal, SemiSupervisedTextVAE
 from tutvae.schedules import Schedule, temperature_decay
@@ -245,6 +254,7 @@ class SemiSupervisedSection(Section):
     temperature: NumberOrSchedule[Positive, TemperatureSection] = 1.0
     label_kl_floor: NotNegative = 0.0
     labelled_weight: NotNegative = 1.0
+    label_prior: Annotated[tuple[Positive, ...], Listed, NotEmpty] | None = None
     labelled_size: Count
     dropout: Rate = 0.0
 
@@ -252,13 +262,14 @@ class SemiSupervisedSection(Section):
         self, encoder: EncoderSection, decoder: DecoderSection, tokenizer: Tokenizer, Z: int, K: int
     ) -> SemiSupervisedTextVAE:
         """Make the model of Z dimensions and K classes, from torch's present random state."""
-        at = self.temperature
+        at, prior = self.temperature, self.label_prior
         return SemiSupervisedTextVAE(
             encoder.build(tokenizer, Z),
             decoder.build(tokenizer, Z + K),
             K,
             temperature=at if isinstance(at, float) else at.build(),
-            **self.model_dump(exclude={"temperature", "labelled_size"}),
+            label_prior=None if prior is None else torch.tensor(prior),
+            **self.model_dump(exclude={"temperature", "label_prior", "labelled_size"}),
         )
 
     def batches(
