@@ -455,9 +455,8 @@ def test_the_temperature_may_fall(classification_toml: Path) -> None:
 
 def test_an_uneven_prior_of_the_labels(classification_toml: Path) -> None:
     prior = [0.5, 0.2, 0.1, 0.1, 0.1]
-    settings = [f"semi_supervised.label_prior={prior}", 'methods=["semi_supervised"]']
-    experiment = load_experiment(classification_toml, settings)
-    assert isinstance(experiment, ClassificationExperiment) and experiment.semi_supervised
+    experiment = described(classification_toml, f"semi_supervised.label_prior={prior}")
+    assert experiment.semi_supervised is not None
     parts = experiment.encoder, experiment.decoder, experiment.load().tokenizer
     model = experiment.semi_supervised.build(*parts, 4, len(prior))
     torch.testing.assert_close(model.label_prior().probs, torch.tensor(prior))
