@@ -46,7 +46,9 @@ Choice = dict[str, float]
 def told(name: str, data: EncodedCorpus, choice: Choice, known: np.ndarray) -> np.ndarray:
     """Train with the labels of the documents `known`; tell the classes of all, `[N]`."""
     settings = [f"{key}={value}" for key, value in choice.items()]
-    experiment = load_experiment(HERE / f"{name}.toml", [*settings, 'methods=["semi_supervised"]'])
+    experiment: Any = load_experiment(
+        HERE / f"{name}.toml", [*settings, 'methods=["semi_supervised"]']
+    )
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(Path(folder))
@@ -72,7 +74,8 @@ def accuracy(name: str, data: EncodedCorpus, choice: Choice) -> float:
 def compared(name: str) -> list[dict[str, float]]:
     """What was tried, in its order, and the accuracy of each."""
     data = load_experiment(HERE / f"{name}.toml").load()
-    best, found = {key: values[0] for key, values in VALUES.items()}, []
+    best = {key: values[0] for key, values in VALUES.items()}
+    found: list[tuple[Choice, float]] = []
     for key, values in VALUES.items():
         for choice in [best | {key: value} for value in values]:
             if choice not in [x[0] for x in found]:
