@@ -8,7 +8,7 @@ then told; so every label is told once. They are those of the first draw, on the
 run takes seconds, of the first three. The weight of the labelled bound is compared first, then with
 the better one alpha, the factor of the classification term, then the dropout. No document is looked
 at whose label the model would not have been given. What is found is written to
-results/label_choices.json; about half an hour of one core.
+results/labels/choices.json; about half an hour of one core.
 """
 
 import json
@@ -30,7 +30,7 @@ from tutvae.experiments.sweeps import load_experiment
 from tutvae.training.run_folder import RunFolder
 
 HERE = Path(__file__).parent
-RECORD = HERE.parent / "results" / "label_choices.json"
+RECORD = HERE.parent / "results" / "labels" / "choices.json"
 LABELS = {"few_labels": 50, "ag_news_labels": 500, "yelp_labels": 500}
 DRAWS = {"few_labels": 3, "ag_news_labels": 1, "yelp_labels": 1}
 FOLDS = 3
@@ -93,6 +93,7 @@ def main() -> None:
     record["labels"] = LABELS
     for name in sys.argv[1:] or LABELS:
         record[name] = compared(name)
+    RECORD.parent.mkdir(exist_ok=True)
     RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
