@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,22 +18,13 @@ ROOT = Path(__file__).parents[1]
 FOUR = {"accuracy", "majority_accuracy", "nmi", "ari"}
 
 
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "experiments" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
-def clusters() -> ModuleType:
+def clusters(script: Callable[[str], ModuleType]) -> ModuleType:
     return script("clusters")
 
 
 @pytest.fixture(scope="module")
-def control() -> ModuleType:
+def control(script: Callable[[str], ModuleType]) -> ModuleType:
     return script("control")
 
 
