@@ -2,7 +2,7 @@
 
     python experiments/label_choices.py
 
-For each experiment of chapter 8 but the last, documents that keep their label are cut in three. Two
+On each corpus of chapter 8 but the last, documents that keep their label are cut in three. Two
 thirds train the model, the third part being unlabelled meanwhile, and the labels of that third are
 then told; so every label is told once. They are those of the first draw, on the reviews, where a
 run takes seconds, of the first three. The weight of the labelled bound is compared first, then with
@@ -31,8 +31,8 @@ from tutvae.training.run_folder import RunFolder
 
 HERE = Path(__file__).parent
 RECORD = HERE.parent / "results" / "labels" / "choices.json"
-LABELS = {"few_labels": 50, "ag_news_labels": 500, "yelp_labels": 500}
-DRAWS = {"few_labels": 3, "ag_news_labels": 1, "yelp_labels": 1}
+LABELS = {"few_labels": 50, "ag_news_labels": 500, "yelp_uneven": 500}
+DRAWS = {"few_labels": 3, "ag_news_labels": 1, "yelp_uneven": 1}
 FOLDS = 3
 # In the order in which they are compared; the first value of each is where the search begins.
 VALUES = {

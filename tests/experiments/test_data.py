@@ -97,6 +97,15 @@ class TestNamed:
         words = {word for text in encoded.texts.train.texts for word in text.split()}
         assert set(encoded.tokenizer.tokens[4:]) == words
 
+    def test_equally_many_of_each_class(self, corpora: dict[str, Corpus[Texts]]) -> None:
+        full, classes = corpora["ag_news"].train, len(set(corpora["ag_news"].train.labels or ()))
+        part = named(name="ag_news", train_per_class=1).build().texts.train
+        assert sorted(part.labels or ()) == list(range(classes))
+        pairs = set(zip(full.texts, full.labels or (), strict=True))
+        assert set(zip(part.texts, part.labels or (), strict=True)) <= pairs
+        with pytest.raises(ValueError, match="too few to draw"):
+            named(name="ag_news", train_per_class=len(full)).build()
+
     def test_what_a_loader_may_be_told_is_a_key(
         self, monkeypatch: pytest.MonkeyPatch, corpora: dict[str, Corpus[Texts]]
     ) -> None:

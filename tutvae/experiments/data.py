@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from tutvae.data.backends import MOST_PIECES
+from tutvae.data.batches.labelled import label_subset
 from tutvae.data.batches.text import EncodedTexts
 from tutvae.data.corpora import CORPORA, YAHOO_HELD_OUT
 from tutvae.data.corpus import Corpus, Texts
@@ -137,12 +138,14 @@ class ReviewsSection(section_like(ReviewGrammar, CorpusSection, int)):  # type: 
 class NamedCorpusSection(CorpusSection):
     """`[corpus]` with a name of `CORPORA`; what its loader may be told are keys, too.
 
-    `train_size` and `valid_size` are the most documents of these splits, the first ones; `train_on`
-    "valid" trains on the validation documents of Yang et al.'s Yahoo, a tenth of the published
-    data, less the last 1,000, which are then for validation.
+    `train_size` and `valid_size` are the most documents of these splits, the first ones;
+    `train_per_class` draws so many of each class instead. `train_on` "valid" trains on the
+    validation documents of Yang et al.'s Yahoo, a tenth of the published data, less the last
+    1,000, which are then for validation.
     """
 
     train_size: Count | None = None
+    train_per_class: Count | None = None
     valid_size: Count | None = None
     train_on: Literal["train", "valid"] = "train"
 
@@ -160,7 +163,11 @@ class NamedCorpusSection(CorpusSection):
         if self.name == "yahoo":
             corpus = _train_on(corpus, self.train_on)
         train, valid = corpus.train, corpus.valid
-        train = train.part(range(len(train))[: self.train_size])
+        rows: Sequence[int] | np.ndarray = range(len(train))[: self.train_size]
+        if self.train_per_class:
+            labels = train.labels or ()
+            rows = label_subset(labels, self.train_per_class * len(set(labels)), seed=0)
+        train = train.part(rows)
         return replace(corpus, train=train, valid=valid.part(range(len(valid))[: self.valid_size]))
 
 
