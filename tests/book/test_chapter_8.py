@@ -155,7 +155,7 @@ class Counting(nn.Module):
 class Reading(nn.Module):
     """A decoder that reads nothing but its code."""
 
-    vocabulary_size, latent_size = V, Z + K
+    vocabulary_size, latent_size, receptive_field = V, Z + K, 0
 
     def __init__(self) -> None:
         super().__init__()
