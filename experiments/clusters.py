@@ -126,6 +126,14 @@ def lda(documents: Documents, seed: int) -> np.ndarray:
     return topics.fit_transform(documents.counts).argmax(1)
 
 
+def start_at_frequencies(decoder: torch.nn.Module, documents: Documents) -> None:
+    """Let a decoder begin with how often each word occurs, which takes many steps to learn."""
+    tokens = np.concatenate([row[1:] for row in documents.rows])
+    counts = np.bincount(tokens, minlength=len(documents.tokenizer)) + 0.5
+    with torch.no_grad():
+        decoder.output.bias.copy_(torch.tensor(np.log(counts / counts.sum())))
+
+
 def fit(model: Any, batches: Any, epochs: int, learning_rate: float, ramp: float) -> Any:
     """Train a model; the KL weight rises to 1 in the first part `ramp` of the run."""
     steps = int(ramp * epochs * len(batches))
@@ -148,7 +156,7 @@ def vae_codes(documents: Documents, seed: int, latent_size: int | None = None) -
     Z, V = latent_size or Z, len(documents.tokenizer)
     torch.manual_seed(seed)
     model = tutvae.TextVAE(models.BagEncoder(V, H, H, Z), models.BagDecoder(V, H, H, Z))
-    model.decoder.start_at_frequencies(documents.encoded)
+    start_at_frequencies(model.decoder, documents)
     options = {"batch_size": BATCH[documents.name], "seed": seed}
     fit(model, tutvae.Batches(documents.encoded, **options), epochs, learning_rate, 0.5)
     return tutvae.encode(model, documents.batches()).loc
@@ -169,7 +177,7 @@ def latent_label(
     torch.manual_seed(seed)
     if decoder == "bag":
         parts = models.BagEncoder(V, H, H, Z), models.BagDecoder(V, H, H, Z + K)
-        parts[1].start_at_frequencies(documents.encoded)
+        start_at_frequencies(parts[1], documents)
     else:
         parts = (
             models.LSTMEncoder(V, 32, 32, 8, pooling="max"),

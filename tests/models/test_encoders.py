@@ -175,8 +175,11 @@ def test_a_bag_is_read_by_the_logarithms_of_its_counts() -> None:
     model = BagEncoder(V, E, H, Z).eval()
     logs = torch.zeros(1, V)
     logs[0, [1, 2, 7, 8]] = torch.tensor([2.0, 2.0, 3.0, 2.0]).log()
-    expected = torch.relu(model.words(logs))
-    torch.testing.assert_close(model.features(EncodedTexts([[1, 7, 8, 7, 2]]).batch()), expected)
+    document = EncodedTexts([[1, 7, 8, 7, 2]]).batch()
+    expected = torch.tanh(model.hidden(model.words(logs)))
+    torch.testing.assert_close(model.features(document), expected)
+    model = BagEncoder(V, 0, H, Z).eval()
+    torch.testing.assert_close(model.features(document), torch.relu(model.words(logs)))
 
 
 def test_a_bag_loses_words_and_features_in_training() -> None:

@@ -50,16 +50,18 @@ class EncoderSection(Section):
     """`[encoder]`: an `LSTMEncoder` with its `pooling`; or a `BiLSTMEncoder` or a `BagEncoder`."""
 
     kind: Literal["lstm", "bilstm", "bag"] = "lstm"
-    embedding_size: Count
+    embedding_size: CountOrZero
     hidden_size: Count
     pooling: Literal["last", "max"] = "last"
     dropout: Rate | None = None
 
     @model_validator(mode="after")
     def _keys_go_together(self) -> "EncoderSection":
-        """The encoder of the chapters has no dropout."""
+        """The encoder of the chapters has no dropout, and needs words to read."""
         if self.kind == "lstm" and self.dropout is not None:
             raise ValueError("dropout goes with the kinds 'bilstm' and 'bag' alone")
+        if self.kind != "bag" and self.embedding_size == 0:
+            raise ValueError("embedding_size must be at least 1 but for the kind 'bag'")
         return self
 
     def build(self, tokenizer: Tokenizer, latent_size: int) -> Encoder:
