@@ -159,6 +159,12 @@ def test_accuracy_by_labels_draws_mean_spread_and_optimum() -> None:
     assert [text.get_text() for text in ax.get_xticklabels()] == ["100", "500"]
 
 
+def test_no_two_of_many_methods_look_alike() -> None:
+    plots.use_style()
+    lines = plots.accuracy_by_labels({str(n): {25: [0.5, 0.6]} for n in range(10)}).lines
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 10
+
+
 def test_accuracy_by_labels_without_an_optimum() -> None:
     assert len(plots.accuracy_by_labels({"a": {25: [0.5, 0.6]}}).lines) == 1
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from tutvae.models import VAE
 
+COLORS = 5
 BLUE, ORANGE, GREEN, RED, GREY = "#2f5d8c", "#d9822b", "#4c8c5c", "#b5403a", "#7a7f87"
 
 
@@ -205,10 +206,11 @@ def accuracy_by_labels(
     classifier that there can be, where it is known. Chapter 8.
     """
     ax = _axes(ax)
-    for method, accuracies in curves.items():
+    for n, (method, accuracies) in enumerate(curves.items()):
         counts = sorted(accuracies)
         runs = [accuracies[count] for count in counts]
-        (line,) = ax.plot(counts, [np.mean(run) for run in runs], "o-", label=method)
+        style = ("o-", "s--", "^:")[n // COLORS % 3]  # then the colours come again
+        (line,) = ax.plot(counts, [np.mean(run) for run in runs], style, label=method)
         lowest, highest = [min(run) for run in runs], [max(run) for run in runs]
         ax.fill_between(counts, lowest, highest, color=line.get_color(), alpha=0.2, linewidth=0)
     if bayes is not None:
