@@ -8,8 +8,8 @@ code shall hold, it is 4. Beside them stand language models with the same decode
 VAEs with a blank code: the decoder hears noise. `remedies_bench.py` says what is measured.
 
 Every finished run is written to results/remedies/CORPUS.json, and is not done again: several
-commands may run side by side. Each takes one thread, and a GPU where there is one. In the end, or
-with `--seed` and nothing behind it at once, each prints the table of all that is in the record.
+commands may run side by side, each on one thread, or on a GPU where there is one. Each ends with
+the table of all that is in the record; `--seed` with nothing behind it prints the table alone.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from tutvae.training.step import adam
 RECORDS = Path(__file__).parents[1] / "results" / "remedies"
 E = H = 128
 Z, NATS = 32, 4.0
-BATCH, LEARNING_RATE, MOST_EPOCHS, PATIENCE, CYCLES = 32, 2e-3, 100, 5, 4
+BATCH, MOST_EPOCHS, PATIENCE, CYCLES = 64, 100, 5, 4
 FIT: dict[str, Any] = {"max_grad_norm": 5.0, "precision": "bf16"}
 AGGRESSIVE = {"window": 10, "max_encoder_steps": 50, "round_steps": 100, "max_rounds": 5}
 WATCHED_SEED, SINGLY, TOGETHER = 0, 100, 10
@@ -52,11 +52,12 @@ WATCHED_SEED, SINGLY, TOGETHER = 0, 100, 10
 
 @dataclass
 class Corpus:
-    """Encoded documents; the epochs in which a KL weight rises; what is known of the documents."""
+    """Encoded documents; the learning rate, and the epochs in which a KL weight rises to 1."""
 
     name: str
     tokenizer: tutvae.Tokenizer
     texts: tutvae.Corpus
+    learning_rate: float
     ramp_epochs: int
     seeds: tuple[int, ...]
     grammar: tutvae.ReviewGrammar | None = None
@@ -72,7 +73,7 @@ def reviews() -> Corpus:
     grammar = tutvae.ReviewGrammar(nouns=6, verbs=2, adjectives=4, fillers=4)
     texts = grammar.corpus(train=7_000, valid=1_000, test=4_000, seed=0)
     tokenizer = tutvae.Tokenizer.train(texts.train.texts)
-    return Corpus("reviews", tokenizer, texts, 10, (0, 1, 2, 3, 4), grammar)
+    return Corpus("reviews", tokenizer, texts, 5e-3, 10, (0, 1, 2, 3, 4), grammar)
 
 
 def tatoeba() -> Corpus:
@@ -80,7 +81,7 @@ def tatoeba() -> Corpus:
     texts = _drawn(tutvae.tatoeba(), train=20_000, valid=2_000, test=2_048)
     options: Any = {"model": "bpe", "max_vocabulary": 4_000, "min_frequency": 10}
     tokenizer = tutvae.Tokenizer.train(texts.train.texts, uncased=True, **options)
-    return Corpus("tatoeba", tokenizer, texts, 5, (0, 1, 2))
+    return Corpus("tatoeba", tokenizer, texts, 2e-3, 5, (0, 1, 2))
 
 
 def ptb() -> Corpus:
@@ -88,7 +89,7 @@ def ptb() -> Corpus:
     texts = tutvae.ptb()
     tokenizer = tutvae.Tokenizer.train(texts.train.texts)
     drawn = _drawn(texts, train=len(texts.train), valid=2_000, test=2_048)
-    return Corpus("ptb", tokenizer, drawn, 3, (0, 1, 2))
+    return Corpus("ptb", tokenizer, drawn, 2e-3, 3, (0, 1, 2))
 
 
 def _drawn(texts: tutvae.Corpus, **sizes: int) -> tutvae.Corpus:
@@ -146,7 +147,8 @@ class WatchedVAE(TextVAE):
 
 def normalise_means(encoder: LSTMEncoder, gamma: float) -> None:
     """Hold the spread of the posteriors' means in a batch at gamma, in every dimension."""
-    norm = nn.BatchNorm1d(encoder.latent_size)
+    # With torch's own eps, means that shrink would escape the gamma.
+    norm = nn.BatchNorm1d(encoder.latent_size, eps=1e-8)
     nn.init.constant_(norm.weight, gamma)
     norm.weight.requires_grad_(False)
     encoder.mean = nn.Sequential(encoder.mean, norm)
@@ -156,12 +158,17 @@ class Course:
     """A model in training, and what was noted after every epoch."""
 
     def __init__(self, model: Any, corpus: Corpus, new_decoder: Callable[[], Any], seed: int):
-        self.model, self.new_decoder, self.ramp_epochs = model, new_decoder, corpus.ramp_epochs
+        self.model, self.new_decoder = model, new_decoder
+        self.learning_rate, self.ramp_epochs = corpus.learning_rate, corpus.ramp_epochs
         self.batches = tutvae.Batches(corpus.train, batch_size=BATCH, seed=seed)
         self.valid = tutvae.Batches(corpus.valid, batch_size=256, shuffle=False)
-        self.optimizer = adam(model.parameters(), LEARNING_RATE)
+        self.optimizer = self.adam(model)
         self.epochs: list[dict[str, Any]] = []
         self.rounds: list[dict[str, Any]] = []
+
+    def adam(self, module: nn.Module) -> torch.optim.Adam:
+        """A new optimizer of a model, or of a part of it."""
+        return adam(module.parameters(), self.learning_rate)
 
     def noted(self, schedule: Schedule) -> Schedule:
         """The same schedule, which also tells a model that is watched."""
@@ -182,13 +189,12 @@ class Course:
 
 def aggressive(course: Course, ramp: Schedule) -> int:
     """Let the encoder catch up before each update of the decoder; return the decoder's steps."""
-    encoder, decoder = course.model.encoder, course.model.decoder
     rounds = fit_aggressively(
         course.model,
         course.batches,
         valid=course.valid,
-        encoder_optimizer=adam(encoder.parameters(), LEARNING_RATE),
-        decoder_optimizer=adam(decoder.parameters(), LEARNING_RATE),
+        encoder_optimizer=course.adam(course.model.encoder),
+        decoder_optimizer=course.adam(course.model.decoder),
         kl_weight=course.noted(ramp),
         **FIT,
         **AGGRESSIVE,
@@ -201,7 +207,7 @@ def autoencoder(course: Course, ramp: Schedule) -> int:
     """Train an autoencoder, keep its encoder, and begin anew with another decoder."""
     course.fit("autoencoder", course.ramp_epochs, schedules.constant(0.0))
     course.model.decoder = course.new_decoder()
-    course.optimizer = adam(course.model.parameters(), LEARNING_RATE)
+    course.optimizer = course.adam(course.model)
     return 0
 
 
