@@ -10,6 +10,8 @@ VAEs with a blank code: the decoder hears noise. `remedies_bench.py` says what i
 Every finished run is written to results/remedies/CORPUS.json, and is not done again: several
 commands may run side by side, each on one thread, or on a GPU where there is one. Each ends with
 the table of all that is in the record; `--seed` with nothing behind it prints the table alone.
+Of Tatoeba, `none` and the best four have the seeds 3 and 4, too; of PTB there are only `none`, the
+best two, and their baselines.
 """
 
 from __future__ import annotations
@@ -44,20 +46,20 @@ from tutvae.training.step import adam
 RECORDS = Path(__file__).parents[1] / "results" / "remedies"
 E = H = 128
 Z, NATS = 32, 4.0
-BATCH, MOST_EPOCHS, PATIENCE, CYCLES = 64, 100, 5, 4
+# At 5e-3, as in chapter 5, an aggressive phase on the reviews left the code empty.
+BATCH, LEARNING_RATE, MOST_EPOCHS, PATIENCE, CYCLES = 64, 2e-3, 100, 5, 4
 FIT: dict[str, Any] = {"max_grad_norm": 5.0, "precision": "bf16"}
-AGGRESSIVE = {"window": 10, "max_encoder_steps": 50, "round_steps": 100, "max_rounds": 5}
+AGGRESSIVE = {"window": 5, "max_encoder_steps": 20, "round_steps": 100, "max_rounds": 5}
 WATCHED_SEED, SINGLY, TOGETHER = 0, 100, 10
 
 
 @dataclass
 class Corpus:
-    """Encoded documents; the learning rate, and the epochs in which a KL weight rises to 1."""
+    """Encoded documents, and the epochs in which a KL weight rises to 1."""
 
     name: str
     tokenizer: tutvae.Tokenizer
     texts: tutvae.Corpus
-    learning_rate: float
     ramp_epochs: int
     seeds: tuple[int, ...]
     grammar: tutvae.ReviewGrammar | None = None
@@ -73,7 +75,7 @@ def reviews() -> Corpus:
     grammar = tutvae.ReviewGrammar(nouns=6, verbs=2, adjectives=4, fillers=4)
     texts = grammar.corpus(train=7_000, valid=1_000, test=4_000, seed=0)
     tokenizer = tutvae.Tokenizer.train(texts.train.texts)
-    return Corpus("reviews", tokenizer, texts, 5e-3, 10, (0, 1, 2, 3, 4), grammar)
+    return Corpus("reviews", tokenizer, texts, 10, (0, 1, 2, 3, 4), grammar)
 
 
 def tatoeba() -> Corpus:
@@ -81,7 +83,7 @@ def tatoeba() -> Corpus:
     texts = _drawn(tutvae.tatoeba(), train=20_000, valid=2_000, test=2_048)
     options: Any = {"model": "bpe", "max_vocabulary": 4_000, "min_frequency": 10}
     tokenizer = tutvae.Tokenizer.train(texts.train.texts, uncased=True, **options)
-    return Corpus("tatoeba", tokenizer, texts, 2e-3, 5, (0, 1, 2))
+    return Corpus("tatoeba", tokenizer, texts, 5, (0, 1, 2))
 
 
 def ptb() -> Corpus:
@@ -89,7 +91,7 @@ def ptb() -> Corpus:
     texts = tutvae.ptb()
     tokenizer = tutvae.Tokenizer.train(texts.train.texts)
     drawn = _drawn(texts, train=len(texts.train), valid=2_000, test=2_048)
-    return Corpus("ptb", tokenizer, drawn, 2e-3, 3, (0, 1, 2))
+    return Corpus("ptb", tokenizer, drawn, 3, (0, 1, 2))
 
 
 def _drawn(texts: tutvae.Corpus, **sizes: int) -> tutvae.Corpus:
@@ -158,17 +160,12 @@ class Course:
     """A model in training, and what was noted after every epoch."""
 
     def __init__(self, model: Any, corpus: Corpus, new_decoder: Callable[[], Any], seed: int):
-        self.model, self.new_decoder = model, new_decoder
-        self.learning_rate, self.ramp_epochs = corpus.learning_rate, corpus.ramp_epochs
+        self.model, self.new_decoder, self.ramp_epochs = model, new_decoder, corpus.ramp_epochs
         self.batches = tutvae.Batches(corpus.train, batch_size=BATCH, seed=seed)
         self.valid = tutvae.Batches(corpus.valid, batch_size=256, shuffle=False)
-        self.optimizer = self.adam(model)
+        self.optimizer = adam(model.parameters(), LEARNING_RATE)
         self.epochs: list[dict[str, Any]] = []
         self.rounds: list[dict[str, Any]] = []
-
-    def adam(self, module: nn.Module) -> torch.optim.Adam:
-        """A new optimizer of a model, or of a part of it."""
-        return adam(module.parameters(), self.learning_rate)
 
     def noted(self, schedule: Schedule) -> Schedule:
         """The same schedule, which also tells a model that is watched."""
@@ -193,8 +190,8 @@ def aggressive(course: Course, ramp: Schedule) -> int:
         course.model,
         course.batches,
         valid=course.valid,
-        encoder_optimizer=course.adam(course.model.encoder),
-        decoder_optimizer=course.adam(course.model.decoder),
+        encoder_optimizer=adam(course.model.encoder.parameters(), LEARNING_RATE),
+        decoder_optimizer=adam(course.model.decoder.parameters(), LEARNING_RATE),
         kl_weight=course.noted(ramp),
         **FIT,
         **AGGRESSIVE,
@@ -207,7 +204,7 @@ def autoencoder(course: Course, ramp: Schedule) -> int:
     """Train an autoencoder, keep its encoder, and begin anew with another decoder."""
     course.fit("autoencoder", course.ramp_epochs, schedules.constant(0.0))
     course.model.decoder = course.new_decoder()
-    course.optimizer = course.adam(course.model)
+    course.optimizer = adam(course.model.parameters(), LEARNING_RATE)
     return 0
 
 
@@ -235,6 +232,11 @@ def cycles(steps: int) -> Schedule:
     return schedules.cyclical(math.ceil(steps / CYCLES))
 
 
+def from_a_tenth(steps: int) -> Schedule:
+    """A linear ramp as in the programs of He et al. and of Dieng et al."""
+    return schedules.linear(steps, start=0.1)
+
+
 DECODERS: dict[str, tuple[type[LSTMDecoder], dict[str, float]]] = {
     "plain": (LSTMDecoder, {}),
     "word_dropout": (LSTMDecoder, {"word_dropout": 0.38}),
@@ -252,13 +254,13 @@ REMEDIES = {
     "free_bits": Remedy(loss=BY_DIMENSION),  # Kingma et al. (2016)
     "free_bits_in_total": Remedy(loss={"free_bits": NATS, "free_bits_per": "total"}),
     "pooling": Remedy(pooling="max", ramp=schedules.linear),  # Long et al. (2019)
-    "aggressive": Remedy(first=aggressive, ramp=schedules.linear),  # He et al. (2019)
+    "aggressive": Remedy(first=aggressive, ramp=from_a_tenth),  # He et al. (2019)
     "batch_norm": Remedy(gamma=math.sqrt(2 * NATS / Z)),  # Zhu et al. (2020)
     "autoencoder_first": Remedy(  # Li et al. (2019)
         first=autoencoder, ramp=schedules.linear, loss=BY_DIMENSION
     ),
     "rate": Remedy(loss={"rate": NATS}),  # Alemi et al. (2018)
-    "skip": Remedy(decoder="skip", ramp=schedules.linear),  # Dieng et al. (2019)
+    "skip": Remedy(decoder="skip", ramp=from_a_tenth),  # Dieng et al. (2019)
 }
 BASELINES = {
     f"{name}_{decoder}": Remedy(code=code, decoder=decoder)
@@ -331,7 +333,7 @@ def run(name: str, seed: int, corpus: Corpus) -> dict[str, Any]:
     model, last = course.model, [epoch for epoch in course.epochs if epoch["phase"] == "end"]
     row["parameters"] = sum(p.numel() for p in model.parameters())
     row["ended_by_patience"] = len(last) < MOST_EPOCHS
-    row |= significant(bench.measured(model, corpus), 5)
+    row |= bench.measured(model, corpus)
     row["seconds"] = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
     names = [key for key in last[0] if not key.startswith("train_")]
     row["epochs"] = {key: [epoch[key] for epoch in course.epochs] for key in names}

@@ -111,17 +111,17 @@ def said(held: dict[str, Any]) -> float:
 
 def figures(row: dict[str, Any], of: dict[str, float]) -> dict[str, float]:
     """The columns of the table for one run; `of` has the NLL of its two baselines."""
-    found = {key: row[key] for key in ("bound", "kl") if row["samples"] > 1}
-    found |= {"NLL": row["nll"]} | {key: row["nll"] - nll for key, nll in of.items()}
-    found["CPU min"] = row["seconds"]["cpu"] / 60
+    found = {"NLL": row["nll"], "CPU min": row["seconds"]["cpu"] / 60}
+    found |= {key: row["nll"] - nll for key, nll in of.items()}
     if row["samples"] > 1:
+        found |= {"bound": row["bound"], "KL": row["kl"]}
         found |= {"ESS": row["effective_samples"], "MI": row["mutual_information"]}
         found |= {"units": row["active_units"], "holds": said(row["held"])}
         found["own code"] = row["with_foreign_code"] - row["with_own_code"]
     return found
 
 
-COLUMNS = ("bound", "kl", "MI", "units", "NLL", "- LM", "- blank", "ESS", "own code", "holds")
+COLUMNS = ("bound", "KL", "MI", "units", "NLL", "- LM", "- blank", "ESS", "own code", "holds")
 
 
 def table(rows: list[dict[str, Any]], decoders: dict[str, str]) -> str:
