@@ -27,7 +27,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from decoders import DILATIONS, FAMILIES, decoder_of
+from decoders import DILATIONS, FAMILIES, Field, decoder_of
 from study import (
     RESULTS,
     Recipe,
@@ -53,6 +53,7 @@ from tutvae.reviews.words import FOLLOW_UPS, OPENINGS, SLOTS
 Plan = dict[str, Any]
 
 SEEDS = range(5)
+SOME_FIELDS: tuple[Field, ...] = (3, 15, 63, "whole")
 GRAMMAR = tutvae.ReviewGrammar(
     sentences=(4, 10),
     openings=4,
@@ -124,14 +125,16 @@ def plans(study: str) -> Iterator[Plan]:
             plan = {"family": "cnn", "field": 1 + 2 * sum(dilations), "dilations": [*dilations]}
             yield plan | {"channels": channels, "model": model, "seed": seed}
     elif study == "ag_news":
-        for family, field in product(("lstm", "cnn"), (3, 15, 63, "whole")):
+        for family, field in product(("lstm", "cnn"), SOME_FIELDS):
             for model, seed in (("lm", 0), ("vae", 0), ("vae", 1)):
                 yield {"family": family, "field": field, "model": model, "seed": seed}
     elif study == "axes":
-        for family, field, ramp, seed in product(("lstm", "cnn"), (3, "whole"), (0.0, 0.5), (0, 1)):
+        ends = SOME_FIELDS[0], SOME_FIELDS[-1]
+        for family, field, ramp, seed in product(("lstm", "cnn"), ends, (0.0, 0.5), (0, 1)):
             yield {"family": family, "field": field, "ramp": ramp, "seed": seed}
     else:
-        for family, field in (("cnn", 3), ("cnn", 15), ("cnn", 63), ("lstm", "whole")):
+        for field in SOME_FIELDS:
+            family = "lstm" if field == "whole" else "cnn"
             yield {"family": family, "field": field, "seed": 0}
 
 
@@ -268,8 +271,8 @@ def of_words(plan: Plan) -> Plan:
     """Train both models and compare them word by word."""
     split, recipe = reviews(), RECIPES["reviews"]
     make = partial(decoder_of, plan["family"], plan["field"])
-    models = [trained(make, kind, split, recipe, plan["seed"])[0] for kind in ("lm", "vae")]
-    nats = saved(*models, split.test.batch()).tolist()
+    lm, vae = (trained(make, kind, split, recipe, plan["seed"])[0] for kind in ("lm", "vae"))
+    nats = saved(lm, vae, split.test.batch()).tolist()
     texts = split.corpus.test.texts
     rows = [(n, *kind) for n, text in enumerate(texts) for kind in kinds_of(text)]
     table = pd.DataFrame(rows, columns=["review", "kind", "sentence"]).assign(nats=nats)
@@ -281,8 +284,8 @@ def of_words(plan: Plan) -> Plan:
         }
         for n, text in enumerate(texts[:SHOWN])
     ]
-    measures = measured(models[1], split, recipe)
-    measures["language_model_nll"] = measured(models[0], split, recipe)["bound"]
+    measures = measured(vae, split, recipe)
+    measures["language_model_nll"] = measured(lm, split, recipe)["bound"]
     return measures | {"kinds": means.to_dict("records"), "shown": shown}
 
 

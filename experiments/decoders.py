@@ -152,14 +152,14 @@ class WindowedTransformerDecoder(DilatedConvDecoder):
         window, rest = divmod(field - 1, layers)
         if rest or window < 1:
             raise ValueError(f"{layers} windows have a field of 1 + {layers} n, not {field}")
-        channels = sizes[2]
+        self.field, channels = field, sizes[2]
         blocks = [AttentionBlock(channels, 1 + window, dropout=dropout) for _ in range(layers)]
         self.blocks = nn.ModuleList(blocks)
 
     @property
     def receptive_field(self) -> int:
         """Tokens from the first that a prediction sees to the last."""
-        return 1 + sum(block.window - 1 for block in self.blocks)
+        return self.field
 
     def start(self, z: Tensor | None = None, batch_size: int | None = None) -> State:
         """Compute the code's share of every input, `[B, C]`; no block has a past."""

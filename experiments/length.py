@@ -43,7 +43,7 @@ FIELD = 15
 def grammar(sentences: int) -> tutvae.ReviewGrammar:
     """Reviews of so many sentences, in one person and tense, of few words."""
     words = {"nouns": 2, "verbs": 1, "adjectives": 2, "fillers": 1, "persons": 1, "tenses": 1}
-    noise = {"vagueness": 0.0, "star_noise": 0.1}
+    noise: dict[str, Any] = {"vagueness": 0.0, "star_noise": 0.1}
     return tutvae.ReviewGrammar((sentences, sentences), openings=4, **words, **noise)
 
 

@@ -71,7 +71,9 @@ def fit(model: Any, split: Split, recipe: Recipe, seed: int) -> tutvae.History:
     batches = tutvae.Batches(split.train, batch_size=32, seed=seed)
     steps = int(recipe.ramp * recipe.epochs * len(batches))
     with tempfile.TemporaryDirectory() as folder:
-        chosen = {"valid": in_order(split.valid), "run_folder": folder} if recipe.best else {}
+        chosen: dict[str, Any] = {}
+        if recipe.best:
+            chosen = {"valid": in_order(split.valid), "run_folder": folder}
         history = tutvae.fit(
             model,
             batches,
@@ -105,7 +107,7 @@ def in_order(texts: tutvae.EncodedTexts) -> tutvae.Batches:
 
 def measured(model: Any, split: Split, recipe: Recipe) -> dict[str, Any]:
     """Bound, KL, NLL and information on the test documents, nats a document."""
-    options = {"importance_samples": recipe.samples, "chunk_size": 10}
+    options: dict[str, Any] = {"importance_samples": recipe.samples, "chunk_size": 10}
     report = tutvae.evaluate(model, in_order(split.test), **options).to_dict()
     field = model.decoder.receptive_field
     weights = {"weights": sum(x.numel() for x in model.decoder.parameters())}
