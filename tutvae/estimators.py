@@ -5,7 +5,7 @@ An estimator describes its training as an experiment file does, which `tutvae tr
 
 import inspect
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,8 @@ NO_LABEL = -1
 # Training takes so many epochs, or with fewer documents than many so many steps.
 EPOCHS, STEPS, MANY = 16, 2_000, 10_000
 TOKENIZERS = ("bpe", "words")
+# What reads texts to classify: one layer on the counts of words.
+BAG = {"kind": "bag", "embedding_size": 0, "hidden_size": 256, "dropout": 0.5}
 # Parameters that change nothing of what is learnt.
 NOT_THE_MODEL = {"device", "progress", "run_folder"}
 
@@ -301,10 +303,13 @@ class SemiSupervisedClassifier(base.ClassifierMixin, SentenceVAE):
     """A classifier for few labels and many texts: a `SemiSupervisedTextVAE`.
 
     A text without a label has -1, None or NaN in its place, and teaches the language. All
-    parameters of `SentenceVAE` are parameters here, too.
+    parameters of `SentenceVAE` are parameters here, too. By default texts are read and written
+    as bags of words: what `sample` writes is no sentence. With `decoder="lstm"` it is one, and
+    the texts without a label teach less.
 
     Args:
         classification_weight: factor of the classification term of the loss, often called alpha.
+        labelled_weight: of the bound of the texts with a label.
         labelled_size: texts with a label that join every batch.
 
     Attributes:
@@ -313,8 +318,8 @@ class SemiSupervisedClassifier(base.ClassifierMixin, SentenceVAE):
     ValueError if there are fewer than two classes, not as many labels as texts, or labels are both
     numbers and names.
 
-    >>> tiny = {"tokenizer": "words", "latent_size": 2, "hidden_size": 32, "progress": False}
-    >>> model = tutvae.SemiSupervisedClassifier(**tiny, rate=2, learning_rate=0.02, epochs=20)
+    >>> tiny = {"latent_size": 2, "hidden_size": 32, "dropout": 0, "rate": 2, "progress": False}
+    >>> model = tutvae.SemiSupervisedClassifier(**tiny, learning_rate=0.01, epochs=40)
     >>> texts = 30 * ["so good", "so bad", "very good", "very bad"]
     >>> labels = ["+", "-", "+", "-", *116 * [None]]
     >>> model.fit(texts, labels).predict(["so good", "very bad"]).tolist()
@@ -323,7 +328,14 @@ class SemiSupervisedClassifier(base.ClassifierMixin, SentenceVAE):
     Source: Kingma et al. (2014), equations 6 to 9; Yang et al. (2017). Chapter 8.
     """
 
+    latent_size: int = 8
+    encoder: str | dict[str, Any] = field(default_factory=BAG.copy)
+    decoder: str | dict[str, Any] = "bag"
+    tokenizer: str | Tokenizer = "words"
+    vocabulary_size: int = 10_000
+    max_length: int = 200
     classification_weight: float = 10.0
+    labelled_weight: float = 0.1
     labelled_size: int = 8
 
     def fit(self, texts: Any, y: Any = None, *, valid: Any = None) -> "Self":
@@ -371,7 +383,8 @@ class SemiSupervisedClassifier(base.ClassifierMixin, SentenceVAE):
 
     def description(self, documents: int = MANY, **corpus: Any) -> dict[str, Any]:
         """Describe the training as the tables of an experiment file; see `SentenceVAE`."""
-        section = {key: getattr(self, key) for key in ("classification_weight", "labelled_size")}
+        keys = ("classification_weight", "labelled_weight", "labelled_size")
+        section = {key: getattr(self, key) for key in keys}
         return super().description(documents, **corpus) | {"semi_supervised": section}
 
     def _configuration(self) -> dict[str, Any]:
