@@ -45,6 +45,7 @@ def build() -> Path:
             "extensions": [name for name in settings["extensions"] if name != THEME],
             "epub_basename": "book",
             "epub_show_urls": "no",
+            "latex_individualpages": False,  # Jupyter Book asks for it
             "epub_copyright": "Code under the MIT licence, prose under CC BY 4.0.",
             "version": notebooks.version(),
         },

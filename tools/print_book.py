@@ -22,6 +22,7 @@ LAYOUT = """
   .bd-main, .bd-content, .bd-article-container { display: block !important; max-width: none; }
   article.bd-article { break-before: page; }
   article.bd-article:first-of-type { break-before: auto; }
+  article.bd-article h1 { display: block !important; }
 """
 FOOT = '<p style="font-size: 8px; margin: auto"><span class="pageNumber"></span></p>'
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

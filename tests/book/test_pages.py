@@ -218,6 +218,17 @@ def test_the_reader_chooses_the_colour_mode(open_page: Any, mode: str) -> None:
 
 
 @pytest.mark.parametrize("address", CHAPTER_PAGES)
+def test_chapter_and_glossary_lead_to_each_other(build: Path, address: str) -> None:
+    words = re.findall(
+        r'href="../book/glossary.html#([^"]+)"', (build / address).read_text("utf-8")
+    )
+    assert len(words) >= 5
+    glossary = (build / "book" / "glossary.html").read_text("utf-8")
+    assert all(f'id="{word}"' in glossary for word in words)
+    assert f'href="../{address}"' in glossary[glossary.index("<article") :]
+
+
+@pytest.mark.parametrize("address", CHAPTER_PAGES)
 def test_chapter_leads_to_colab_and_hides_its_solutions(open_page: Any, address: str) -> None:
     page = open_page(address).page
     links = page.eval_on_selector_all(
