@@ -13,7 +13,6 @@ from pathlib import Path
 
 import yaml
 from bs4 import BeautifulSoup
-from jupyter_book.sphinx import build_sphinx
 from playwright.sync_api import sync_playwright
 from print_book import BROWSERS, BUILD
 
@@ -31,6 +30,8 @@ Write = Callable[[str, bool], str]
 
 def build() -> Path:
     """Let Sphinx write the EPUB, and say where."""
+    from jupyter_book.sphinx import build_sphinx
+
     settings = yaml.safe_load(CONFIG.read_text("utf-8"))["sphinx"]["config"]
     failed = build_sphinx(
         notebooks.ROOT,
