@@ -20,6 +20,8 @@ import notebooks
 
 CONFIG = notebooks.ROOT / "_config.yml"
 EPUB = notebooks.ROOT / "_build" / "epub"
+# What runs in pages runs in no EPUB.
+LIVE = notebooks.ROOT / "book" / "_static" / "live"
 # Any page with formulas: it brings MathJax, and the book's macros.
 MATHS = BUILD / "book" / "notation.html"
 SPHINX_MATHS = re.compile(r"\s*\\[(\[](.*)\\[)\]]\s*", re.S)
@@ -46,6 +48,7 @@ def build() -> Path:
             "extensions": [name for name in settings["extensions"] if name != THEME],
             "epub_basename": "book",
             "epub_show_urls": "no",
+            "epub_exclude_files": [f"_static/live/{path.name}" for path in LIVE.iterdir()],
             "latex_individualpages": False,  # Jupyter Book asks for it
             "epub_copyright": "Code under the MIT licence, prose under CC BY 4.0.",
             "version": notebooks.version(),
@@ -91,7 +94,7 @@ def rewrite(source: Path, target: Path, write: Write) -> None:
 def declared(contents: str, with_maths: set[str]) -> str:
     """The list of an EPUB's files, where those with MathML have to say so."""
     return re.sub(
-        r'(<item href="([^"]+)")(?![^>]*properties)',
+        r'(<item [^>]*href="([^"]+)")(?![^>]*properties)',
         lambda m: m[1] + (' properties="mathml"' if html.unescape(m[2]) in with_maths else ""),
         contents,
     )

@@ -45,6 +45,6 @@ def test_an_epub_page_is_xml_and_has_its_formulas_written() -> None:
 
 
 def test_the_contents_of_an_epub_say_which_pages_hold_formulas() -> None:
-    contents = '<item href="a.xhtml" id="a"/><item href="b.xhtml" id="b"/>'
+    contents = '<item id="a" href="a.xhtml" /><item id="b" href="b.xhtml" />'
     said = epub.declared(contents, {"b.xhtml"})
     assert said == contents.replace('"b.xhtml"', '"b.xhtml" properties="mathml"')
