@@ -18,3 +18,12 @@ document.addEventListener("DOMContentLoaded", () => {
     list.replaceWith(lines);
   }
 });
+
+// A table that scrolls is a stop of the tab key, as the theme makes one of code that scrolls.
+function letTheTabKeyIntoTables() {
+  for (const box of document.querySelectorAll(".pst-scrollable-table-container")) {
+    box.tabIndex = box.scrollWidth > box.clientWidth ? 0 : -1;
+  }
+}
+window.addEventListener("load", letTheTabKeyIntoTables);
+window.addEventListener("resize", letTheTabKeyIntoTables);
