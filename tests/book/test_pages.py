@@ -24,7 +24,12 @@ MODES = ("light", "dark")
 HEAVIEST = 2_500_000  # bytes before the reader does anything
 # What is wrong on a page in one width and mode may be right in another, so axe looks at each. It is
 # not asked for contrasts: `faintText` asks for more of them in a fraction of the time.
-AXE = {"resultTypes": ["violations"], "rules": {"color-contrast": {"enabled": False}}}
+# Nor does it fetch style sheets again, for a rule that is not asked.
+AXE = {
+    "preload": False,
+    "resultTypes": ["violations"],
+    "rules": {"color-contrast": {"enabled": False}},
+}
 WORST = ("serious", "critical")
 # After a resize the theme takes 300 milliseconds until the tab key stops at boxes that scroll.
 SETTLED = 350
