@@ -17,7 +17,7 @@ export OMP_NUM_THREADS ?= 2
 heading = @printf '\n\033[1m== %s ==\033[0m\n' "$(1)"
 
 .DELETE_ON_ERROR:
-.PHONY: help book serve test lint types unit nbval pages bench notebooks colab release requirements clean
+.PHONY: help book pdf epub serve test lint types unit nbval pages bench notebooks colab release requirements clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -29,6 +29,14 @@ book: $(BOOK)  ## Build the book and say where to open it
 serve: $(BOOK)  ## Build the book and serve it on localhost (PORT=8000)
 	@echo "The book is at http://localhost:$(PORT)/ (Ctrl-C stops it)."
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT) >/dev/null
+
+pdf: $(BOOK)  ## Print the book into one PDF, through Chromium
+	$(BIN)/python tools/print_book.py _build/book.pdf
+	@echo "The PDF is _build/book.pdf"
+
+epub: $(BOOK)  ## Make an EPUB of the book, its formulas written by Chromium
+	$(BIN)/python tools/epub.py _build/book.epub
+	@echo "The EPUB is _build/book.epub"
 
 test: lint types unit nbval pages  ## Run everything that CI runs
 
@@ -114,6 +122,7 @@ $(BOOK): $(INSTALLED) $(SOURCES) $(LIVE)
 	$(BIN)/jupyter-book build . --all -q -W -n --keep-going >/dev/null
 	@# The chapters' set-up cells take it where the repository cannot be reached.
 	@$(BIN)/python -m hatchling build -t wheel -d _build/html/wheels >/dev/null
+	@$(BIN)/python -m zipfile -c _build/html/notebooks.zip notebooks/*.ipynb
 	@touch $(BOOK)
 
 $(LIVE): book/_static/live/%.js: tutvae/pretrained/%/weights.safetensors tutvae/pretrained/%/tokenizer.json \

@@ -67,6 +67,16 @@ function cutOff() {
   return boxes.filter((box) => isVisible(box) && box.scrollWidth > box.clientWidth + 1).map(describe);
 }
 
+function formulasInTabOrder() {
+  return [...document.querySelectorAll("mjx-container, mjx-container *")].filter((part) => part.tabIndex >= 0).map(describe);
+}
+
+// What the page consists of before the reader does anything: addresses and their bytes.
+function weight() {
+  const parts = [...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")];
+  return parts.map((part) => [part.name, part.decodedBodySize]);
+}
+
 function badPictures() {
   const shown = [...document.querySelectorAll("img")].filter(isVisible);
   const bad = shown.filter((picture) => !picture.alt.trim() || !picture.naturalWidth);

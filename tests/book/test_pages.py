@@ -2,8 +2,10 @@
 
 import functools
 import http.server
+import importlib.resources
 import re
 import threading
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +20,19 @@ pytestmark = pytest.mark.browser
 BUILD = notebooks.ROOT / "_build" / "html"
 SCRIPTS = Path(__file__).with_name("page_checks.js").read_text(encoding="utf-8")
 WIDTHS = {"desk": 1280, "phone": 375}
+MODES = ("light", "dark")
+HEAVIEST = 2_500_000  # bytes before the reader does anything
+# What is wrong on a page in one width and mode may be right in another, so axe looks at each. It is
+# not asked for contrasts: `faintText` asks for more of them in a fraction of the time.
+# Nor does it fetch style sheets again, for a rule that is not asked.
+AXE = {
+    "preload": False,
+    "resultTypes": ["violations"],
+    "rules": {"color-contrast": {"enabled": False}},
+}
+WORST = ("serious", "critical")
+# After a resize the theme takes 300 milliseconds until the tab key stops at boxes that scroll.
+SETTLED = 350
 
 
 def built_pages() -> list[str]:
@@ -48,6 +63,25 @@ class Visit:
     def ask(self, check: str) -> list[Any]:
         """Runs one of the checks in page_checks.js and returns what it found."""
         return self.page.evaluate(f"(() => {{ {SCRIPTS}\n return {check}(); }})()")
+
+    def barriers(self, **options: Any) -> list[str]:
+        """What axe-core finds in the page that keeps somebody from reading or using it."""
+        if self.page.evaluate("typeof axe === 'undefined'"):
+            self.page.evaluate(axe_core())
+        found = self.page.evaluate("options => axe.run(document, options)", AXE | options)
+        return [
+            f"{fault['id']}: {node['html'][:100]}"
+            for fault in found["violations"]
+            for node in fault["nodes"]
+            if fault["impact"] in WORST
+        ]
+
+
+@functools.cache
+def axe_core() -> str:
+    """The script of axe-core, from the package that brings it along."""
+    folder = importlib.resources.files("axe_playwright_python")
+    return (folder / "axe.min.js").read_text(encoding="utf-8")
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
@@ -114,11 +148,16 @@ def faults(visit: Visit) -> Iterator[tuple[str, list[Any]]]:
     """What is wrong with an open page, in every width and colour mode."""
     yield "maths not typeset", visit.ask("mathsNotTypeset")
     yield "pictures without a text, or not loaded", visit.ask("badPictures")
-    for mode in ("light", "dark"):
-        visit.page.evaluate(f"document.documentElement.dataset.theme = '{mode}'")
-        yield f"text too faint in {mode} mode", visit.ask("faintText")
+    yield "formulas that the tab key stops at", visit.ask("formulasInTabOrder")
+    weight = visit.ask("weight")
+    yield "too heavy", weight if sum(size for _, size in weight) > HEAVIEST else []
     for device, width in WIDTHS.items():
         visit.page.set_viewport_size({"width": width, "height": 900})
+        visit.page.wait_for_timeout(SETTLED)
+        for mode in MODES:
+            visit.page.evaluate(f"document.documentElement.dataset.theme = '{mode}'")
+            yield f"text too faint in {mode} mode on a {device}", visit.ask("faintText")
+            yield f"barriers in {mode} mode on a {device}", visit.barriers()
         yield f"wider than a {device}", visit.ask("tooWide")
         yield f"equations wider than a {device}", visit.ask("wideEquations")
     yield "requests to other hosts", visit.strangers()
@@ -184,6 +223,17 @@ def test_the_reader_chooses_the_colour_mode(open_page: Any, mode: str) -> None:
 
 
 @pytest.mark.parametrize("address", CHAPTER_PAGES)
+def test_chapter_and_glossary_lead_to_each_other(build: Path, address: str) -> None:
+    words = re.findall(
+        r'href="../book/glossary.html#([^"]+)"', (build / address).read_text("utf-8")
+    )
+    assert len(words) >= 5
+    glossary = (build / "book" / "glossary.html").read_text("utf-8")
+    assert all(f'id="{word}"' in glossary for word in words)
+    assert f'href="../{address}"' in glossary[glossary.index("<article") :]
+
+
+@pytest.mark.parametrize("address", CHAPTER_PAGES)
 def test_chapter_leads_to_colab_and_hides_its_solutions(open_page: Any, address: str) -> None:
     page = open_page(address).page
     links = page.eval_on_selector_all(
@@ -197,32 +247,65 @@ def test_chapter_leads_to_colab_and_hides_its_solutions(open_page: Any, address:
     assert not solutions.first.locator(".toggle-content, section, p").last.is_visible()
 
 
-def test_search_finds_a_word(open_page: Any) -> None:
-    page = open_page("search.html?q=reparameterisation").page
+@pytest.mark.parametrize(
+    ("asked", "page_of_the_answer"),
+    [
+        ("reparameterisation", "/notebooks/01_basic_vae.html"),
+        ("save model", "/book/how_to_use.html"),
+        ("own data", "/book/how_to_use.html"),
+        ("naive bayes", "/notebooks/08_semi_supervised.html"),
+    ],
+)
+def test_search_finds(open_page: Any, asked: str, page_of_the_answer: str) -> None:
+    page = open_page(f"search.html?q={asked.replace(' ', '+')}").page
     page.wait_for_selector("#search-results ul.search li a", timeout=10_000)
+    page.wait_for_function("/finished/.test(document.querySelector('.search-summary').innerText)")
     found = page.eval_on_selector_all(
         "#search-results ul.search li a", "links => links.map(link => link.pathname)"
     )
-    assert any(path.startswith("/notebooks/") for path in found)
+    assert page_of_the_answer in found[:5]
 
 
 BROKEN_PAGE = f"""<!doctype html><html data-theme="light"><body><article class="bd-article">
 <p style="color: #999; background: #aaa">A faint paragraph.</p>
 <p>Raw \\(x\\) maths.</p><span class="math notranslate">x</span>
 <img src="data:image/gif;base64,R0lGODlhAQABAAAAACw=" />
-<section>An equation: <mjx-container display="true" style="display: block; overflow: auto">
+<section>An equation:
+<mjx-container tabindex="0" display="true" style="display: block; overflow: auto">
 <mjx-math style="display: block; width: 3000px">x</mjx-math></mjx-container></section>
 <pre style="overflow: auto">{"word " * 500}</pre>
 <div style="width: 3000px">wide</div></article></body></html>"""
 
 
 @pytest.mark.parametrize(
-    "check", ["faintText", "mathsNotTypeset", "badPictures", "tooWide", "wideEquations", "cutOff"]
+    "check",
+    [
+        "badPictures",
+        "cutOff",
+        "faintText",
+        "formulasInTabOrder",
+        "mathsNotTypeset",
+        "tooWide",
+        "wideEquations",
+    ],
 )
 def test_the_checks_see_a_broken_page(open_page: Any, check: str) -> None:
     visit = open_page("search.html")
     visit.page.set_content(BROKEN_PAGE)
     assert visit.ask(check) != []
+
+
+def test_a_barrier_is_seen(open_page: Any) -> None:
+    visit = open_page("search.html")
+    visit.page.set_content(BROKEN_PAGE)
+    assert any(found.startswith("image-alt: <img ") for found in visit.barriers())
+
+
+def test_what_a_page_weighs_is_seen(open_page: Any) -> None:
+    weight = dict(open_page("book/walk.html").ask("weight"))
+    sizes = {address.rpartition("/")[2]: size for address, size in weight.items()}
+    assert sizes["walk.html"] == (BUILD / "book" / "walk.html").stat().st_size
+    assert sizes["tutvae.css"] == (BUILD / "_static" / "tutvae.css").stat().st_size
 
 
 def test_a_request_to_another_host_is_seen(open_page: Any) -> None:
@@ -236,3 +319,11 @@ def test_the_wheel_that_setup_cells_fall_back_to_lies_beside_the_pages(origin: s
     home = re.escape(notebooks.addresses()["Homepage"])
     wheel = re.search(f'"{home}(.+[.]whl)"', notebooks.setup_cell().source)[1]
     assert (BUILD / wheel).is_file()
+
+
+def test_all_notebooks_lie_beside_the_pages_as_the_introduction_says(origin: str) -> None:
+    address = notebooks.addresses()["Homepage"] + "notebooks.zip"
+    assert f"({address})" in (notebooks.ROOT / "book" / "intro.md").read_text(encoding="utf-8")
+    with zipfile.ZipFile(BUILD / "notebooks.zip") as kept:
+        chapters = (notebooks.ROOT / "notebooks").glob("*.ipynb")
+        assert sorted(kept.namelist()) == sorted(chapter.name for chapter in chapters)
