@@ -33,6 +33,7 @@ class Recipe:
     epochs: int = 16
     learning_rate: float = 5e-3
     ramp: float = 0.5
+    rate: float | None = None  # nats of KL to hold, in place of the ramp
     best: bool = False  # keep the best epoch, by validation, in place of the last
     samples: int = 100  # for the importance-weighted NLL
 
@@ -67,20 +68,22 @@ def build(
 
 
 def fit(model: Any, split: Split, recipe: Recipe, seed: int) -> tutvae.History:
-    """Train a model; the weight of the KL rises evenly to 1 and is 1 for the rest of the run."""
+    """Train a model; the weight of the KL rises evenly to 1 and stays, unless a rate is held."""
     batches = tutvae.Batches(split.train, batch_size=32, seed=seed)
     steps = int(recipe.ramp * recipe.epochs * len(batches))
+    kl_weight = schedules.linear(steps) if steps else 1.0
     with tempfile.TemporaryDirectory() as folder:
-        chosen: dict[str, Any] = {}
+        chosen: dict[str, Any] = {"kl_weight": kl_weight}
+        if recipe.rate is not None:
+            chosen = {"rate": recipe.rate}
         if recipe.best:
-            chosen = {"valid": in_order(split.valid), "run_folder": folder}
+            chosen |= {"valid": in_order(split.valid), "run_folder": folder}
         history = tutvae.fit(
             model,
             batches,
             epochs=recipe.epochs,
             optimizer=adam(model.parameters(), recipe.learning_rate),
             scheduler="cosine",
-            kl_weight=schedules.linear(steps) if steps else 1.0,
             max_grad_norm=5.0,
             progress=False,
             **chosen,

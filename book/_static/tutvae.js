@@ -17,6 +17,8 @@ document.addEventListener("DOMContentLoaded", () => {
     }
     list.replaceWith(lines);
   }
+  // A list of sources calls itself a list, and its entries something else.
+  for (const list of document.querySelectorAll(".citation-list")) list.removeAttribute("role");
 });
 
 // A table that scrolls is a stop of the tab key, as the theme makes one of code that scrolls.

@@ -162,6 +162,8 @@ def test_all_runs_end_and_are_not_done_again(
     record = tiny.Record(tmp_path / "length.json")
     planned = [plan for plan in tiny.plans() if plan["seed"] == 2]
     assert len(record.runs) == len(planned) == 30
+    held = tiny.Record(tmp_path / "held.json").runs
+    assert [run["sentences"] for run in held] == [8, 16]
     assert all(record.holds(plan) for plan in planned)
     assert all(0 < run["available"] < run["entropy"] < run["bound"] for run in record.runs)
     first = record.path.read_bytes()
@@ -184,3 +186,39 @@ def test_a_part_of_the_runs_can_be_chosen(tiny: ModuleType, tmp_path: Path) -> N
 def test_length_leaves_what_holds_a_review_together(length: ModuleType) -> None:
     short, long = length.grammar(1), length.grammar(16)
     assert short.factor_entropy("category", "stars") == long.factor_entropy("category", "stars")
+
+
+@pytest.mark.parametrize("name", ["length", "held"])
+def test_the_record_holds_all_plans_and_no_other(length: ModuleType, name: str) -> None:
+    record = length.Record(tutvae.recorded_folder() / "length" / f"{name}.json")
+    planned = list(length.plans() if name == "length" else length.held_plans())
+    assert len(record.runs) == len(planned)
+    assert all(record.holds(plan) for plan in planned)
+
+
+@pytest.mark.parametrize("name", ["length", "held"])
+def test_the_figures_of_the_record_fit_together(length: ModuleType, name: str) -> None:
+    """A bound is above the true entropy, but for the noise of 500 test reviews."""
+    for run in length.Record(tutvae.recorded_folder() / "length" / f"{name}.json").runs:
+        assert run["bound"] == pytest.approx(run["reconstruction"] + run["kl"], abs=0.01)
+        assert run["bound"] >= run["importance_weighted_nll"] - 0.01
+        assert run["importance_weighted_nll"] > run["entropy"] - 0.1
+        assert run["available"] < length.grammar(1).factor_entropy("category", "stars") + 0.01
+        assert run["mutual_information"] < run["kl"] + 0.2
+        assert sum(run.get("probes", {}).values()) < run["mutual_information"] + 0.2
+        assert len(run["curves"]["train_kl"]) == length.RECIPE.epochs
+
+
+def test_only_the_rate_sets_the_held_runs_apart(
+    tiny: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr("study.tutvae.fit", lambda *_, **given: asked.append(given) or {})
+    for model in ("vae", "held"):
+        plan = {"sentences": 2, "decoder": "two_level", "model": model, "seed": 0}
+        with pytest.raises(KeyError):  # there are no curves
+            tiny.done(plan)
+    plain, held = asked
+    assert held.pop("rate") == tiny.HELD == 5
+    assert callable(plain.pop("kl_weight"))
+    assert plain.keys() == held.keys()
