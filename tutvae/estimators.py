@@ -178,7 +178,9 @@ class SentenceVAE(
         """Examine the model on texts, and its training; the options are `tutvae.diagnose`'s."""
         self._model()
         # What came after the best epoch left no trace in the model.
-        kept = self.history_.records[: int(self.history_.best["epoch"])] if self.history_ else []
+        kept = self.history_.records
+        if kept and self.description()["training"]["weights"] == "best":
+            kept = kept[: int(self.history_.best["epoch"])]
         return super().diagnose(texts, **{"history": History(kept)} | options)
 
     def save(self, folder: str | Path) -> Path:
@@ -283,7 +285,8 @@ class SentenceVAE(
                 configuration=identity,
                 progress=self.progress,
             )
-            load_weights(model, folder.best)
+            if experiment.training.weights == "best":
+                load_weights(model, folder.best)
         return model.eval(), history
 
     def _model(self) -> Any:
@@ -305,7 +308,8 @@ class SemiSupervisedClassifier(base.ClassifierMixin, SentenceVAE):
     A text without a label has -1, None or NaN in its place, and teaches the language. All
     parameters of `SentenceVAE` are parameters here, too. By default texts are read and written
     as bags of words: what `sample` writes is no sentence. With `decoder="lstm"` it is one, and
-    the texts without a label teach less.
+    the texts without a label teach less. Of a few texts the bound is best before
+    their labels are learnt, so the last epoch is kept, and only a `patience` ends the training early.
 
     Args:
         classification_weight: factor of the classification term of the loss, often called alpha.
@@ -385,7 +389,11 @@ class SemiSupervisedClassifier(base.ClassifierMixin, SentenceVAE):
         """Describe the training as the tables of an experiment file; see `SentenceVAE`."""
         keys = ("classification_weight", "labelled_weight", "labelled_size")
         section = {key: getattr(self, key) for key in keys}
-        return super().description(documents, **corpus) | {"semi_supervised": section}
+        table = super().description(documents, **corpus) | {"semi_supervised": section}
+        table["training"]["weights"] = "last"
+        if self.patience is None:
+            del table["training"]["patience"]
+        return table
 
     def _configuration(self) -> dict[str, Any]:
         return super()._configuration() | {"classes": self.classes_.tolist()}
