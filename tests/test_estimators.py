@@ -327,10 +327,22 @@ class TestLabels:
             half.set_params(random_state=seed).fit(TEXTS, few)
             assert half.classes_.tolist() == ["cat", "other"]
 
+    def test_no_epoch_is_left_out_because_the_bound_was_best_before(self) -> None:
+        texts = [*TEXTS, *(f"{text} {other}" for text in TEXTS for other in TEXTS[:3])]
+        labels = [*LABELS, *[None] * (len(texts) - len(TEXTS))]
+        strange = ["A bird, a plane, a train." for _ in range(8)]  # the bound of these gets worse
+        model = small(SemiSupervisedClassifier, epochs=8, learning_rate=0.02)
+        model.fit(texts, labels, valid=strange)
+        assert model.history_.best["epoch"] < len(model.history_) == 8
+        last = small(SemiSupervisedClassifier, epochs=8, learning_rate=0.02).fit(
+            texts, labels, valid=TEXTS
+        )
+        assert np.allclose(model.predict_proba(TEXTS), last.predict_proba(TEXTS), atol=1e-5)
+
     def test_labels_may_be_any_numbers(self) -> None:
         numbers = np.array([7 if label == "cat" else 30 for label in LABELS])
         numbers[::4] = -1
-        model = small(SemiSupervisedClassifier, epochs=60, learning_rate=0.01).fit(TEXTS, numbers)
+        model = small(SemiSupervisedClassifier, epochs=25, learning_rate=0.02).fit(TEXTS, numbers)
         assert model.classes_.tolist() == [7, 30]
         known = numbers >= 0
         assert model.score(np.array(TEXTS)[known], numbers[known]) > 0.9

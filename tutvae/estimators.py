@@ -308,8 +308,8 @@ class SemiSupervisedClassifier(base.ClassifierMixin, SentenceVAE):
     A text without a label has -1, None or NaN in its place, and teaches the language. All
     parameters of `SentenceVAE` are parameters here, too. By default texts are read and written
     as bags of words: what `sample` writes is no sentence. With `decoder="lstm"` it is one, and
-    the texts without a label teach less. Of a few texts the bound is best before
-    their labels are learnt, so the last epoch is kept, and only a `patience` ends the training early.
+    the texts without a label teach less. Of few texts the bound is best before their labels are
+    learnt: the last epoch is kept, and nothing but a `patience` that is given ends it early.
 
     Args:
         classification_weight: factor of the classification term of the loss, often called alpha.
