@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 from bs4 import BeautifulSoup
 from playwright.sync_api import sync_playwright
-from print_book import BROWSERS, BUILD
+from print_book import BUILD, chromium
 
 import notebooks
 
@@ -34,6 +34,7 @@ def build() -> Path:
     """Let Sphinx write the EPUB, and say where."""
     from jupyter_book.sphinx import build_sphinx
 
+    shutil.rmtree(EPUB, ignore_errors=True)  # what an earlier one left would be packed, too
     settings = yaml.safe_load(CONFIG.read_text("utf-8"))["sphinx"]["config"]
     failed = build_sphinx(
         notebooks.ROOT,
@@ -103,9 +104,8 @@ def declared(contents: str, with_maths: set[str]) -> str:
 def main() -> None:
     """Write the EPUB to the file that is named."""
     source, target = build(), Path(sys.argv[1])
-    browser_path = next(filter(None, map(shutil.which, BROWSERS)), None)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
+        browser = chromium(playwright)
         page = browser.new_page()
         page.goto(MATHS.as_uri())
         page.evaluate("window.MathJax.startup.promise.then(() => null)")

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from bs4 import BeautifulSoup, Tag
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser, Playwright, sync_playwright
 
 import notebooks
 
@@ -87,16 +87,19 @@ def whole_book() -> str:
     )
 
 
+def chromium(playwright: Playwright) -> Browser:
+    """Start the system's browser, by whatever name."""
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    return playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+
+
 def main() -> None:
     """Print to the file that is named."""
     page_file = BUILD / WHOLE
     page_file.write_text(whole_book(), "utf-8")
-    browser_path = next(filter(None, map(shutil.which, BROWSERS)), None)
     try:
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=browser_path, args=["--no-sandbox"]
-            )
+            browser = chromium(playwright)
             page = browser.new_page()
             page.set_default_timeout(0)
             page.goto(page_file.as_uri())
