@@ -149,8 +149,9 @@ class WatchedVAE(TextVAE):
 
 def normalise_means(encoder: LSTMEncoder, gamma: float) -> None:
     """Hold the spread of the posteriors' means in a batch at gamma, in every dimension."""
-    # With torch's own eps, means that shrink would escape the gamma.
-    norm = nn.BatchNorm1d(encoder.latent_size, eps=1e-8)
+    # With torch's own eps, means that shrink would escape the gamma; with its momentum the
+    # statistics in use would be those of ten batches, and validation too noisy to train by.
+    norm = nn.BatchNorm1d(encoder.latent_size, eps=1e-8, momentum=0.01)
     nn.init.constant_(norm.weight, gamma)
     norm.weight.requires_grad_(False)
     encoder.mean = nn.Sequential(encoder.mean, norm)
