@@ -1,4 +1,4 @@
-"""Write what chapter 7's page shows word by word, from the recorded runs: python tools/live_words.py.
+"""Write what chapter 7's page shows word by word, from the record: python tools/live_words.py.
 
 book/_static/live/words.js has test reviews and, for each decoder, the nats that its code saves on
 every word; words.html gets the first review as it stands there without JavaScript.

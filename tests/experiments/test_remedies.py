@@ -333,3 +333,32 @@ def test_the_table_shows_mean_and_spread(bench: ModuleType) -> None:
     assert "1.00 ± 0.00" in lines[1]  # less that of the language model of the same seed
     assert "1.50 ± 0.00" in lines[1]  # the own code's worth, and minutes
     assert lines[-1] == "the most that MI can be: 3.0"
+
+
+@pytest.fixture(scope="module")
+def recorded(remedies: ModuleType) -> list[Any]:
+    """The runs on the reviews that the book shows."""
+    path = tutvae.recorded_folder() / "remedies" / "reviews.json"
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_the_record_holds_every_remedy_with_as_many_seeds_as_the_others(
+    remedies: ModuleType, recorded: list[Any]
+) -> None:
+    done = sorted((row["remedy"], row["seed"]) for row in recorded)
+    seeds = sorted({seed for _, seed in done})
+    assert done == sorted((name, seed) for name in remedies.ALL for seed in seeds)
+
+
+def test_the_figures_of_the_record_fit_together(recorded: list[Any]) -> None:
+    """A bound is above NLL and true entropy, and every run was trained to its end."""
+    for row in recorded:
+        assert row["ended_by_patience"] or row["epochs"]["learning_rate"][-1] < 1e-5
+        assert row["bound"] == pytest.approx(row["reconstruction"] + row["kl"], abs=0.01)
+        assert row["bound"] > row["nll"] - 0.01
+        assert row["nll"] > row["nll_of_the_grammar"]
+        if "held" in row:
+            assert row["mutual_information"] < row["kl"] + 0.1
+            assert sum(row["kl_per_dimension"]) == pytest.approx(row["kl"], abs=0.15)
+            nats = sum(row["held"][factor]["nats"] for factor in ("opening", "person", "tense"))
+            assert nats < row["mutual_information"] + 0.15
