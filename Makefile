@@ -88,7 +88,7 @@ notebooks: $(INSTALLED)  ## Run the chapters in place and normalise them (NB=...
 		xargs -P 2 -n 1 $(BIN)/python tools/notebooks.py
 
 # With no .venv, and from folders with no repository around them.
-colab:  ## Run every chapter as in Colab: alone beside the installed package, elsewhere in a new environment
+colab:  ## Run every chapter alone, beside the installed package: in Colab's image or a new environment
 	$(call heading,Chapters alone)
 	$(PYTHON) tools/colab.py $(NB)
 
