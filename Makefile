@@ -87,18 +87,10 @@ notebooks: $(INSTALLED)  ## Run the chapters in place and normalise them (NB=...
 	printf '%s\n' $(NB) | ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=1 \
 		xargs -P 2 -n 1 $(BIN)/python tools/notebooks.py
 
-# In Colab's image, not in .venv: beside what is there, and from a folder with no repository around it.
-colab:  ## In Colab's image: install the package, run every chapter, change nothing else
-	$(call heading,Packages)
-	@mkdir -p _build
-	@$(PYTHON) -m pip freeze --exclude tutvae >_build/before.txt
-	$(PYTHON) -m pip install --quiet .
-	@$(PYTHON) -m pip freeze --exclude tutvae | diff _build/before.txt - || \
-		{ echo "Installing the package changed the packages above."; exit 1; }
-	$(call heading,Notebooks)
-	rm -rf _build/colab && mkdir _build/colab
-	folder="$$(mktemp -d)" && cp $(NB) "$$folder" && \
-		$(PYTHON) -m nbconvert --execute --to notebook --output-dir _build/colab "$$folder"/*.ipynb
+# With no .venv, and from folders with no repository around them.
+colab:  ## Run every chapter alone, beside the installed package: in Colab's image or a new environment
+	$(call heading,Chapters alone)
+	$(PYTHON) tools/colab.py $(NB)
 
 release: $(INSTALLED)  ## Build a release into dist/, commit and tag it (VERSION=x.y.z)
 	$(BIN)/python tools/release.py $(VERSION)

@@ -169,6 +169,35 @@ def test_equations_named_in_docstrings_exist(root: Path, chapters: dict[int, Not
                 assert label in labels[int(number)], f"{where}: chapter {number} has no ({label})"
 
 
+@pytest.mark.browser
+def test_in_the_built_book_docstrings_lead_to_equations(
+    root: Path, build: Path, chapters: dict[int, NotebookNode]
+) -> None:
+    pages = [path.read_text("utf-8") for path in (build / "book" / "api").glob("*.html")]
+    links = re.findall(
+        r'href="../../notebooks/0?(\d+)\w+[.]html(?:#equation-([^"]+))?"', "".join(pages)
+    )
+    cited = {
+        pair for _, docstring in docstrings(root) for pair in CITED_EQUATION.findall(docstring)
+    }
+    assert cited
+    assert cited | {(number, "") for number, _ in cited} <= set(links)
+
+
+@pytest.mark.browser
+def test_in_the_built_book_every_labelled_equation_leads_to_the_reference(
+    chapter: NotebookNode, chapter_path: Path, build: Path
+) -> None:
+    page = (build / "notebooks" / f"{chapter_path.stem}.html").read_text("utf-8")
+    for label, _ in equations(chapter):
+        below = page.partition(f'id="equation-{label}"')[2].partition('id="equation-')[0]
+        line = re.search(r'<p class="equation-code">(.*?)</p>', below, re.S)[1]
+        found = re.findall(r'href="\.\./(book/api/\w+\.html)#([\w.]+)"', line)
+        assert found, label
+        for address, name in found:
+            assert f'id="{name}"' in (build / address).read_text("utf-8")
+
+
 def test_every_labelled_equation_names_the_code_that_computes_it(chapter: NotebookNode) -> None:
     for label, prose in equations(chapter):
         names = NAMED_CODE.findall(prose)

@@ -3,6 +3,7 @@
 import functools
 import http.server
 import importlib.resources
+import io
 import re
 import threading
 import zipfile
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import notebooks
 
@@ -186,13 +188,23 @@ def test_the_colour_mode_is_the_one_that_the_reader_prefers(
     context.close()
 
 
-def test_dark_pages_dim_their_figures(open_page: Any) -> None:
+def ground(picture: Any) -> tuple[int, ...]:
+    """The colour in the corner of a picture, as the reader sees it."""
+    seen = Image.open(io.BytesIO(picture.screenshot())).convert("RGB")
+    return seen.getpixel((8, 8))  # further in than the round corner
+
+
+def test_dark_pages_turn_their_plots_and_dim_their_pictures_of_data(open_page: Any) -> None:
     page = open_page(CHAPTER_PAGES[0]).page
-    shown = "getComputedStyle(document.querySelector('.cell_output img')).filter"
+    plot = page.locator("div.cell:not(.tag_keeps-colours) .cell_output img").first
+    data = page.locator("div.cell.tag_keeps-colours .cell_output img").first
     page.evaluate("document.documentElement.dataset.theme = 'light'")
-    assert page.evaluate(shown) == "none"
+    assert ground(plot) == ground(data) == (255, 255, 255)
     page.evaluate("document.documentElement.dataset.theme = 'dark'")
-    assert "brightness(0." in page.evaluate(shown)
+    assert max(ground(plot)) < 40
+    assert 150 < min(ground(data)) < 220
+    page.emulate_media(media="print")
+    assert ground(plot) == ground(data) == (255, 255, 255)
 
 
 @pytest.mark.parametrize("address", CHAPTER_PAGES)
