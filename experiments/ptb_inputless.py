@@ -53,7 +53,7 @@ class ByPlace:
         return float(-np.log(p).sum())
 
     def end_cost(self, places: np.ndarray, b: float) -> float:
-        """What it costs to say of each place but the last that it is no end, and then that it is."""
+        """What it costs to say at each place whether the sentence ends."""
         h = self.ends.sum() / (self.ends.sum() + self.words.sum())
         p = (self.ends + b * h) / (self.ends + self.words + b)
         return float(-np.log1p(-p[places[:-1]]).sum() - np.log(p[places[-1]]))
