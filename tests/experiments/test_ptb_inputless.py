@@ -10,7 +10,8 @@ from types import ModuleType
 
 import pytest
 
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+ROOT = Path(__file__).parents[2]
+EXPERIMENTS, RESULTS = ROOT / "experiments", ROOT / "results"
 TRAIN = [text.split() for text in ("a b", "a b c", "b c", "a a b", "c")]
 VALID = [text.split() for text in ("a b", "a c", "b c c c c")]
 
@@ -47,9 +48,9 @@ def test_without_places_it_is_the_frequency_of_words(script: ModuleType) -> None
     assert model.nats([["a", "b"]]) == pytest.approx(2 * math.log(2), abs=1e-3)
 
 
-def test_the_record_is_of_the_sentences_of_the_remedies(root: Path) -> None:
-    record = json.loads((root / "results/ptb/inputless.json").read_text(encoding="utf-8"))
-    remedies = json.loads((root / "results/ptb_remedies.json").read_text(encoding="utf-8"))
+def test_the_record_is_of_the_sentences_of_the_remedies() -> None:
+    record = json.loads((RESULTS / "ptb/inputless.json").read_text(encoding="utf-8"))
+    remedies = json.loads((RESULTS / "ptb_remedies.json").read_text(encoding="utf-8"))
     for run in remedies["runs"]:
         assert run["reports"]["test"]["examples"] == record["test_spread"]["examples"]
         assert run["reports"]["test"]["tokens"] == record["tokens_spread"]
