@@ -69,9 +69,8 @@ class ByPlace:
                 if place == t
             ]
             # Where nothing is held out, all costs are 0 and the largest is taken.
-            self.a[t] = min(
-                reversed(CONSTANTS), key=lambda a, t=t, ids=here: self.word_costs(t, ids, a)
-            )
+            costs = {a: self.word_costs(t, here, a) for a in reversed(CONSTANTS)}
+            self.a[t] = min(costs, key=costs.__getitem__)
         self.b = min(CONSTANTS, key=lambda b: sum(self.end_cost(places, b) for places, _ in found))
 
     def nats(self, sentences: list[list[str]]) -> float:
