@@ -32,7 +32,7 @@ class Lines:
     """Text files with a document a line, read anew at each iteration and never held in memory.
 
     `files` are UTF-8 text, unpacked on the way if a name ends in `.gz`. One that does not exist is
-    a FileNotFoundError; one that is broken is a ValueError while it is read. Chapter 10.
+    a FileNotFoundError; one that is broken is a ValueError while it is read. The page on scaling.
     """
 
     def __init__(self, files: Sequence[str | Path]) -> None:
@@ -58,7 +58,7 @@ class MappedTexts:
     Its `folder` holds `about.json`, all ids end to end in `tokens.bin`, and where each document
     ends in `ends.bin`. There are so many `documents`, N, of so many `tokens` with their marks.
     A folder with no such corpus is a FileNotFoundError, one with a broken one a ValueError.
-    Chapter 10.
+    The page on scaling.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -113,7 +113,7 @@ class StreamedTexts:
     Shuffling reorders them within a window; the windows come in the stream's order. The `texts` are
     strings, from their first on at each iteration: `Lines`, or a column of a streaming dataset,
     `dataset["text"]`. A generator, which can be iterated over only once, or one string is a
-    TypeError. Documents are cut to `max_length` tokens. Chapter 10.
+    TypeError. Documents are cut to `max_length` tokens. The page on scaling.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class StreamedTexts:
 def tokenize_once(
     texts: Iterable[str], tokenizer: Tokenizer, folder: str | Path, *, max_length: int | None = None
 ) -> MappedTexts:
-    """Tokenise a corpus into files, unless that was done before. Chapter 10.
+    """Tokenise a corpus into files, unless that was done before. The page on scaling.
 
     Args:
         texts: the documents, for example `Lines`; they are never all in memory.

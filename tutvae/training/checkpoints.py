@@ -64,7 +64,7 @@ def said_of(path: str | Path, key: str) -> Any:
 
 
 def save_weights(model: nn.Module, path: str | Path, *, bits: Bits = 32, **about: Any) -> None:
-    """Write a model's state dict, and what the model is, into a safetensors file. Chapter 10.
+    """Write a model's weights and what the model is into a safetensors file. The page on scaling.
 
     Tied weights are in it once, with so many `bits` each (16 are fp16; with 8, each row of a matrix
     has a scale of its own). `about` is what else to say of them, ready for JSON: a `configuration`
@@ -116,7 +116,7 @@ def best_weights(folder: str | Path) -> Path:
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Give a model, built as it was for a run, the weights of that run. Chapter 10.
+    """Give a model, built as it was for a run, the weights of that run. The page on scaling.
 
     It may be on any device, and keeps its precision. `path` is a safetensors file with a model's
     weights, or a run folder, which means those of the finished run, else its best, else its last.

@@ -45,7 +45,7 @@ class Engine:
             computes in fp16 where that is asked for. Another one is a ValueError, as is an
             environment that speaks of several processes and does not say how to find them.
 
-    Source: Micikevicius et al. (2018) for the precision. Chapter 10.
+    Source: Micikevicius et al. (2018) for the precision. The page on scaling.
     """
 
     def __init__(

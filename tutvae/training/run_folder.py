@@ -13,7 +13,7 @@ from tutvae.training import checkpoints
 
 
 class RunFolder:
-    """The files of one training run, with the metrics for TensorBoard if wanted. Chapter 10.
+    """The files of one training run, and metrics for TensorBoard if wanted. The page on scaling.
 
     Attributes:
         configuration: `configuration.json`: what the run is. Checkpoints and weights say it, too.

@@ -31,7 +31,7 @@ class WindowedBatches(Bucketed):
 
     An epoch goes through the corpus window by window, each document once. Within a window,
     documents of about the same length share a batch. A window that is smaller than the number of
-    processes is a ValueError; see also `Batches`. Chapter 10.
+    processes is a ValueError; see also `Batches`. The page on scaling.
 
     Args:
         source: `MappedTexts` or `StreamedTexts` of `tutvae.data.large`.
