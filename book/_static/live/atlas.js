@@ -63,7 +63,8 @@
   const ring = element("circle", { r: 0.16, class: "live-ring" });
   part("map").append(ring);
   categories.forEach((name, i) => {
-    const dot = Object.assign(document.createElement("span"), { className: `live-dot-${i}`, textContent: "\u25cf" });
+    const dot = document.createElement("span");
+    dot.className = `live-key live-dot-${i}`;
     part("key").append(dot, ` ${name} `);
   });
   for (const kind of ["pointerdown", "pointermove"]) part("map").addEventListener(kind, point);
