@@ -231,3 +231,17 @@ def test_a_part_of_the_runs_can_be_chosen(tiny: ModuleType, tmp_path: Path) -> N
     asked = [("lstm", 3), ("lstm", "whole"), ("cnn", 3), ("cnn", "whole")]
     assert [(run["family"], run["field"]) for run in runs] == asked
     assert {(run["model"], run["seed"]) for run in runs} == {("lm", 1)}
+
+
+def test_the_record_of_words_holds_all_its_runs_and_they_fit_together(context: ModuleType) -> None:
+    record = context.Record(tutvae.recorded_folder() / "context" / "words.json")
+    planned = list(context.plans("words"))
+    assert len(record.runs) == len(planned)
+    assert all(record.holds(plan) for plan in planned)
+    for run in record.runs:
+        assert run["bound"] == pytest.approx(run["reconstruction"] + run["kl"], abs=0.01)
+        words = sum(kind["size"] for kind in run["kinds"])
+        saved = sum(kind["size"] * kind["mean"] for kind in run["kinds"]) / run["examples"]
+        assert words > 20 * run["examples"]
+        worth = run["language_model_nll"] - run["reconstruction"]
+        assert saved == pytest.approx(worth, abs=0.3), "the words add up to what the code saves"
