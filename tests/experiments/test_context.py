@@ -233,12 +233,16 @@ def test_a_part_of_the_runs_can_be_chosen(tiny: ModuleType, tmp_path: Path) -> N
     assert {(run["model"], run["seed"]) for run in runs} == {("lm", 1)}
 
 
-def test_the_record_of_words_holds_all_its_runs_and_they_fit_together(context: ModuleType) -> None:
-    record = context.Record(tutvae.recorded_folder() / "context" / "words.json")
-    planned = list(context.plans("words"))
+@pytest.mark.parametrize("study", ["words", "axes"])
+def test_the_record_holds_all_plans_and_no_other(context: ModuleType, study: str) -> None:
+    record = context.Record(tutvae.recorded_folder() / "context" / f"{study}.json")
+    planned = list(context.plans(study))
     assert len(record.runs) == len(planned)
     assert all(record.holds(plan) for plan in planned)
-    for run in record.runs:
+
+
+def test_the_words_of_the_record_add_up(context: ModuleType) -> None:
+    for run in context.Record(tutvae.recorded_folder() / "context" / "words.json").runs:
         assert run["bound"] == pytest.approx(run["reconstruction"] + run["kl"], abs=0.01)
         words = sum(kind["size"] for kind in run["kinds"])
         saved = sum(kind["size"] * kind["mean"] for kind in run["kinds"]) / run["examples"]
