@@ -85,3 +85,24 @@ def browser() -> Iterator[Any]:
         chromium = playwright.chromium.launch(executable_path=executable, args=BROWSER_ARGUMENTS)
         yield chromium
         chromium.close()
+
+
+@pytest.fixture(scope="module")
+def phone(request: pytest.FixtureRequest, browser: Any, build: Path) -> Iterator[Any]:
+    """A module's PAGE, opened as a file on a phone; complaints are kept in `phone.complaints`."""
+    page = browser.new_page(viewport={"width": 375, "height": 800})
+    page.complaints = []
+    page.on("pageerror", lambda error: page.complaints.append(str(error)))
+    page.goto((build / request.module.PAGE).as_uri())
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def without_scripts(request: pytest.FixtureRequest, browser: Any, build: Path) -> Iterator[Any]:
+    """A module's PAGE in a browser that runs no JavaScript."""
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto((build / request.module.PAGE).as_uri())
+    yield page
+    context.close()

@@ -2,7 +2,6 @@
 
 import base64
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +36,6 @@ def model(brought: Any) -> tutvae.VAE:
     return model
 
 
-@pytest.fixture(scope="module")
-def page(browser: Any, build: Path) -> Iterator[Any]:
-    """The chapter, opened as a file on a phone; complaints are kept in `page.complaints`."""
-    page = browser.new_page(viewport={"width": 375, "height": 800})
-    page.complaints = []
-    page.on("pageerror", lambda error: page.complaints.append(str(error)))
-    page.goto((build / PAGE).as_uri())
-    yield page
-    page.close()
-
-
 def test_what_the_page_loads_is_small(root: Path) -> None:
     loaded = ("digits.js", "digits.png", "map.js", "digits.html")
     assert sum((root / FOLDER / name).stat().st_size for name in loaded) < 100_000
@@ -67,37 +55,37 @@ def test_the_decoder_explains_real_digits_from_their_codes(brought: Any, model: 
 
 
 @pytest.mark.browser
-def test_the_page_paints_what_pytorch_decodes(page: Any, model: tutvae.VAE) -> None:
-    painted = page.evaluate("codes => codes.map(tutvaeLive.paint)", CODES.tolist())
+def test_the_page_paints_what_pytorch_decodes(phone: Any, model: tutvae.VAE) -> None:
+    painted = phone.evaluate("codes => codes.map(tutvaeLive.paint)", CODES.tolist())
     with torch.no_grad():
         expected = model.decoder(CODES).probs
     assert torch.allclose(torch.tensor(painted), expected, atol=1e-4)
 
 
 @pytest.mark.browser
-def test_a_reader_drags_on_a_phone_and_moves_by_keys(page: Any) -> None:
-    ground = page.locator("[data-part=ground]")
+def test_a_reader_drags_on_a_phone_and_moves_by_keys(phone: Any) -> None:
+    ground = phone.locator("[data-part=ground]")
     ground.scroll_into_view_if_needed()
     box = ground.bounding_box()
-    page.mouse.move(box["x"] + 0.1 * box["width"], box["y"] + 0.5 * box["height"])
-    page.mouse.down()
-    page.mouse.move(box["x"] + 0.9 * box["width"], box["y"] + 0.1 * box["height"])
-    page.mouse.up()
-    values = [float(page.input_value(f"#digits-{name}")) for name in ("first", "second")]
+    phone.mouse.move(box["x"] + 0.1 * box["width"], box["y"] + 0.5 * box["height"])
+    phone.mouse.down()
+    phone.mouse.move(box["x"] + 0.9 * box["width"], box["y"] + 0.1 * box["height"])
+    phone.mouse.up()
+    values = [float(phone.input_value(f"#digits-{name}")) for name in ("first", "second")]
     assert values == pytest.approx([2, 2], abs=0.06)
-    page.focus("#digits-first")
-    page.keyboard.press("Home")
-    assert page.input_value("#digits-first") == "-2.5"
-    said = page.get_attribute("#digits-first", "aria-valuetext")
+    phone.focus("#digits-first")
+    phone.keyboard.press("Home")
+    assert phone.input_value("#digits-first") == "-2.5"
+    said = phone.get_attribute("#digits-first", "aria-valuetext")
     assert said.startswith("-2.50: of the 5 nearest real digits")
-    assert page.inner_text("#digits [data-part=status]").startswith("Here, of the 5 nearest")
-    assert page.evaluate("document.documentElement.scrollWidth") == 375
-    assert page.complaints == []
+    assert phone.inner_text("#digits [data-part=status]").startswith("Here, of the 5 nearest")
+    assert phone.evaluate("document.documentElement.scrollWidth") == 375
+    assert phone.complaints == []
 
 
 @pytest.mark.browser
-def test_the_picture_shows_what_the_pen_paints(page: Any, model: tutvae.VAE) -> None:
-    drawn = page.evaluate(
+def test_the_picture_shows_what_the_pen_paints(phone: Any, model: tutvae.VAE) -> None:
+    drawn = phone.evaluate(
         """() => {
           const set = (name, value) => {
             const slider = document.getElementById(`digits-${name}`);
@@ -116,11 +104,7 @@ def test_the_picture_shows_what_the_pen_paints(page: Any, model: tutvae.VAE) -> 
 
 
 @pytest.mark.browser
-def test_without_javascript_the_picture_stands_there(browser: Any, build: Path) -> None:
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto((build / PAGE).as_uri())
-    assert page.is_visible("#digits img")
-    assert not page.is_visible("#digits form")
-    assert not page.is_visible("#digits canvas")
-    context.close()
+def test_without_javascript_the_picture_stands_there(without_scripts: Any) -> None:
+    assert without_scripts.is_visible("#digits img")
+    assert not without_scripts.is_visible("#digits form")
+    assert not without_scripts.is_visible("#digits canvas")

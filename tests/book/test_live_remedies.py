@@ -1,7 +1,6 @@
 """The courses on chapter 5's page are those of the record, and can be looked through."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +26,6 @@ def recorded(root: Path) -> list[Any]:
     return [row["curve"] for row in rows if "curve" in row and row["remedy"][:5] != "blank"]
 
 
-@pytest.fixture(scope="module")
-def page(browser: Any, build: Path) -> Iterator[Any]:
-    """The chapter, opened as a file on a phone; complaints are kept in `page.complaints`."""
-    page = browser.new_page(viewport={"width": 375, "height": 800})
-    page.complaints = []
-    page.on("pageerror", lambda error: page.complaints.append(str(error)))
-    page.goto((build / PAGE).as_uri())
-    yield page
-    page.close()
-
-
 def test_the_courses_are_those_of_the_record(brought: Any, recorded: list[Any]) -> None:
     assert len(brought) == len(recorded) == 14
     for run in brought:
@@ -53,40 +41,36 @@ def test_what_the_page_loads_is_small(root: Path) -> None:
 
 
 @pytest.mark.browser
-def test_the_updates_are_those_of_the_record(page: Any, recorded: list[Any]) -> None:
+def test_the_updates_are_those_of_the_record(phone: Any, recorded: list[Any]) -> None:
     updates = recorded[0]["update"][:-1]  # the last mean may be of fewer
-    assert page.evaluate("n => [...Array(n).keys()].map(tutvaeLive.updateOf)", len(updates)) == (
+    assert phone.evaluate("n => [...Array(n).keys()].map(tutvaeLive.updateOf)", len(updates)) == (
         updates
     )
 
 
 @pytest.mark.browser
-def test_a_reader_compares_two_remedies_on_a_phone(page: Any, brought: Any) -> None:
-    page.select_option("#remedies-first", label="held rate of 4")
-    page.focus("#remedies-update")
-    page.keyboard.press("End")
+def test_a_reader_compares_two_remedies_on_a_phone(phone: Any, brought: Any) -> None:
+    phone.select_option("#remedies-first", label="held rate of 4")
+    phone.focus("#remedies-update")
+    phone.keyboard.press("End")
     run = next(run for run in brought if run["name"] == "held rate of 4")
     longest = max(len(run["kl"]), len(brought[0]["kl"]))
-    said = page.inner_text("#remedies [data-part=first]")
+    said = phone.inner_text("#remedies [data-part=first]")
     if len(run["kl"]) == longest:
         assert said.startswith(f"held rate of 4: weight 1.00, KL {run['kl'][-1]:.2f}")
     else:
         assert said == "held rate of 4: has ended."
-    page.keyboard.press("Home")
-    said = page.inner_text("#remedies [data-part=first]")
+    phone.keyboard.press("Home")
+    said = phone.inner_text("#remedies [data-part=first]")
     assert said.startswith(f"held rate of 4: weight 1.00, KL {run['kl'][0]:.2f}")
-    spoken = page.get_attribute("#remedies-update", "aria-valuetext")
+    spoken = phone.get_attribute("#remedies-update", "aria-valuetext")
     assert spoken == f"update 1. {said}"
-    assert page.locator("#remedies svg").count() == 3
-    assert page.evaluate("document.documentElement.scrollWidth") == 375
-    assert page.complaints == []
+    assert phone.locator("#remedies svg").count() == 3
+    assert phone.evaluate("document.documentElement.scrollWidth") == 375
+    assert phone.complaints == []
 
 
 @pytest.mark.browser
-def test_without_javascript_the_picture_stands_there(browser: Any, build: Path) -> None:
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto((build / PAGE).as_uri())
-    assert page.is_visible("#remedies img")
-    assert not page.is_visible("#remedies form")
-    context.close()
+def test_without_javascript_the_picture_stands_there(without_scripts: Any) -> None:
+    assert without_scripts.is_visible("#remedies img")
+    assert not without_scripts.is_visible("#remedies form")

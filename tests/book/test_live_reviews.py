@@ -1,7 +1,6 @@
 """The map of reviews on chapter 7's page: what is written there is about what lies there."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +24,6 @@ def brought(root: Path) -> Any:
     """What reviews.js brings into the page."""
     script = (root / FOLDER / "reviews.js").read_text(encoding="ascii")
     return json.loads(script.split(".reviews = ")[1].removesuffix(";\n"))
-
-
-@pytest.fixture(scope="module")
-def page(browser: Any, build: Path) -> Iterator[Any]:
-    """The chapter, opened as a file on a phone; complaints are kept in `page.complaints`."""
-    page = browser.new_page(viewport={"width": 375, "height": 800})
-    page.complaints = []
-    page.on("pageerror", lambda error: page.complaints.append(str(error)))
-    page.goto((build / PAGE).as_uri())
-    yield page
-    page.close()
 
 
 def place(across: int, up: int) -> int:
@@ -90,27 +78,23 @@ def test_the_codes_tell_the_category(brought: Any) -> None:
 
 
 @pytest.mark.browser
-def test_a_reader_points_on_a_phone_and_moves_by_keys(page: Any, brought: Any) -> None:
-    ground = page.locator("#reviews [data-part=map]")
+def test_a_reader_points_on_a_phone_and_moves_by_keys(phone: Any, brought: Any) -> None:
+    ground = phone.locator("#reviews [data-part=map]")
     ground.scroll_into_view_if_needed()
     box = ground.bounding_box()
-    page.mouse.click(box["x"] + 2, box["y"] + 2)
-    assert page.inner_text("#reviews [data-part=text]") == brought["texts"][place(0, 16)]
-    page.focus("#reviews-first")
-    page.keyboard.press("End")
+    phone.mouse.click(box["x"] + 2, box["y"] + 2)
+    assert phone.inner_text("#reviews [data-part=text]") == brought["texts"][place(0, 16)]
+    phone.focus("#reviews-first")
+    phone.keyboard.press("End")
     said = brought["texts"][place(16, 16)]
-    assert page.inner_text("#reviews [data-part=text]") == said
-    assert page.get_attribute("#reviews-first", "aria-valuetext") == f"2.5: {said}"
-    assert page.locator("#reviews circle").count() == len(brought["dots"]) + 1
-    assert page.evaluate("document.documentElement.scrollWidth") == 375
-    assert page.complaints == []
+    assert phone.inner_text("#reviews [data-part=text]") == said
+    assert phone.get_attribute("#reviews-first", "aria-valuetext") == f"2.5: {said}"
+    assert phone.locator("#reviews circle").count() == len(brought["dots"]) + 1
+    assert phone.evaluate("document.documentElement.scrollWidth") == 375
+    assert phone.complaints == []
 
 
 @pytest.mark.browser
-def test_without_javascript_the_picture_stands_there(browser: Any, build: Path) -> None:
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto((build / PAGE).as_uri())
-    assert page.is_visible("#reviews img")
-    assert not page.is_visible("#reviews form")
-    context.close()
+def test_without_javascript_the_picture_stands_there(without_scripts: Any) -> None:
+    assert without_scripts.is_visible("#reviews img")
+    assert not without_scripts.is_visible("#reviews form")

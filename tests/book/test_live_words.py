@@ -1,7 +1,6 @@
 """The coloured words on chapter 7's page are those of the record, and bear out what it says."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +24,6 @@ def recorded(root: Path) -> list[Any]:
     """The runs of the record, in the order of the page."""
     path = root / "results" / "context" / "words.json"
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="module")
-def page(browser: Any, build: Path) -> Iterator[Any]:
-    """The chapter, opened as a file on a phone; complaints are kept in `page.complaints`."""
-    page = browser.new_page(viewport={"width": 375, "height": 800})
-    page.complaints = []
-    page.on("pageerror", lambda error: page.complaints.append(str(error)))
-    page.goto((build / PAGE).as_uri())
-    yield page
-    page.close()
 
 
 def test_the_words_are_those_of_the_record(brought: Any, recorded: list[Any]) -> None:
@@ -72,26 +60,26 @@ def test_without_javascript_the_first_review_stands_there(root: Path, brought: A
 
 
 @pytest.mark.browser
-def test_a_reader_chooses_on_a_phone(page: Any, brought: Any) -> None:
+def test_a_reader_chooses_on_a_phone(phone: Any, brought: Any) -> None:
     for number, decoder in enumerate(brought["decoders"]):
-        page.check(f"#words input[value='{number}']")
+        phone.check(f"#words input[value='{number}']")
         for review in (0, 4):
-            page.select_option("#words-review", str(review))
-            said = page.inner_text("#words [data-part=status]")
+            phone.select_option("#words-review", str(review))
+            said = phone.inner_text("#words [data-part=status]")
             total = sum(decoder["nats"][review])
             assert said.startswith(f"{decoder['name']}: {total:.1f}".replace("-", "\u2212"))
-            words = page.inner_text("#words [data-part=text]").split()
+            words = phone.inner_text("#words [data-part=text]").split()
             assert words == brought["reviews"][review]
-    assert page.locator("#words .live-much").count() > 0
-    assert page.evaluate("document.documentElement.scrollWidth") == 375
-    assert page.complaints == []
+    assert phone.locator("#words .live-much").count() > 0
+    assert phone.evaluate("document.documentElement.scrollWidth") == 375
+    assert phone.complaints == []
 
 
 @pytest.mark.browser
-def test_the_page_colours_as_the_tool_does(page: Any, root: Path) -> None:
-    page.check("#words input[value='0']")
-    page.select_option("#words-review", "0")
-    shown = page.eval_on_selector_all(
+def test_the_page_colours_as_the_tool_does(phone: Any, root: Path) -> None:
+    phone.check("#words input[value='0']")
+    phone.select_option("#words-review", "0")
+    shown = phone.eval_on_selector_all(
         "#words [data-part=text] span",
         "spans => spans.map(x => [x.className, x.style.getPropertyValue('--share')])",
     )
