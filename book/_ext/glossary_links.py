@@ -12,7 +12,7 @@ from sphinx.application import Sphinx
 
 CHAPTERS, GLOSSARY = "notebooks/", "book/glossary"
 # Words that chapters use in their everyday sense, too.
-LEFT_OUT = {"price"}
+LEFT_OUT = {"price", "worth"}
 NOT_IN = (
     nodes.caption,
     nodes.literal,

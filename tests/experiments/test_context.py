@@ -241,6 +241,25 @@ def test_the_record_holds_all_plans_and_no_other(context: ModuleType, study: str
     assert all(record.holds(plan) for plan in planned)
 
 
+@pytest.mark.parametrize("study", ["reviews", "convolutions"])
+def test_a_record_that_grows_holds_all_plans_of_its_seeds(context: ModuleType, study: str) -> None:
+    record = context.Record(tutvae.recorded_folder() / "context" / f"{study}.json")
+    seeds = {run["seed"] for run in record.runs}
+    planned = [plan for plan in context.plans(study) if plan["seed"] in seeds]
+    assert seeds
+    assert len(record.runs) == len(planned)
+    assert all(record.holds(plan) for plan in planned)
+
+
+def test_no_model_of_the_record_is_better_than_the_grammar(context: ModuleType) -> None:
+    split = context.reviews()
+    truth = -context.GRAMMAR.log_probs(split.corpus.test.texts).mean()
+    for study in ("reviews", "convolutions"):
+        for run in context.Record(tutvae.recorded_folder() / "context" / f"{study}.json").runs:
+            assert run["bound"] == pytest.approx(run["reconstruction"] + run["kl"], abs=0.01)
+            assert truth < run["importance_weighted_nll"] < run["bound"] + 0.1
+
+
 def test_the_words_of_the_record_add_up(context: ModuleType) -> None:
     for run in context.Record(tutvae.recorded_folder() / "context" / "words.json").runs:
         assert run["bound"] == pytest.approx(run["reconstruction"] + run["kl"], abs=0.01)
