@@ -42,6 +42,11 @@ def shares(row: dict[str, Any]) -> dict[str, float]:
     }
 
 
+def named(row: dict[str, Any]) -> str:
+    """What is done, and by how many threads."""
+    return f"{row['question']}, {row['threads']} thread{'s' * (row['threads'] > 1)}"
+
+
 def beside_published(row: dict[str, Any]) -> float:
     """Speed of the usual way, as a part of public code's on a machine of the same matrix rate."""
     return row["rates"]["usual"] / row["matrices"]["fp32"] / row["published"]
@@ -53,6 +58,7 @@ def tables(record: dict[str, Any]) -> str:
         "rates": _rates(record["rows"]),
         "shares": _shares([row for row in record["rows"] if row["gflop"]]),
         "machine": _machine(record),
+        "parts": _parts(record["parts"]),
         "gpu": _gpu(json.loads(OF_A_GPU.read_text(encoding="utf-8"))),
         "growth": _growth(record["growth"]),
     }
@@ -77,9 +83,7 @@ def _rates(rows: list[dict[str, Any]]) -> str:
                 cells[way] += f", {row['whole'] / rate:,.0f} s"
         for way, megabytes in (row["megabytes"] or {}).items():
             cells[way] += f", {megabytes:,.0f} MB"
-        label = f"{row['question']}: {row['unit']}, {row['threads']} thread"
-        label += "s" * (row["threads"] > 1)
-        table.append([label, *(cells.get(way, "") for way in WAYS)])
+        table.append([f"{named(row)}: {row['unit']}", *(cells.get(way, "") for way in WAYS)])
     return _markdown(table)
 
 
@@ -88,7 +92,15 @@ def _shares(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         found = {way: f"{share:.0%}" for way, share in shares(row).items()}
         beside = f"{beside_published(row):.2f}" if row["published"] else ""
-        table.append([row["question"], *(found.get(way, "") for way in WAYS), beside])
+        table.append([named(row), *(found.get(way, "") for way in WAYS), beside])
+    return _markdown(table)
+
+
+def _parts(rows: list[dict[str, Any]]) -> str:
+    table = [["part of a step's time", *rows[0]["shares"]]]
+    for row in rows:
+        found = (f"{share:.0%}" for share in row["shares"].values())
+        table.append([f"{row['question']}, {row['precision']}", *found])
     return _markdown(table)
 
 
@@ -141,7 +153,7 @@ def draw(record: dict[str, Any], path: Path = FIGURE) -> None:
     labels = {"usual way = 1": gains, "part of the matrix rate": shares}
     for ax, (label, measure) in zip(axes, labels.items(), strict=True):
         bars = [
-            (row["question"], WAYS[way], value)
+            (named(row), WAYS[way], value)
             for row in rows
             for way, value in measure(row).items()
             if "usual" in row["rates"] or measure is shares
@@ -154,7 +166,7 @@ def draw(record: dict[str, Any], path: Path = FIGURE) -> None:
             hue_order=WAYS.values(),
             ax=ax,
             legend=ax is axes[1],
-            order=[row["question"] for row in rows],
+            order=[named(row) for row in rows],
         )
         ax.set(xlabel=label, ylabel="")
     axes[0].axvline(1, color="black", linewidth=0.8)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import evaluation, generation, growth, machine, page, training
+from benchmarks import evaluation, generation, growth, machine, page, parts, training
 from benchmarks.common import documents, medians, shown
 from tutvae.experiments.records import provenance, significant
 
@@ -35,11 +35,12 @@ def main() -> None:
     print(json.dumps(significant(record["machine"], 3)), flush=True)
     rows = []
     for script in (training, evaluation, generation):
-        rows += (found := script.rows())
-        print(f"\n{shown(found)}", flush=True)
-    grown = growth.rows()
-    print(f"\n{growth.shown(grown)}")
-    record |= {"rows": [asdict(row) for row in rows], "growth": [asdict(row) for row in grown]}
+        rows += (latest := script.rows())
+        print(f"\n{shown(latest)}", flush=True)
+    found_parts, grown = parts.rows(), growth.rows()
+    print(f"\n{parts.shown(found_parts)}\n\n{growth.shown(grown)}")
+    found = {"rows": rows, "parts": found_parts, "growth": grown}
+    record |= {name: [asdict(row) for row in part] for name, part in found.items()}
     record = significant(record, 4)
     page.RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     page.write(record)

@@ -154,6 +154,7 @@ def probe(
     Source: Alain & Bengio (2017). Chapter 4.
     """
     from sklearn import linear_model, metrics, pipeline, preprocessing
+    from threadpoolctl import threadpool_limits
 
     factor_train, factor_test = np.asarray(factor_train), np.asarray(factor_test)
     for codes, factor in ((codes_train, factor_train), (codes_test, factor_test)):
@@ -168,7 +169,8 @@ def probe(
         return Probe(accuracy=1.0, nats=0.0, entropy=0.0)
     regression = linear_model.LogisticRegression(max_iter=1000)
     classifier = pipeline.make_pipeline(preprocessing.StandardScaler(), regression)
-    classifier.fit(codes_train.cpu().numpy(), factor_train)
+    with threadpool_limits(1, user_api="blas"):  # on products so small, threads only wait
+        classifier.fit(codes_train.cpu().numpy(), factor_train)
     probabilities = classifier.predict_proba(codes_test.cpu().numpy())
     cross_entropy = metrics.log_loss(factor_test, probabilities, labels=classifier.classes_)
     _, counts = np.unique(factor_test, return_counts=True)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from tutvae.data.batches.text import TextBatch
+from tutvae.models.lstm import LSTM
 from tutvae.models.protocols import Encoder
 
 
@@ -42,7 +43,7 @@ class LSTMEncoder(Encoder):
             raise ValueError(f'pooling must be "last" or "max", not {pooling!r}')
         self.pooling = pooling
         self.embedding = nn.Embedding(vocabulary_size, embedding_size)
-        self.lstm = nn.LSTM(embedding_size, hidden_size, batch_first=True)
+        self.lstm = LSTM(embedding_size, hidden_size, batch_first=True)
         self.mean = nn.Linear(hidden_size, latent_size)
         self.log_variance = nn.Linear(hidden_size, latent_size)
 
@@ -85,7 +86,7 @@ class BiLSTMEncoder(LSTMEncoder):
         super().__init__(vocabulary_size, embedding_size, hidden_size, latent_size, pooling="max")
         self.hidden_size = 2 * hidden_size
         self.dropout = nn.Dropout(dropout)
-        self.backward_lstm = nn.LSTM(embedding_size, hidden_size, batch_first=True)
+        self.backward_lstm = LSTM(embedding_size, hidden_size, batch_first=True)
         self.mean = nn.Linear(2 * hidden_size, latent_size)
         self.log_variance = nn.Linear(2 * hidden_size, latent_size)
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from tutvae.models.lstm import LSTM
 from tutvae.models.protocols import Decoder, State
 
 
@@ -80,7 +81,7 @@ class LSTMDecoder(Decoder):
         self.word_dropout = WordDropout(word_dropout, unk_id, bos_id)
         self.dropout = nn.Dropout(dropout)
         self.embedding = nn.Embedding(vocabulary_size, embedding_size)
-        self.lstm = nn.LSTM(embedding_size + joined_size, hidden_size, batch_first=True)
+        self.lstm = LSTM(embedding_size + joined_size, hidden_size, batch_first=True)
         self.output = nn.Linear(hidden_size, vocabulary_size)
         self.code_to_inputs = code_to_inputs
         self.code_to_cell = None

@@ -1,0 +1,67 @@
+"""The LSTM layer: our own way of training wide ones computes what PyTorch's does."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tutvae.models import lstm
+
+I, H, B, T = 3, 5, 2, 4
+BF16 = 0.02  # what rounding to eight bits may change of a vector of gradients
+
+
+@pytest.fixture
+def layers() -> tuple[nn.LSTM, lstm.LSTM]:
+    plain, ours = nn.LSTM(I, H, batch_first=True), lstm.LSTM(I, H, batch_first=True)
+    ours.load_state_dict(plain.state_dict())
+    return plain, ours
+
+
+def outputs_and_gradients(layer: nn.LSTM, started: bool) -> list[Tensor]:
+    """Of a loss in which every output has a part."""
+    torch.manual_seed(0)
+    given = [torch.randn(shape, requires_grad=True) for shape in ((B, T, I), (1, B, H), (1, B, H))]
+    with torch.autocast("cpu", torch.bfloat16):
+        states, (h, c) = layer(given[0], (given[1], given[2]) if started else None)
+    found = [states.float(), h.float(), c.float()]
+    loss = sum((x * torch.randn(x.shape)).sum() for x in found)
+    wanted = [*layer.parameters(), *(given if started else given[:1])]
+    return [*found, *torch.autograd.grad(loss, wanted)]
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_it_is_pytorchs_but_for_rounding(
+    layers: tuple[nn.LSTM, lstm.LSTM], started: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lstm, "WIDE", H)
+    for plain, ours in zip(*(outputs_and_gradients(x, started) for x in layers), strict=True):
+        assert ours.shape == plain.shape
+        assert (ours - plain).norm() < BF16 * plain.norm()
+
+
+def test_the_way_is_taken_by_wide_layers_that_train_in_half_precision(
+    layers: tuple[nn.LSTM, lstm.LSTM], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = []
+    apply = lstm._OneProduct.apply
+    monkeypatch.setattr(lstm._OneProduct, "apply", lambda *parts: taken.append(0) or apply(*parts))
+    x, (_, layer) = torch.randn(B, T, I), layers
+
+    def read(half: bool, width: int, training: bool) -> bool:
+        taken.clear()
+        monkeypatch.setattr(lstm, "WIDE", width)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half), torch.set_grad_enabled(training):
+            layer(x)
+        return bool(taken)
+
+    assert read(half=True, width=H, training=True)
+    assert not read(half=False, width=H, training=True)
+    assert not read(half=True, width=H + 1, training=True)
+    assert not read(half=True, width=H, training=False)
+
+
+def test_its_gradient_is_that_of_differences() -> None:
+    torch.manual_seed(0)
+    shapes = ((B, H), (T, B, I), (B, H), (4 * H, I), (4 * H, H), (4 * H,))
+    given = [torch.randn(shape, dtype=torch.double, requires_grad=True) for shape in shapes]
+    assert torch.autograd.gradcheck(lstm._OneProduct.apply, given)
