@@ -22,11 +22,12 @@ class LSTM(nn.LSTM):
     Source: Hochreiter & Schmidhuber (1997).
     """
 
-    def forward(  # type: ignore[override]  # no packed sequences
+    def forward(  # type: ignore[override]  # packed, too
         self, x: Tensor, state: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Read `[B, T, I]` from h and c, `[1, B, H]` each; return states `[B, T, H]`, h and c."""
-        half = x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+        on_cpu = isinstance(x, Tensor) and x.device.type == "cpu"  # and not packed
+        half = on_cpu and torch.is_autocast_enabled("cpu")
         if not (half and torch.is_grad_enabled() and self.hidden_size >= WIDE):
             return super().forward(x, state)
         dtype = torch.get_autocast_dtype("cpu")
