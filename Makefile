@@ -38,8 +38,6 @@ epub: $(BOOK)  ## Make an EPUB of the book, its formulas written by Chromium
 	$(BIN)/python tools/epub.py _build/book.epub
 	@echo "The EPUB is _build/book.epub"
 
-# The chapters take both cores for a quarter less time two at a time, with a thread each.
-test: JOBS = 2
 test: lint types unit nbval pages  ## Run everything that CI runs
 
 lint: $(INSTALLED)  ## Check style, format, spelling and that no import runs upwards
@@ -68,8 +66,7 @@ nbval notebooks: export TQDM_DISABLE = 1
 
 nbval: $(INSTALLED)  ## Run every notebook again and compare its outputs (NB=... for one)
 	$(call heading,Notebooks)
-	$(if $(JOBS),OMP_NUM_THREADS=1) $(BIN)/python -m pytest -p no:randomly \
-		-p tools.nbval_tolerance -p tools.nbval_times $(if $(JOBS),-n $(JOBS) --dist loadscope) \
+	$(BIN)/python -m pytest -p no:randomly -p tools.nbval_tolerance -p tools.nbval_times \
 		--nbval --nbval-current-env --nbval-sanitize-with tests/book/nbval_sanitize.cfg \
 		--durations=5 $(NB)
 

@@ -3,8 +3,7 @@
     python -m pytest -p tools.nbval_times --nbval notebooks/*.ipynb
 
 Seconds depend on the machine, reference steps far less: what a step is says
-`benchmarks.machine.reference_step`, which is timed once, before the chapters. Chapters that run
-beside each other (`-n 2 --dist loadscope`) take longer each.
+`benchmarks.machine.reference_step`, which is timed once, before the chapters.
 """
 
 from collections import Counter
@@ -17,9 +16,8 @@ from benchmarks.machine import reference_step
 class Times:
     """Adds up a run's seconds by notebook, and reports them at its end."""
 
-    def __init__(self, step: float, at_a_time: int) -> None:
+    def __init__(self, step: float) -> None:
         self.step = step  # milliseconds
-        self.at_a_time = at_a_time
         self.seconds: Counter[str] = Counter()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -30,8 +28,7 @@ class Times:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print a line for each notebook."""
-        how = f"{self.at_a_time} at a time; a reference step took {self.step:.2f} ms"
-        terminalreporter.section(f"chapters ({how})")
+        terminalreporter.section(f"chapters (a reference step took {self.step:.2f} ms)")
         for path, seconds in self.seconds.items():
             steps = 1000 * seconds / self.step
             terminalreporter.line(f"{seconds:8.1f} s {steps:9,.0f} reference steps  {path}")
@@ -39,6 +36,4 @@ class Times:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Time the reference step, while nothing else runs."""
-    if not hasattr(config, "workerinput"):  # the process that reports
-        at_a_time = config.getoption("numprocesses", None) or 1
-        config.pluginmanager.register(Times(reference_step(), at_a_time), "times")
+    config.pluginmanager.register(Times(reference_step()), "times")
