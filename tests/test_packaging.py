@@ -40,6 +40,7 @@ COLAB = {
     "seaborn": "0.13.2",
     "tokenizers": "0.22.1",
     "tomli": "2.2.1",
+    "threadpoolctl": "3.6.0",  # of scikit-learn
     "torch": "2.8.0",
     "tqdm": "4.67.1",
     "typer": "0.19.2",
