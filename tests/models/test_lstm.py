@@ -1,5 +1,7 @@
 """The LSTM layer: our own way of training wide ones computes what PyTorch's does."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ BF16 = 0.02  # what rounding to eight bits may change of a vector of gradients
 
 @pytest.fixture
 def layers() -> tuple[nn.LSTM, lstm.LSTM]:
-    plain, ours = nn.LSTM(I, H, batch_first=True), lstm.LSTM(I, H, batch_first=True)
+    plain, ours = nn.LSTM(I, H, batch_first=True), lstm.LSTM(I, H)
     ours.load_state_dict(plain.state_dict())
     return plain, ours
 
@@ -65,3 +67,32 @@ def test_its_gradient_is_that_of_differences() -> None:
     shapes = ((B, H), (T, B, I), (B, H), (4 * H, I), (4 * H, H), (4 * H,))
     given = [torch.randn(shape, dtype=torch.double, requires_grad=True) for shape in shapes]
     assert torch.autograd.gradcheck(lstm._OneProduct.apply, given)
+
+
+def test_frozen_weights_cost_nothing() -> None:
+    shapes = ((B, H), (T, B, I), (B, H), (4 * H, I), (4 * H, H), (4 * H,))
+    kept = SimpleNamespace(needs_input_grad=(True, False, True, False, False, False))
+    kept.save_for_backward = lambda *tensors: setattr(kept, "saved_tensors", tensors)
+    states, c = lstm._OneProduct.forward(kept, *map(torch.randn, shapes))
+    found = lstm._OneProduct.backward(kept, torch.ones_like(states), torch.zeros_like(c))
+    assert [gradient is None for gradient in found[:5]] == [False, True, False, True, True]
+
+
+def test_the_gradient_that_comes_in_is_left_alone() -> None:
+    shapes = ((B, H), (T, B, I), (B, H), (4 * H, I), (4 * H, H), (4 * H,))
+    given = [torch.randn(shape, requires_grad=True) for shape in shapes]
+    _, c = lstm._OneProduct.apply(*given)
+    came_in = torch.ones(B, H)
+    torch.autograd.grad(c, given, came_in)
+    assert torch.equal(came_in, torch.ones(B, H))
+
+
+def test_packed_documents_go_to_pytorch(
+    layers: tuple[nn.LSTM, lstm.LSTM], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lstm, "WIDE", H)
+    lengths = torch.tensor([T, T - 1])
+    packed = nn.utils.rnn.pack_padded_sequence(torch.randn(B, T, I), lengths, batch_first=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        (plain, _), (ours, _) = (layer(packed) for layer in layers)
+    assert torch.equal(plain.data, ours.data)

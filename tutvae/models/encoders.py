@@ -43,7 +43,7 @@ class LSTMEncoder(Encoder):
             raise ValueError(f'pooling must be "last" or "max", not {pooling!r}')
         self.pooling = pooling
         self.embedding = nn.Embedding(vocabulary_size, embedding_size)
-        self.lstm = LSTM(embedding_size, hidden_size, batch_first=True)
+        self.lstm = LSTM(embedding_size, hidden_size)
         self.mean = nn.Linear(hidden_size, latent_size)
         self.log_variance = nn.Linear(hidden_size, latent_size)
 
@@ -86,7 +86,7 @@ class BiLSTMEncoder(LSTMEncoder):
         super().__init__(vocabulary_size, embedding_size, hidden_size, latent_size, pooling="max")
         self.hidden_size = 2 * hidden_size
         self.dropout = nn.Dropout(dropout)
-        self.backward_lstm = LSTM(embedding_size, hidden_size, batch_first=True)
+        self.backward_lstm = LSTM(embedding_size, hidden_size)
         self.mean = nn.Linear(2 * hidden_size, latent_size)
         self.log_variance = nn.Linear(2 * hidden_size, latent_size)
 

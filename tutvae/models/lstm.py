@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-# From this width on our own way is the faster one: `python -m benchmarks.training`, by two cores.
+# From about this width on our own way was the faster one, by one thread and by two.
 WIDE = 768
 
 
@@ -17,26 +17,36 @@ class LSTM(nn.LSTM):
     has millions of them. Here the words' shares are one matrix product. Parameters, states and
     gradients are the same, to rounding.
 
-    No chapter defines it; they use PyTorch's.
+    There are no second derivatives, and the last c is in single precision. No chapter defines it;
+    they use PyTorch's.
 
     Source: Hochreiter & Schmidhuber (1997).
     """
 
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size, batch_first=True)
+
     def forward(  # type: ignore[override]  # packed, too
-        self, x: Tensor, state: tuple[Tensor, Tensor] | None = None
+        self, x: Tensor, hx: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Read `[B, T, I]` from h and c, `[1, B, H]` each; return states `[B, T, H]`, h and c."""
-        on_cpu = isinstance(x, Tensor) and x.device.type == "cpu"  # and not packed
-        half = on_cpu and torch.is_autocast_enabled("cpu")
-        if not (half and torch.is_grad_enabled() and self.hidden_size >= WIDE):
-            return super().forward(x, state)
-        dtype = torch.get_autocast_dtype("cpu")
+        if self.hidden_size < WIDE or not (torch.is_grad_enabled() and _in_bf16(x)):
+            return super().forward(x, hx)
         zeros = x.new_zeros(1, len(x), self.hidden_size)
-        h, c = (zeros, zeros) if state is None else state
+        h, c = (zeros, zeros) if hx is None else hx
+        self.check_forward_args(x, (h, c), None)
         in_weight, weight, in_bias, bias = self.all_weights[0]
         parts = (x.transpose(0, 1), h[0], in_weight, weight, in_bias + bias)
-        states, c = _OneProduct.apply(c[0].float(), *(part.to(dtype) for part in parts))
+        states, c = _OneProduct.apply(c[0].float(), *(part.bfloat16() for part in parts))
         return states.transpose(0, 1), (states[-1:], c[None])
+
+
+def _in_bf16(x: Any) -> bool:
+    """Whether PyTorch would read single-precision documents, not packed, in bfloat16 on a CPU."""
+    if not (isinstance(x, Tensor) and x.device.type == "cpu" and x.dtype is not torch.double):
+        return False
+    half = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") is torch.bfloat16
+    return half and bool(torch.backends.mkldnn.enabled)
 
 
 class _OneProduct(torch.autograd.Function):
@@ -48,12 +58,12 @@ class _OneProduct(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         """Read words `[T, B, I]` from h and c, `[B, H]`: states `[T, B, H]` and the last c."""
         T, B, _ = x.shape
-        sums = torch.addmm(bias, x.flatten(0, 1), in_weight.t()).view(T, B, -1)
+        sums = torch.addmm(bias, x.flatten(0, 1), in_weight.t()).view(T, B, len(bias))
         gates = c.new_empty(T, B, 4, c.shape[1])  # input, forget, new, output
         states, cells = h.new_empty(T + 1, *h.shape), c.new_empty(T + 1, *c.shape)
         states[0], cells[0] = h, c
         for t, (i, f, g, o) in enumerate(gate.unbind(1) for gate in gates):
-            gates[t] = torch.addmm(sums[t], states[t], weight.t()).view(B, 4, -1)
+            gates[t] = torch.addmm(sums[t], states[t], weight.t()).view(B, 4, c.shape[1])
             gates[t, :, :2].sigmoid_()
             g.tanh_()
             o.sigmoid_()
@@ -64,7 +74,7 @@ class _OneProduct(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_states: Tensor, of_c: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, of_states: Tensor, of_c: Tensor) -> tuple[Tensor | None, ...]:
         """Go back through time; what reaches the gates' sums is kept, `[T, B, 4, H]`."""
         x, states, cells, gates, in_weight, weight = ctx.saved_tensors
         of_sums = x.new_empty(gates.shape)
@@ -81,6 +91,13 @@ class _OneProduct(torch.autograd.Function):
             of_h = (of_sums[t].flatten(1) @ weight).to(of_c)
             of_c.mul_(f)
         rows = of_sums.flatten(0, 1).flatten(1)  # [T * B, 4 * H]
-        of_weights = (rows.t() @ x.flatten(0, 1), rows.t() @ states[:-1].flatten(0, 1))
-        of_x = (rows @ in_weight).view_as(x)
-        return of_c, of_x, of_h, *of_weights, rows.sum(0)
+        # Frozen weights cost nothing.
+        _, of_x, _, of_in_weight, of_weight, _ = ctx.needs_input_grad
+        return (
+            of_c,
+            (rows @ in_weight).view_as(x) if of_x else None,
+            of_h,
+            rows.t() @ x.flatten(0, 1) if of_in_weight else None,
+            rows.t() @ states[:-1].flatten(0, 1) if of_weight else None,
+            rows.sum(0),
+        )

@@ -81,7 +81,7 @@ class LSTMDecoder(Decoder):
         self.word_dropout = WordDropout(word_dropout, unk_id, bos_id)
         self.dropout = nn.Dropout(dropout)
         self.embedding = nn.Embedding(vocabulary_size, embedding_size)
-        self.lstm = LSTM(embedding_size + joined_size, hidden_size, batch_first=True)
+        self.lstm = LSTM(embedding_size + joined_size, hidden_size)
         self.output = nn.Linear(hidden_size, vocabulary_size)
         self.code_to_inputs = code_to_inputs
         self.code_to_cell = None
