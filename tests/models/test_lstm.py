@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from tutvae.models import lstm
 
 I, H, B, T = 3, 5, 2, 4
+SHAPES = ((B, H), (T, B, I), (B, H), (4 * H, I), (4 * H, H), (4 * H,))  # c, x, h, weights
 BF16 = 0.02  # what rounding to eight bits may change of a vector of gradients
 
 
@@ -64,23 +65,20 @@ def test_the_way_is_taken_by_wide_layers_that_train_in_half_precision(
 
 def test_its_gradient_is_that_of_differences() -> None:
     torch.manual_seed(0)
-    shapes = ((B, H), (T, B, I), (B, H), (4 * H, I), (4 * H, H), (4 * H,))
-    given = [torch.randn(shape, dtype=torch.double, requires_grad=True) for shape in shapes]
+    given = [torch.randn(shape, dtype=torch.double, requires_grad=True) for shape in SHAPES]
     assert torch.autograd.gradcheck(lstm._OneProduct.apply, given)
 
 
 def test_frozen_weights_cost_nothing() -> None:
-    shapes = ((B, H), (T, B, I), (B, H), (4 * H, I), (4 * H, H), (4 * H,))
     kept = SimpleNamespace(needs_input_grad=(True, False, True, False, False, False))
     kept.save_for_backward = lambda *tensors: setattr(kept, "saved_tensors", tensors)
-    states, c = lstm._OneProduct.forward(kept, *map(torch.randn, shapes))
+    states, c = lstm._OneProduct.forward(kept, *map(torch.randn, SHAPES))
     found = lstm._OneProduct.backward(kept, torch.ones_like(states), torch.zeros_like(c))
     assert [gradient is None for gradient in found[:5]] == [False, True, False, True, True]
 
 
 def test_the_gradient_that_comes_in_is_left_alone() -> None:
-    shapes = ((B, H), (T, B, I), (B, H), (4 * H, I), (4 * H, H), (4 * H,))
-    given = [torch.randn(shape, requires_grad=True) for shape in shapes]
+    given = [torch.randn(shape, requires_grad=True) for shape in SHAPES]
     _, c = lstm._OneProduct.apply(*given)
     came_in = torch.ones(B, H)
     torch.autograd.grad(c, given, came_in)
