@@ -31,12 +31,12 @@ serve: $(BOOK)  ## Build the book and serve it on localhost (PORT=8000)
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT) >/dev/null
 
 pdf: $(BOOK)  ## Print the book into one PDF, through Chromium
-	$(BIN)/python tools/print_book.py _build/book.pdf
-	@echo "The PDF is _build/book.pdf"
+	$(BIN)/python tools/print_book.py _build/html/book.pdf
+	@echo "The PDF is _build/html/book.pdf"
 
 epub: $(BOOK)  ## Make an EPUB of the book, its formulas written by Chromium
-	$(BIN)/python tools/epub.py _build/book.epub
-	@echo "The EPUB is _build/book.epub"
+	$(BIN)/python tools/epub.py _build/html/book.epub
+	@echo "The EPUB is _build/html/book.epub"
 
 test: lint types unit nbval pages  ## Run everything that CI runs
 

@@ -1,10 +1,14 @@
 """The book in one file: what the PDF and the EPUB are made of."""
 
+import re
 from xml.etree import ElementTree
 
 import epub
 import print_book
+import pytest
 from bs4 import BeautifulSoup
+
+import notebooks
 
 ARTICLE = """<article class="bd-article"><h1 id="top">A title</h1><script>run()</script>
 <a href="#top">here</a> <a href="other.html#x">there</a> <a href="../_downloads/a.json">file</a>
@@ -48,3 +52,15 @@ def test_the_contents_of_an_epub_say_which_pages_hold_formulas() -> None:
     contents = '<item id="a" href="a.xhtml" /><item id="b" href="b.xhtml" />'
     said = epub.declared(contents, {"b.xhtml"})
     assert said == contents.replace('"b.xhtml"', '"b.xhtml" properties="mathml"')
+
+
+@pytest.mark.parametrize("kind", ["pdf", "epub"])
+def test_what_the_introduction_links_to_is_published_with_the_pages(kind: str) -> None:
+    read = {
+        name: (notebooks.ROOT / name).read_text(encoding="utf-8")
+        for name in ("book/intro.md", "Makefile", ".github/workflows/pages.yml")
+    }
+    assert f"({notebooks.addresses()['Homepage']}book.{kind})" in read["book/intro.md"]
+    assert f" _build/html/book.{kind}\n" in read["Makefile"]
+    published = re.search(r"run: make (.+)", read[".github/workflows/pages.yml"])[1].split()
+    assert kind in published
