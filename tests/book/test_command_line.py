@@ -1,6 +1,8 @@
 """The page on the command line tells every command and every option."""
 
 import re
+import shlex
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,10 @@ import pytest
 import typer
 
 from tutvae.cli.main import app
+from tutvae.experiments import load_experiment
 
-PAGE = Path(__file__).parents[2] / "book" / "command_line.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "book" / "command_line.md"
 TUTVAE: Any = typer.main.get_command(app)
 COMMANDS: dict[str, Any] = TUTVAE.commands
 
@@ -45,3 +49,13 @@ def test_which_commands_print_json(page: str) -> None:
     assert told is not None
     named = set(re.findall(r"`(\w+)`", told[1]))
     assert named == {name for name, command in COMMANDS.items() if "--json" in options(command)}
+
+
+def test_every_experiment_that_a_page_tells_to_train_can_be_read() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "book").glob("*.md")]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages).replace("\\\n", " ")
+    commands = re.findall(r"^tutvae train (experiments/.+)$", text, re.MULTILINE)
+    assert any("--set" in command for command in commands)
+    for file, *options in map(shlex.split, commands):
+        settings = [b for a, b in pairwise(options) if a == "--set"]
+        load_experiment(ROOT / file, settings)

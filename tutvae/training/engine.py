@@ -24,7 +24,7 @@ def rank_and_world_size() -> tuple[int, int]:
     """Say which of how many processes this is, as torchrun tells it: (0, 1) alone.
 
     `Batches(texts, rank=rank, world_size=world_size, ...)` makes this process's share. For four
-    GPUs, start by `torchrun --nproc-per-node 4 train.py`; see "Large corpora, several devices".
+    GPUs, start by `torchrun --nproc-per-node 4 train.py`; see "Long runs and large corpora".
     """
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
