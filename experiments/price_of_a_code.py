@@ -1,38 +1,35 @@
 """What the price of a code is paid for: a VAE of sentences, one thing changed at a time.
 
-    python experiments/price_of_a_code.py [--jobs N] [--only NAME ...]
+    python experiments/price_of_a_code.py [--change NAME ...] [--model lm vae] [--seed 0 1]
 
-A third of Tatoeba's sentences, three million weights, a held rate of 16 nats, two seeds. Each
-finished run is written to results/everyday/price.json, with its commit, and is not done again.
-The price is the bound less the NLL of the language model of the same decoder, in nats a sentence.
+A third of Tatoeba's sentences, three million weights, a held rate of 16 nats, two seeds; of each
+run the epoch with the best bound on the validation sentences. The price is the bound less the NLL
+of a language model with the same decoder, trained alike, in nats a sentence.
+
+Finished runs are written to results/everyday/price.json, and are not done again; several
+processes may work side by side, each on one thread (a quarter of an hour a run), or on a GPU where
+there is one. Each ends with the table of all that is in the record.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
-from collections.abc import Callable, Iterator
+import statistics
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 import torch
-from joblib import Parallel, delayed
-from torch import Tensor, nn
-from torch.distributions import (
-    Categorical,
-    Distribution,
-    Independent,
-    MixtureSameFamily,
-    MultivariateNormal,
-    Normal,
-    kl_divergence,
-)
+from price_models import FreerVAE, log_prior, posterior_of
+from study import RESULTS, Record, parser_of, selected
+from torch import nn
+from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
 import tutvae
 from tutvae import schedules
-from tutvae.experiments.records import provenance
 from tutvae.models import (
     BiLSTMEncoder,
     LanguageModel,
@@ -41,318 +38,203 @@ from tutvae.models import (
     TextVAE,
     tie_weights,
 )
-from tutvae.models.text_vae import document_log_likelihood
+from tutvae.training.checkpoints import load_weights
+from tutvae.training.run_folder import RunFolder
 from tutvae.training.step import adam
 
-SENTENCES, TEST, SAMPLES, SEEDS, RATE = 36_861, 3_124, 100, (0, 1), 16.0
-RECORD = Path(__file__).parents[1] / "results" / "everyday" / "price.json"
-
-
-class MixturePrior(nn.Module):
-    """A mixture of Normals whose means, scales and weights are learnt."""
-
-    def __init__(self, latent_size: int, components: int = 100) -> None:
-        super().__init__()
-        self.mean = nn.Parameter(torch.randn(components, latent_size))
-        self.log_scale = nn.Parameter(torch.zeros(components, latent_size))
-        self.weight = nn.Parameter(torch.zeros(components))
-
-    def forward(self, encoder: LSTMEncoder) -> Distribution:
-        """The prior as it is now, over `[Z]`."""
-        parts = Normal(self.mean, self.log_scale.exp(), validate_args=False)
-        return _mixture(self.weight, parts)
-
-
-class VampPrior(nn.Module):
-    """The mixture of the posteriors of learnt features (Tomczak & Welling, 2018)."""
-
-    def __init__(self, width: int, components: int = 100) -> None:
-        super().__init__()
-        self.features = nn.Parameter(torch.randn(components, width) / 2)
-
-    def forward(self, encoder: LSTMEncoder) -> Distribution:
-        """The prior as it is now, over `[Z]`."""
-        parts = encoder.posterior(self.features)
-        return _mixture(parts.loc.new_zeros(len(parts.loc)), parts)
-
-
-def _mixture(weight: Tensor, parts: Normal) -> Distribution:
-    return MixtureSameFamily(Categorical(logits=weight), Independent(parts, 1), validate_args=False)
-
-
-class FlowPrior(nn.Module):
-    """A Normal that affine coupling layers have bent (Dinh et al., 2017)."""
-
-    def __init__(self, latent_size: int, layers: int = 6, hidden: int = 128) -> None:
-        super().__init__()
-        half = latent_size // 2
-        self.nets = nn.ModuleList(
-            nn.Sequential(nn.Linear(half, hidden), nn.ReLU(), nn.Linear(hidden, 2 * half))
-            for _ in range(layers)
-        )
-        for net in self.nets:
-            nn.init.zeros_(net[2].weight)
-            nn.init.zeros_(net[2].bias)
-
-    def forward(self, encoder: LSTMEncoder) -> FlowPrior:
-        """The prior: itself."""
-        return self
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        """Return log p(z), `[...]`, of codes `[..., Z]`: by the change of variables."""
-        log_det = z.new_zeros(z.shape[:-1])
-        for net in self.nets:
-            fixed, moved = z.chunk(2, -1)
-            log_scale, shift = net(fixed).chunk(2, -1)
-            log_scale = torch.tanh(log_scale)
-            z = torch.cat([moved * log_scale.exp() + shift, fixed], -1)
-            log_det = log_det + log_scale.sum(-1)
-        return log_det - 0.5 * (z.square() + math.log(2 * math.pi)).sum(-1)
-
-
-class FreerVAE(TextVAE):
-    """A `TextVAE` with another prior, or with a posterior of full covariance."""
-
-    def __init__(
-        self, encoder: Any, decoder: Any, prior: nn.Module | None = None, full: bool = False
-    ) -> None:
-        super().__init__(encoder, decoder)
-        Z = self.latent_size
-        self.own_prior = prior
-        self.below = nn.Linear(encoder.hidden_size, Z * (Z - 1) // 2) if full else None
-        if self.below is not None:
-            nn.init.zeros_(self.below.weight)
-            nn.init.zeros_(self.below.bias)
-
-    def forward(self, batch: Any) -> tutvae.Elbo:
-        """Bound log p(x) at one sample a document, at which the KL is taken, too."""
-        q = posterior_of(self, batch)
-        z = q.rsample()
-        kl = q.log_prob(z) - log_prior(self, z)
-        return tutvae.Elbo(-document_log_likelihood(self.decoder, batch, z), kl)
-
-
-def posterior_of(model: TextVAE, batch: Any) -> Distribution:
-    """q(z|x): independent dimensions, or a full covariance by its Cholesky factor."""
-    features = model.encoder.features(batch).float()
-    q = model.encoder.posterior(features)
-    loc, scale = q.loc.float(), q.scale.float()
-    below = getattr(model, "below", None)
-    if below is None:
-        return Independent(Normal(loc, scale, validate_args=False), 1)
-    Z = model.latent_size
-    factor = torch.diag_embed(scale)
-    rows, columns = torch.tril_indices(Z, Z, -1, device=factor.device)
-    factor[:, rows, columns] = 0.3 * below(features).float()
-    return MultivariateNormal(loc, scale_tril=factor, validate_args=False)
-
-
-def log_prior(model: TextVAE, z: Tensor) -> Tensor:
-    """Return log p(z), `[...]`, of codes `[..., Z]`."""
-    own = getattr(model, "own_prior", None)
-    return model.prior().log_prob(z).sum(-1) if own is None else own(model.encoder).log_prob(z)
+SENTENCES, SEEDS, RATE, SAMPLES, CHUNK = 36_861, (0, 1), 16.0, 100, 10
+# Gradient steps on each posterior of some sentences, and codes drawn for a step.
+REFINED, STEPS, DRAWN = 512, 60, 4
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One model and how it is trained; the first plan is what the others change."""
+    """One model and how it is trained."""
 
     latent_size: int = 32
-    hidden_size: int = 384
-    both_ways: bool = True
+    hidden_size: int = 384  # of the decoder
+    both_ways: bool = True  # the encoder reads
     encoder: dict[str, Any] = field(default_factory=dict)
-    decoder: dict[str, Any] = field(default_factory=dict)
-    prior: str = "normal"
-    full: bool = False
+    small_words: bool = False  # the encoder's word vectors start with a scale of 0.05, not 1
+    prior: str | None = None
+    full: bool = False  # covariance of the posterior
     epochs: int = 24
-    learning_rate: float = 2e-3
-    batch_size: int = 256
-    alone_first: int = 0
-    refine: bool = False
+    alone_first: int = 0  # epochs in which the weight of the KL rises from 0 to 1
+
+    def alone(self) -> Plan:
+        """The language model of the same decoder."""
+        return Plan(latent_size=0, hidden_size=self.hidden_size, epochs=self.epochs)
 
 
-BASE = Plan()
-PLANS = {
-    "language model": replace(BASE, latent_size=0),
-    "as it is": replace(BASE, refine=True),
-    "prior: a mixture": replace(BASE, prior="mixture"),
-    "prior: VampPrior": replace(BASE, prior="vamp"),
-    "prior: a flow": replace(BASE, prior="flow"),
-    "posterior: full covariance": replace(BASE, full=True),
-    "encoder: one way, last state": replace(BASE, both_ways=False),
-    "encoder: more dropout": replace(BASE, encoder={"dropout": 0.4}),
-    "encoder: no dropout": replace(BASE, encoder={"dropout": 0.0}),
-    "optimisation: three times as long": replace(BASE, epochs=72),
-    "optimisation: autoencoder first": replace(BASE, alone_first=4),
-    "optimisation: both": replace(BASE, epochs=72, alone_first=12),
-    "optimisation: batches of 64": replace(BASE, batch_size=64, learning_rate=1e-3),
-    "decoder: more dropout": replace(BASE, decoder={"dropout": 0.5}),
-    "decoder: words hidden": replace(BASE, decoder={"word_dropout": 0.2}),
-    "optimisation: twice the learning rate": replace(BASE, learning_rate=4e-3),
-    "encoder and decoder: more dropout": replace(
-        BASE, encoder={"dropout": 0.4}, decoder={"dropout": 0.5}
-    ),
-    "width: twice the state": replace(BASE, hidden_size=768),
-    "width: twice the code": replace(BASE, latent_size=64),
+BASE = "as it is"
+CHANGES = {
+    BASE: Plan(),
+    "prior: mixture": Plan(prior="mixture"),
+    "prior: VampPrior": Plan(prior="VampPrior"),
+    "prior: flow": Plan(prior="flow"),
+    "posterior: full covariance": Plan(full=True),
+    "encoder: one way": Plan(both_ways=False),
+    "encoder: more dropout": Plan(encoder={"dropout": 0.4}),
+    "encoder: small word vectors": Plan(small_words=True),
+    "training: autoencoder first": Plan(alone_first=4),
+    "training: three times as long": Plan(epochs=72),
+    "width: twice the code": Plan(latent_size=64),
+    "width: twice the state": Plan(hidden_size=768),
 }
 
 
-def texts() -> tuple[tutvae.Tokenizer, list[tutvae.EncodedTexts]]:
+def plans() -> Iterator[dict[str, Any]]:
+    """All runs; a language model is trained once for all changes that leave it as it is."""
+    for seed in SEEDS:
+        for change, plan in CHANGES.items():
+            if change == BASE or plan.alone() != CHANGES[BASE].alone():
+                yield {"change": change, "model": "lm", "seed": seed}
+            yield {"change": change, "model": "vae", "seed": seed}
+
+
+@cache
+def sentences() -> tuple[tutvae.Tokenizer, tuple[tutvae.EncodedTexts, ...]]:
     """The tokenizer, and the encoded sentences to train on, to choose by and to test on."""
     corpus = tutvae.tatoeba()
     train = corpus.train.texts[:SENTENCES]
     options: Any = {"model": "bpe", "max_vocabulary": 4_000, "min_frequency": 10}
     tokenizer = tutvae.Tokenizer.train(train, uncased=True, **options)
-    splits = train, corpus.valid.texts, corpus.test.texts[:TEST]
-    return tokenizer, [tutvae.EncodedTexts.from_texts(x, tokenizer) for x in splits]
+    splits = train, corpus.valid.texts, corpus.test.texts
+    return tokenizer, tuple(tutvae.EncodedTexts.from_texts(x, tokenizer) for x in splits)
 
 
-def build(plan: Plan, tokenizer: tutvae.Tokenizer) -> LanguageModel | TextVAE:
-    """The model of a plan."""
-    V, E, Z = len(tokenizer), 192, plan.latent_size
-    decoder = ProjectedLSTMDecoder(V, E, plan.hidden_size, Z, **{"dropout": 0.3} | plan.decoder)
+def build(plan: Plan, V: int) -> LanguageModel | TextVAE:
+    """The model of a plan, new."""
+    E, Z = 192, plan.latent_size
+    decoder = ProjectedLSTMDecoder(V, E, plan.hidden_size, Z, dropout=0.3)
     tie_weights(decoder)
     if Z == 0:
         return LanguageModel(decoder)
-    encoder: Any = LSTMEncoder(V, E, 192, Z)
+    encoder: Any = LSTMEncoder(V, E, E, Z)
     if plan.both_ways:
-        encoder = BiLSTMEncoder(V, E, 192, Z, **{"dropout": 0.15} | plan.encoder)
-    if plan.prior == "normal" and not plan.full:
-        return TextVAE(encoder, decoder)
-    priors: dict[str, Callable[[], nn.Module | None]] = {
-        "normal": lambda: None,
-        "mixture": lambda: MixturePrior(Z),
-        "vamp": lambda: VampPrior(encoder.hidden_size),
-        "flow": lambda: FlowPrior(Z),
-    }
-    return FreerVAE(encoder, decoder, priors[plan.prior](), plan.full)
+        encoder = BiLSTMEncoder(V, E, E, Z, **{"dropout": 0.15} | plan.encoder)
+    if plan.small_words:
+        nn.init.normal_(encoder.embedding.weight, std=0.05)
+    if plan.prior or plan.full:
+        return FreerVAE(encoder, decoder, plan.prior, plan.full)
+    return TextVAE(encoder, decoder)
 
 
-def trained(
-    plan: Plan, seed: int, tokenizer: tutvae.Tokenizer, train: Any, valid: tutvae.EncodedTexts
-) -> Any:
-    """Train a model as its plan says."""
+def trained(plan: Plan, seed: int) -> tuple[Any, tutvae.History]:
+    """Train a model as its plan says, and take the weights of the best epoch."""
+    tokenizer, (train, valid, _) = sentences()
     torch.manual_seed(seed)
-    model = build(plan, tokenizer)
-    batches = tutvae.Batches(train, batch_size=plan.batch_size, seed=seed)
-    ramp = schedules.linear(max(1, plan.alone_first * len(batches)))
-    tutvae.fit(
-        model,
-        batches,
-        valid=tutvae.Batches(valid, batch_size=512, shuffle=False),
-        epochs=plan.epochs,
-        optimizer=adam(model.parameters(), plan.learning_rate),
-        scheduler="linear",
-        kl_weight=ramp if plan.alone_first else 1.0,
-        rate=RATE if plan.latent_size else None,
-        max_grad_norm=5.0,
-        precision="bf16",
-        progress=False,
-    )
-    return model.eval()
+    model = build(plan, len(tokenizer))
+    batches = tutvae.Batches(train, batch_size=256, seed=seed)
+    ramp = schedules.linear(plan.alone_first * len(batches)) if plan.alone_first else 1.0
+    with tempfile.TemporaryDirectory() as folder:
+        history = tutvae.fit(
+            model,
+            batches,
+            valid=in_order(valid),
+            epochs=plan.epochs,
+            optimizer=adam(model.parameters(), 2e-3),
+            scheduler="linear",
+            kl_weight=ramp,
+            rate=RATE if plan.latent_size else None,
+            max_grad_norm=5.0,
+            precision="bf16",
+            run_folder=folder,
+        )
+        load_weights(model, RunFolder(folder).best)
+    return model.eval().requires_grad_(False), history
 
 
-def refined(model: TextVAE, batch: Any, steps: int = 30) -> Distribution:
+def in_order(texts: tutvae.EncodedTexts) -> tutvae.Batches:
+    """Batches to be read once."""
+    return tutvae.Batches(texts, batch_size=256, shuffle=False)
+
+
+def refined(model: TextVAE, batch: Any) -> Distribution:
     """q(z|x) after some gradient steps on each sentence's own mean and scale."""
-    with torch.no_grad():
-        q: Any = posterior_of(model, batch)
-        q = q.base_dist
-    loc, log_scale = q.loc.clone().requires_grad_(), q.scale.log().requires_grad_()
-    optimizer = torch.optim.Adam([loc, log_scale], lr=0.03)
-    for _ in range(steps):
+    q: Any = posterior_of(model, batch)
+    loc, log_scale = q.base_dist.loc.clone(), q.base_dist.scale.log()
+    optimizer = torch.optim.Adam([loc.requires_grad_(), log_scale.requires_grad_()], lr=0.03)
+    for _ in range(STEPS):
         q = Normal(loc, log_scale.exp(), validate_args=False)
-        z = q.rsample((4,))
         kl = kl_divergence(q, model.prior()).sum(-1)
-        loss = (kl - model.log_likelihood(batch, z).mean(0)).sum()
+        loss = (kl - model.log_likelihood(batch, q.rsample((DRAWN,))).mean(0)).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     return Independent(Normal(loc.detach(), log_scale.detach().exp(), validate_args=False), 1)
 
 
-def measured(model: Any, batches: Iterator[Any], refine: bool = False) -> dict[str, float]:
-    """Bound, rate and NLL by importance samples, nats a sentence."""
-    device = next(model.parameters()).device
-    model.requires_grad_(False)
-    sums: dict[str, float] = {"bound": 0.0, "kl": 0.0, "nll": 0.0}
-    count = 0
+def measured(model: Any, texts: tutvae.EncodedTexts, refine: bool = False) -> dict[str, float]:
+    """Bound, rate and NLL by importance samples, nats a sentence; of a language model its NLL."""
+    device, rows = next(model.parameters()).device, []
     torch.manual_seed(0)
-    for batch in batches:
+    for batch in in_order(texts):
         batch = batch.to(device)
+        if model.latent_size == 0:
+            rows.append({"bound": -model.log_likelihood(batch)})
+            continue
         # In eval mode cuDNN's LSTMs have no gradients.
         with torch.backends.cudnn.flags(enabled=not refine):
             q = refined(model, batch) if refine else posterior_of(model, batch)
-        with torch.no_grad():
-            z = q.sample((SAMPLES,))
-            kl = q.log_prob(z) - log_prior(model, z)
-            costs = -torch.cat([model.log_likelihood(batch, part) for part in z.split(10)])
-            nll = math.log(SAMPLES) - torch.logsumexp(-costs - kl, 0)
-        found = {"bound": (costs + kl).mean(0), "kl": kl.mean(0), "nll": nll}
-        sums = {name: sums[name] + x.double().sum().item() for name, x in found.items()}
-        count += len(batch)
-    return {name: total / count for name, total in sums.items()}
+        z = q.sample((SAMPLES,))
+        kl = q.log_prob(z) - log_prior(model, z)
+        costs = -torch.cat([model.log_likelihood(batch, part) for part in z.split(CHUNK)])
+        nll = math.log(SAMPLES) - torch.logsumexp(-costs - kl, 0)
+        rows.append({"bound": (costs + kl).mean(0), "kl": kl.mean(0), "nll": nll})
+    return {x: torch.cat([row[x] for row in rows]).double().mean().item() for x in rows[0]}
 
 
-def run(name: str, seed: int) -> dict[str, Any]:
-    """Train and measure one model."""
-    begun, plan = provenance(), PLANS[name]
-    tokenizer, (train, valid, test) = texts()
-    model = trained(plan, seed, tokenizer, train, valid)
-    some = train.part(range(0, len(train), 12))
-    batches = {"test": test, "train": some}
-    parts = {k: tutvae.Batches(x, batch_size=256, shuffle=False) for k, x in batches.items()}
-    weights = sum(p.numel() for p in model.parameters())
-    found: dict[str, Any] = {"plan": name, "seed": seed, "weights": weights, "provenance": begun}
-    if plan.latent_size == 0:
-        device = next(model.parameters()).device
-        with torch.no_grad():
-            nlls = {
-                k: torch.cat([-model.log_likelihood(b.to(device)).cpu() for b in part])
-                for k, part in parts.items()
-            }
-        return found | {k: {"bound": x.mean().item()} for k, x in nlls.items()}
-    found |= {k: measured(model, iter(part)) for k, part in parts.items()}
-    if plan.refine:
-        found["refined"] = measured(model, iter(parts["test"]), refine=True)
-    return found
+def done(plan: dict[str, Any]) -> dict[str, Any]:
+    """Train one model and measure it."""
+    settings = CHANGES[plan["change"]]
+    settings = settings.alone() if plan["model"] == "lm" else settings
+    model, history = trained(settings, plan["seed"])
+    _, (train, _, test) = sentences()
+    found: dict[str, Any] = {"weights": sum(p.numel() for p in model.parameters())}
+    found |= measured(model, test)
+    found["train"] = measured(model, train.part(range(0, len(train), 24)))
+    if plan["change"] == BASE and plan["model"] == "vae":
+        some = test.part(range(min(REFINED, len(test))))
+        found["encoder_s"], found["refined"] = measured(model, some), measured(model, some, True)
+    names = [name for name in history.records[0] if name.startswith("valid_")]
+    best: int = int(history.best["epoch"])
+    return found | {"best_epoch": best, "epochs": {name: history[name] for name in names}}
 
 
-def main() -> None:
-    """Do what is not done yet, and print the table."""
-    arguments = argparse.ArgumentParser()
-    arguments.add_argument("--jobs", type=int, default=1)
-    arguments.add_argument("--only", nargs="*", default=list(PLANS))
-    given = arguments.parse_args()
-    done = json.loads(RECORD.read_text()) if RECORD.exists() else []
-    known = {(row["plan"], row["seed"]) for row in done}
-    todo = [(n, s) for n in given.only for s in SEEDS if (n, s) not in known]
-    RECORD.parent.mkdir(parents=True, exist_ok=True)
-    parallel = Parallel(n_jobs=given.jobs, return_as="generator_unordered")
-    for row in parallel(delayed(run)(*each) for each in todo):
-        done.append(row)
-        RECORD.write_text(json.dumps(done, indent=1) + "\n")
-        print(row["plan"], row["seed"], row["test"], flush=True)
-    print(table(done))
+def table(runs: list[dict[str, Any]]) -> str:
+    """Each change's price on test and training sentences, its two parts, and its rate."""
+    found = {(run["change"], run["model"], run["seed"]): run for run in runs}
+    lines = [f"{'nats a sentence':<32} price  gap  loss  rate  price in training  seeds"]
+    for change, plan in CHANGES.items():
+        own = BASE if plan.alone() == CHANGES[BASE].alone() else change
+        pairs = [
+            (found[change, "vae", seed], found[own, "lm", seed])
+            for seed in SEEDS
+            if (change, "vae", seed) in found and (own, "lm", seed) in found
+        ]
+        if pairs:
+            columns = zip(*(_figures(*pair) for pair in pairs), strict=True)
+            means = "  ".join(f"{statistics.mean(x):5.2f}" for x in columns)
+            lines.append(f"{change:<32} {means}  {len(pairs)}")
+    return "\n".join(lines)
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Each plan's mean price on test and training sentences, and its rate and NLL."""
-    lines = []
-    base = {k: _mean(rows, "language model", k, "bound") for k in ("test", "train")}
-    for name in PLANS:
-        if any(row["plan"] == name for row in rows) and name != "language model":
-            price = {k: _mean(rows, name, k, "bound") - base[k] for k in base}
-            kl, nll = (_mean(rows, name, "test", x) for x in ("kl", "nll"))
-            lines.append(
-                f"{name:<36} price {price['test']:5.2f} (train {price['train']:5.2f})  "
-                f"KL {kl:5.2f}  NLL {nll - base['test']:+.2f}"
-            )
-    return "\n".join([f"language model {base['test']:.2f} (train {base['train']:.2f})", *lines])
+def _figures(vae: dict[str, Any], alone: dict[str, Any]) -> tuple[float, ...]:
+    """Price, the encoder's gap, the model's loss, rate, and price on training sentences."""
+    price, loss = vae["bound"] - alone["bound"], vae["nll"] - alone["bound"]
+    in_training = vae["train"]["bound"] - alone["train"]["bound"]
+    return price, price - loss, loss, vae["kl"], in_training
 
 
-def _mean(rows: list[dict[str, Any]], plan: str, part: str, value: str) -> float:
-    found = [row[part][value] for row in rows if row["plan"] == plan]
-    return sum(found) / len(found) if found else math.nan
+def main(arguments: list[str] | None = None) -> None:
+    """Do what is asked for and not in the record yet, and print the table."""
+    choices: dict[str, Any] = {"change": CHANGES, "model": ("lm", "vae"), "seed": SEEDS}
+    parser: argparse.ArgumentParser = parser_of(__doc__, RESULTS / "everyday", **choices)
+    given = parser.parse_args(arguments)
+    record = Record(given.records / "price.json")
+    record.complete(selected(plans(), given), done)
+    print(table(record.runs))
 
 
 if __name__ == "__main__":
