@@ -20,7 +20,7 @@ import tutvae
 from benchmarks import machine
 from benchmarks.usual import LONGEST
 from tutvae.data.batches.text import TextBatch
-from tutvae.experiments.records import aligned
+from tutvae.experiments.tables import aligned
 from tutvae.models import GRUDecoder, LSTMDecoder, LSTMEncoder, TextVAE
 
 V = 10_000

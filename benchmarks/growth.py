@@ -18,7 +18,7 @@ import tutvae
 from benchmarks import machine
 from benchmarks.common import Work, medians, small_model
 from tutvae.data.batches.text import TextBatch
-from tutvae.experiments.records import aligned
+from tutvae.experiments.tables import aligned
 from tutvae.models import DilatedConvDecoder, LanguageModel
 
 ROUNDS = 5

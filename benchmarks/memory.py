@@ -20,7 +20,8 @@ import torch
 
 import tutvae
 from benchmarks.common import V, documents
-from tutvae.experiments.records import aligned, provenance
+from tutvae.experiments.provenance import provenance
+from tutvae.experiments.tables import aligned
 from tutvae.models import LSTMDecoder, LSTMEncoder, TextVAE
 
 EPOCHS, DOCUMENTS, SHOWN = 50, 3_200, (1, 2, 3, 5, 10, 20, 30, 40, 50)

@@ -16,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks import machine
 from benchmarks.common import documents, large_model, small_model
 from benchmarks.training import SLOW_SGD, large_cnn, ours
-from tutvae.experiments.records import aligned
+from tutvae.experiments.tables import aligned
 from tutvae.models import TextVAE
 from tutvae.training.engine import Precision
 

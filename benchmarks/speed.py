@@ -13,7 +13,8 @@ import torch
 
 from benchmarks import evaluation, generation, growth, machine, page, parts, training
 from benchmarks.common import documents, medians, shown
-from tutvae.experiments.records import provenance, significant
+from tutvae.experiments.provenance import provenance
+from tutvae.experiments.records import significant
 
 
 def of_machine() -> dict[str, Any]:

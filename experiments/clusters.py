@@ -40,7 +40,8 @@ import tutvae
 from tutvae import models, schedules
 from tutvae.evaluation.in_order import rows_of
 from tutvae.evaluation.rivals import sentence_features
-from tutvae.experiments.records import provenance, significant
+from tutvae.experiments.provenance import provenance
+from tutvae.experiments.records import significant
 
 RECORDS = Path(__file__).parents[1] / "results" / "clusters"
 SEEDS = range(5)

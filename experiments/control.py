@@ -33,7 +33,8 @@ from torch import nn
 
 import tutvae
 from tutvae import schedules
-from tutvae.experiments.records import provenance, significant
+from tutvae.experiments.provenance import provenance
+from tutvae.experiments.records import significant
 from tutvae.models.text_vae import document_log_likelihood
 
 RECORD = Path(__file__).parents[1] / "results" / "control" / "control.json"

@@ -19,7 +19,7 @@ import numpy as np
 from joblib import Parallel, delayed
 
 import tutvae
-from tutvae.experiments.records import provenance
+from tutvae.experiments.provenance import provenance
 
 DOCUMENTS, TEST, WORDS, SEEDS = 4_000, 500, 40, (0, 1, 2)
 # For the NLL, of which any number gives an upper bound: the more words, the longer each takes.

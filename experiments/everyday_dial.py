@@ -25,7 +25,7 @@ from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 
 import tutvae
 from tutvae.data.readers.tatoeba import CREDIT
-from tutvae.experiments.records import provenance
+from tutvae.experiments.provenance import provenance
 
 RECORD = Path(__file__).parents[1] / "results" / "everyday" / "dial.json"
 SHOWN, QUERIES, SHELF, GAPS, PROBED = 60, 300, 30_000, 500, 4_000

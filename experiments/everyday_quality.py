@@ -25,7 +25,7 @@ from joblib import Parallel, delayed
 from scipy.stats import spearmanr
 
 import tutvae
-from tutvae.experiments.records import provenance
+from tutvae.experiments.provenance import provenance
 
 PAIRS, STEPS, SAMPLES, MONOTONE = 200, 7, 1_000, 0.8
 RECORD = Path(__file__).parents[1] / "results" / "everyday" / "quality.json"

@@ -25,7 +25,7 @@ from tutvae.data.batches.labelled import label_subset
 from tutvae.experiments import methods
 from tutvae.experiments.data import EncodedCorpus, labels_of
 from tutvae.experiments.experiment import Context
-from tutvae.experiments.records import provenance
+from tutvae.experiments.provenance import provenance
 from tutvae.experiments.sweeps import load_experiment
 from tutvae.training.run_folder import RunFolder
 

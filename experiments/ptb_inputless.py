@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 import tutvae
-from tutvae.experiments.records import provenance
+from tutvae.experiments.provenance import provenance
 
 RECORD = Path(__file__).parents[1] / "results" / "ptb" / "inputless.json"
 CONSTANTS = (1, 10, 100, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from defaults import tatoeba
 
-from tutvae.experiments.records import provenance
+from tutvae.experiments.provenance import provenance
 
 ROOT = Path(__file__).parents[1]
 RECORD = ROOT / "results" / "own_data" / "readme.json"

@@ -36,7 +36,8 @@ from torch.distributions import Normal
 import tutvae
 from tutvae import LSTMDecoder, LSTMEncoder, TextVAE, schedules
 from tutvae.data.readers.files import write_beside
-from tutvae.experiments.records import provenance, significant
+from tutvae.experiments.provenance import provenance
+from tutvae.experiments.records import significant
 from tutvae.models import LanguageModel, tie_weights
 from tutvae.schedules import Schedule
 from tutvae.training.aggressive import fit_aggressively

@@ -16,7 +16,7 @@ from torch.distributions import kl_divergence
 import tutvae
 from tutvae.evaluation.importance import importance_samples_of, noise_streams, normal_in_single
 from tutvae.evaluation.in_order import columns_of
-from tutvae.experiments.records import aligned
+from tutvae.experiments.tables import aligned
 
 WEIGHED, SAMPLES, CHUNK, READ_BACK = 500, 100, 20, 200
 FACTORS = ("opening", "person", "tense", "category", "stars")

@@ -15,7 +15,8 @@ from filelock import FileLock
 import tutvae
 from tutvae import schedules
 from tutvae.data.readers.files import write_beside
-from tutvae.experiments.records import provenance, significant
+from tutvae.experiments.provenance import provenance
+from tutvae.experiments.records import significant
 from tutvae.models import Decoder, LanguageModel, LSTMEncoder, TextVAE
 from tutvae.training.checkpoints import load_weights
 from tutvae.training.run_folder import RunFolder

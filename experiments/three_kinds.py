@@ -27,7 +27,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import tutvae
-from tutvae.experiments.records import provenance
+from tutvae.experiments.provenance import provenance
 
 SEEDS, SHOWN = (0, 1, 2), 4
 TEXTS = Path(__file__).with_suffix(".csv")

@@ -50,7 +50,7 @@ from tutvae.experiments.published import recorded_rows as recorded_rows
 from tutvae.experiments.records import read_result as read_result
 from tutvae.experiments.records import recorded_folder as recorded_folder
 from tutvae.experiments.records import recorded_result as recorded_result
-from tutvae.experiments.records import summary as summary
+from tutvae.experiments.tables import summary as summary
 from tutvae.generation.conditional import LabelAgreement as LabelAgreement
 from tutvae.generation.conditional import change_label as change_label
 from tutvae.generation.conditional import label_agreement as label_agreement

@@ -22,7 +22,7 @@ from tutvae.data.tokenization import Tokenizer
 from tutvae.evaluation.classification import TextPredictor
 from tutvae.evaluation.report import Report
 from tutvae.evaluation.verdict import Diagnosis, empty_code_line
-from tutvae.experiments.records import data_sha256
+from tutvae.experiments.provenance import data_sha256
 from tutvae.experiments.sweeps import validate_experiment
 from tutvae.experiments.text import TextExperiment, in_order
 from tutvae.generation.conditional import sample_with_label

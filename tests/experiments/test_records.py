@@ -24,25 +24,28 @@ from tutvae.experiments import (
     load_experiment,
     validate_experiment,
 )
+from tutvae.experiments import provenance as origin
 from tutvae.experiments import records as results
+from tutvae.experiments.provenance import data_sha256, hardware, provenance
 from tutvae.experiments.records import (
-    ClassificationRecord,
-    ImageRecord,
-    SweepRecord,
-    TextRecord,
     check_writable,
-    data_sha256,
-    hardware,
-    provenance,
     read_result,
     read_results,
     recorded_folder,
     recorded_result,
     significant,
-    summary,
-    summary_table,
     write_result,
 )
+from tutvae.experiments.schema import (
+    CURVES,
+    ClassificationRecord,
+    ImageRecord,
+    SweepRecord,
+    TextRecord,
+    _Configuration,
+    _Corpus,
+)
+from tutvae.experiments.tables import summary, summary_table
 
 REPOSITORY = Path(__file__).parents[2]
 COMMITTED = sorted((REPOSITORY / "results").glob("*.json"))
@@ -72,14 +75,14 @@ FACTORS = {"category", "stars", "person", "tense"}
 # Of what the schema takes for a dict of one type.
 KEYS: dict[str, set[str]] = {
     "versions": {"python", "tutvae", "torch", "numpy"},
-    "curves": {*results.CURVES, "valid_reconstruction", "valid_kl", "rate"},
+    "curves": {*CURVES, "valid_reconstruction", "valid_kl", "rate"},
     "accuracy": {"valid", "test"},
     "entropy": {"value", "standard_error"},
     "bayes_accuracy": {"value", "standard_error"},
     **{factor: {"accuracy", "nats", "entropy"} for factor in FACTORS},
 }
 # Validated as an experiment.
-OPEN = (results._Configuration, results._Corpus)
+OPEN = (_Configuration, _Corpus)
 OF_VAE = ("epochs", "reconstruction", "kl")
 
 
@@ -681,7 +684,7 @@ class TestCommit:
         package = tmp_path / "tutvae"
         package.mkdir()
         (package / "results.py").write_text("1")
-        monkeypatch.setattr(results, "PACKAGE", package)
+        monkeypatch.setattr(origin, "PACKAGE", package)
         return tmp_path
 
     def git(self, folder: Path, *command: str) -> str:

@@ -20,7 +20,9 @@ from tutvae.data.corpora import whereabouts
 from tutvae.data.readers.files import DATA_VARIABLE
 from tutvae.evaluation.verdict import empty_code_line
 from tutvae.experiments import load_experiment, records, run_experiment
+from tutvae.experiments.provenance import hardware
 from tutvae.experiments.published import Row, compare, published_rows, recorded_rows, table
+from tutvae.experiments.tables import summary_table
 from tutvae.model_folder import report_of
 from tutvae.training.engine import rank_and_world_size
 from tutvae.training.loop import pick_device
@@ -101,7 +103,7 @@ def train(
 
 def _tell_outcome(record: dict[str, Any], written: str) -> None:
     if "runs" in record:
-        typer.echo(records.summary_table(record))
+        typer.echo(summary_table(record))
     for split, report in record.get("reports", {}).items():
         nll, samples = report["importance_weighted_nll"], report["importance_samples"]
         how = f"{samples} samples" if report["kl_per_dimension"] else "exact"
@@ -145,7 +147,7 @@ def _tables(found: list[dict[str, Any]], rows: list[Row]) -> str:
     for record in found:
         if not recorded_rows(record):
             heading = f"{record['name']}, accuracy on the test set"
-            parts.append(f"{heading}\n{records.summary_table(record)}\n")
+            parts.append(f"{heading}\n{summary_table(record)}\n")
     return "\n".join(parts).rstrip()
 
 
@@ -156,7 +158,7 @@ def info() -> Answer:
         "python": platform.python_version(),
         **{name: version(name) for name in SHOWN_VERSIONS},
         "device": str(pick_device()),
-        **records.hardware(),
+        **hardware(),
         DATA_VARIABLE: os.environ.get(DATA_VARIABLE),
     }
     rows, data = facts | {DATA_VARIABLE: facts[DATA_VARIABLE] or "not set"}, {}

@@ -17,7 +17,7 @@ from tutvae.data.corpus import Corpus, Texts
 from tutvae.data.tokenization import Tokenizer
 from tutvae.experiments.experiment import Section, section_like
 from tutvae.experiments.keys import Count, CountOrZero, Listed, Seed
-from tutvae.experiments.records import data_sha256
+from tutvae.experiments.provenance import data_sha256
 from tutvae.reviews.grammar import Label, ReviewGrammar
 
 # More types than any corpus has.

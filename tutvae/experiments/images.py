@@ -13,7 +13,7 @@ from tutvae.evaluation.report import Report, evaluate
 from tutvae.experiments.data import section_named
 from tutvae.experiments.experiment import Context, Experiment, Section
 from tutvae.experiments.keys import Count, Listed, Positive, Seed
-from tutvae.experiments.records import data_sha256
+from tutvae.experiments.provenance import data_sha256
 from tutvae.models.vae import VAE
 from tutvae.training.checkpoints import save_weights
 from tutvae.training.loop import fit, is_watched

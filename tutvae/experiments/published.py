@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tutvae.data.readers.files import read_toml
-from tutvae.experiments.records import aligned, of_variants
+from tutvae.experiments.tables import aligned, of_variants
 
 FIGURES = Path(__file__).with_name("published.toml")
 GRADES = {"read": "V", "computed": "C"}

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from tutvae.evaluation.report import Report
 from tutvae.experiments.images import ImageExperiment
-from tutvae.experiments.records import data_sha256
+from tutvae.experiments.provenance import data_sha256
 from tutvae.experiments.sweeps import validate_experiment
 from tutvae.experiments.text import TextExperiment
 from tutvae.model_folder import TrainedModel

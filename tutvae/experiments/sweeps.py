@@ -21,6 +21,7 @@ from tutvae.experiments import records
 from tutvae.experiments.classification import ClassificationExperiment
 from tutvae.experiments.experiment import Context, Experiment, Run, faults
 from tutvae.experiments.images import ImageExperiment
+from tutvae.experiments.provenance import provenance
 from tutvae.experiments.text import TextExperiment
 from tutvae.model_folder import read
 from tutvae.training.checkpoints import write_or_explain
@@ -158,7 +159,7 @@ class _Progress:
     ) -> None:
         self.experiment, self.facts, self.path = experiment, facts, path
         self.is_first = rank_and_world_size()[0] == 0
-        self.head = {"name": experiment.name, "command": command, **records.provenance()}
+        self.head = {"name": experiment.name, "command": command, **provenance()}
         self.runs = experiment.runs()
         labels = [run.label for run in self.runs]
         self.folders = {x: RunFolder(folder / x if experiment.is_sweep else folder) for x in labels}
@@ -199,7 +200,7 @@ class _Progress:
     def _do(self, data: Any, progress: bool | None, run: Run) -> Done:
         """Do one run, or go on with it, and keep its record in its folder."""
         folder, of_sweep = self.folders[run.label], self.experiment.is_sweep
-        head = self.head | records.provenance()
+        head = self.head | provenance()
         context = Context(folder, _identity(run.experiment, self.facts), progress)
         # The sweep itself is locked, but not against a run that outlives it.
         with locked(folder.path) if of_sweep and self.is_first else nullcontext():
