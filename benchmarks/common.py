@@ -19,7 +19,7 @@ from torch import nn
 import tutvae
 from benchmarks import machine
 from benchmarks.usual import LONGEST
-from tutvae.data.batches.text import TextBatch
+from tutvae.data.batches.text_batch import TextBatch
 from tutvae.experiments.tables import aligned
 from tutvae.models import GRUDecoder, LSTMDecoder, LSTMEncoder, TextVAE
 

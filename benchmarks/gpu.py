@@ -36,7 +36,7 @@ from benchmarks.generation import by_generate, never_ending
 from benchmarks.gpu_checks import Found, Task, checks, cnn, lstm, recording
 from tutvae.data.batches.fixed import padded_shape
 from tutvae.data.batches.resumable import endless
-from tutvae.data.batches.text import TextBatch
+from tutvae.data.batches.text_batch import TextBatch
 from tutvae.experiments.records import significant
 from tutvae.models import LSTMDecoder, TextVAE
 from tutvae.training.engine import Precision

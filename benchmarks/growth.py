@@ -17,7 +17,7 @@ from torch import nn
 import tutvae
 from benchmarks import machine
 from benchmarks.common import Work, medians, small_model
-from tutvae.data.batches.text import TextBatch
+from tutvae.data.batches.text_batch import TextBatch
 from tutvae.experiments.tables import aligned
 from tutvae.models import DilatedConvDecoder, LanguageModel
 

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from tutvae.bounds import Elbo
-from tutvae.data.batches.text import TextBatch
+from tutvae.data.batches.text_batch import TextBatch
 from tutvae.data.batches.windows import WindowedBatches
 from tutvae.data.large import Lines, MappedTexts, StreamedTexts, tokenize_once
 from tutvae.data.tokenization import Tokenizer

@@ -13,7 +13,7 @@ import argparse
 
 import torch
 
-from tutvae.data.batches.text import TextBatch
+from tutvae.data.batches.text_batch import TextBatch
 from tutvae.data.tokenization import Tokenizer
 from tutvae.experiments import TextExperiment, load_experiment
 from tutvae.experiments.published import published_corpora

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from tutvae.data.batches.text import TextBatch
+from tutvae.data.batches.text_batch import TextBatch
 from tutvae.models import DilatedConvDecoder, GRUDecoder, LSTMDecoder, TextVAE
 
 LONGEST = 60  # tokens that a document is padded to, the start mark left out

@@ -12,7 +12,7 @@ from tutvae.data.batches.labelled import MixedBatches as MixedBatches
 from tutvae.data.batches.labelled import label_subset as label_subset
 from tutvae.data.batches.text import Batches as Batches
 from tutvae.data.batches.text import EncodedTexts as EncodedTexts
-from tutvae.data.batches.text import TextBatch as TextBatch
+from tutvae.data.batches.text_batch import TextBatch as TextBatch
 from tutvae.data.corpora import ag_news as ag_news
 from tutvae.data.corpora import dbpedia as dbpedia
 from tutvae.data.corpora import digits as digits

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.distributions import Normal
 
 import tutvae.evaluation.report
-from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
+from tutvae.data.batches.text import Batches, EncodedTexts
+from tutvae.data.batches.text_batch import TextBatch
 from tutvae.data.tokenization import Tokenizer
 from tutvae.evaluation.report import encode, evaluate, mean_terms, score
 from tutvae.models import LanguageModel, LSTMDecoder, LSTMEncoder, TextVAE

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from tutvae.bounds import Elbo
-from tutvae.data.batches.text import Batches, TextBatch
+from tutvae.data.batches.text import Batches
+from tutvae.data.batches.text_batch import TextBatch
 from tutvae.data.tokenization import Tokenizer
 from tutvae.evaluation.report import Report
 from tutvae.evaluation.verdict import Diagnosis, diagnose, empty_code_line

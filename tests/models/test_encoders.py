@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tutvae.data.batches.text import EncodedTexts, TextBatch
+from tutvae.data.batches.text import EncodedTexts
+from tutvae.data.batches.text_batch import TextBatch
 from tutvae.models.encoders import BagEncoder, BiLSTMEncoder, LSTMEncoder
 from tutvae.models.protocols import Encoder
 

@@ -11,7 +11,8 @@ from torch.distributions import Normal, kl_divergence
 
 from tutvae.bounds import LabelElbo
 from tutvae.data.batches.labelled import MixedBatches
-from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
+from tutvae.data.batches.text import Batches, EncodedTexts
+from tutvae.data.batches.text_batch import TextBatch
 from tutvae.evaluation.report import encode, evaluate, score
 from tutvae.models.encoders import LSTMEncoder
 from tutvae.models.lstm_decoder import Decoder, LSTMDecoder

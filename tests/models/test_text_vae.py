@@ -14,7 +14,8 @@ from torch import Tensor, nn
 import tutvae.models.text_vae
 from tutvae.bounds import importance_weighted_bound
 from tutvae.data.backends import word_backend
-from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
+from tutvae.data.batches.text import Batches, EncodedTexts
+from tutvae.data.batches.text_batch import TextBatch
 from tutvae.data.corpora import ptb
 from tutvae.data.tokenization import Tokenizer
 from tutvae.evaluation.report import evaluate

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from tutvae.data.batches.fixed import FixedBatch
-from tutvae.data.batches.text import EncodedTexts, TextBatch
+from tutvae.data.batches.text import EncodedTexts
+from tutvae.data.batches.text_batch import TextBatch
 from tutvae.models import (
     DilatedConvDecoder,
     GRUDecoder,

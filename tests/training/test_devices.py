@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tutvae.data.batches.text import EncodedTexts, TextBatch
+from tutvae.data.batches.text import EncodedTexts
+from tutvae.data.batches.text_batch import TextBatch
 from tutvae.models import (
     DilatedConvDecoder,
     GRUDecoder,

@@ -19,7 +19,8 @@ from torch.distributions import kl_divergence
 from tutvae.bounds import Elbo
 from tutvae.data.batches.images import ImageBatches
 from tutvae.data.batches.labelled import MixedBatches
-from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
+from tutvae.data.batches.text import Batches, EncodedTexts
+from tutvae.data.batches.text_batch import TextBatch
 from tutvae.data.corpus import Images
 from tutvae.models import VAE, LSTMDecoder, LSTMEncoder, TextVAE
 from tutvae.training.engine import Engine, rank_and_world_size

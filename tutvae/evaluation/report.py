@@ -17,7 +17,7 @@ from torch.distributions import Normal, kl_divergence
 from torch.random import fork_rng
 
 from tutvae.bounds import importance_weighted_bound
-from tutvae.data.batches.text import TextBatch
+from tutvae.data.batches.text_batch import TextBatch
 from tutvae.evaluation import importance
 from tutvae.evaluation.diagnostics import mutual_information
 from tutvae.evaluation.importance import importance_samples_of, normal_in_single

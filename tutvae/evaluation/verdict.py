@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from tutvae.data.batches.text import TextBatch
+from tutvae.data.batches.text_batch import TextBatch
 from tutvae.evaluation.diagnostics import own_code_gain
 from tutvae.evaluation.illnesses import EMPTY_NATS, MILD, TERMS, Examination, Finding, examine, nats
 from tutvae.evaluation.importance import in_single

@@ -11,7 +11,8 @@ from pydantic import model_validator
 from tqdm import tqdm
 
 from tutvae.data.batches.buckets import draw_batches
-from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
+from tutvae.data.batches.text import Batches, EncodedTexts
+from tutvae.data.batches.text_batch import TextBatch
 from tutvae.data.tokenization import Tokenizer
 from tutvae.evaluation.diagnostics import probe, sample_codes
 from tutvae.evaluation.report import Report, encode, evaluate

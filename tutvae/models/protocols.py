@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from tutvae.bounds import Elbo
-from tutvae.data.batches.text import TextBatch
+from tutvae.data.batches.text_batch import TextBatch
 
 # What a decoder remembers between two steps: tensors whose first dimension is the batch.
 State = tuple[Tensor, ...]

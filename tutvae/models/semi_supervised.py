@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Normal, kl_divergence
 
 from tutvae.bounds import LabelElbo
-from tutvae.data.batches.text import TextBatch
+from tutvae.data.batches.text_batch import TextBatch
 from tutvae.models.protocols import Decoder, Encoder
 from tutvae.models.text_classifier import LabelHead, check_labels
 from tutvae.models.text_vae import check_tokens, document_log_likelihood, standard_normal

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Normal
 
 from tutvae.bounds import Elbo
-from tutvae.data.batches.text import TextBatch
+from tutvae.data.batches.text_batch import TextBatch
 from tutvae.models.protocols import Encoder
 from tutvae.models.text_vae import check_tokens, standard_normal
 

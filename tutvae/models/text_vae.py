@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from tutvae.bounds import Elbo
-from tutvae.data.batches.text import TextBatch
+from tutvae.data.batches.text_batch import TextBatch
 from tutvae.data.tokenization import Tokenizer
 from tutvae.models.encoders import LSTMEncoder
 from tutvae.models.lstm_decoder import LSTMDecoder

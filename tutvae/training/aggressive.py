@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from tutvae.data.batches.resumable import endless
-from tutvae.data.batches.text import TextBatch
+from tutvae.data.batches.text_batch import TextBatch
 from tutvae.evaluation.diagnostics import mutual_information
 from tutvae.evaluation.report import aggregated, encode
 from tutvae.models.protocols import LatentVariableModel

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Adam, AdamW, Optimizer
 
 from tutvae.data.batches.fixed import FixedBatch, padded_shape
-from tutvae.data.batches.text import TextBatch
+from tutvae.data.batches.text_batch import TextBatch
 from tutvae.models.text_vae import LanguageModel, TextVAE, check_tokens
 from tutvae.training.engine import Engine
 

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutvae.data.batches.text import Batches, EncodedTexts, TextBatch
+from tutvae.data.batches.text import Batches, EncodedTexts
+from tutvae.data.batches.text_batch import TextBatch
 from tutvae.data.corpus import Texts
 from tutvae.data.tokenization import Tokenizer
 

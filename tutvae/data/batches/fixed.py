@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from tutvae.data.batches.text import TextBatch
+from tutvae.data.batches.text_batch import TextBatch
 
 MULTIPLE = 4  # tokens; T is padded to a multiple, so that few shapes occur
 IGNORED = -100  # the target that `cross_entropy` gives a cost, and a gradient, of zero

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from tutvae.data.batches.text import Batches, Bucketed, EncodedTexts, TextBatch
+from tutvae.data.batches.text import Batches, Bucketed, EncodedTexts
+from tutvae.data.batches.text_batch import TextBatch
 
 # Where the documents of a window stand in the corpus, and their ids.
 Window = tuple[np.ndarray, Sequence[np.ndarray]]
