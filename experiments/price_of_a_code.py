@@ -60,6 +60,7 @@ class Plan:
     full: bool = False  # covariance of the posterior
     epochs: int = 24
     alone_first: int = 0  # epochs in which the weight of the KL rises from 0 to 1
+    by_sentence: bool = False  # hold the rate of each sentence, not of a batch's mean
 
     def alone(self) -> Plan:
         """The language model of the same decoder."""
@@ -77,6 +78,7 @@ CHANGES = {
     "encoder: more dropout": Plan(encoder={"dropout": 0.4}),
     "encoder: small word vectors": Plan(small_words=True),
     "training: autoencoder first": Plan(alone_first=4),
+    "training: rate of each sentence": Plan(by_sentence=True),
     "training: three times as long": Plan(epochs=72),
     "width: twice the code": Plan(latent_size=64),
     "width: twice the state": Plan(hidden_size=768),
@@ -127,6 +129,9 @@ def trained(plan: Plan, seed: int) -> tuple[Any, tutvae.History]:
     model = build(plan, len(tokenizer))
     batches = tutvae.Batches(train, batch_size=256, seed=seed)
     ramp = schedules.linear(plan.alone_first * len(batches)) if plan.alone_first else 1.0
+    held: dict[str, Any] = {"rate": RATE if plan.latent_size else None}
+    if plan.by_sentence:
+        held = {"free_bits": RATE, "free_bits_per": "example"}
     with tempfile.TemporaryDirectory() as folder:
         history = tutvae.fit(
             model,
@@ -136,10 +141,10 @@ def trained(plan: Plan, seed: int) -> tuple[Any, tutvae.History]:
             optimizer=adam(model.parameters(), 2e-3),
             scheduler="linear",
             kl_weight=ramp,
-            rate=RATE if plan.latent_size else None,
             max_grad_norm=5.0,
             precision="bf16",
             run_folder=folder,
+            **held,
         )
         load_weights(model, RunFolder(folder).best)
     return model.eval().requires_grad_(False), history
