@@ -1,4 +1,4 @@
-"""Greedy generation: tokens a second, by the loop that published code has and by `generate`.
+"""Generation: tokens a second, by the loop that published code has and by `generate`.
 
 The recurrent decoder takes a step for every token in both. Of the dilated-CNN decoder, published
 code makes a whole pass for every token, and ours a step, in which each block remembers its last
@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -44,26 +44,30 @@ def writing(
     return lambda: write(decoder, z, T).numel()
 
 
-def by_generate(decoder: Decoder, z: Tensor, length: int) -> Tensor:
+def by_generate(decoder: Decoder, z: Tensor, length: int, temperature: float = 0) -> Tensor:
     tokenizer = tokenizer_of(decoder.vocabulary_size)
-    return generate(decoder, z, tokenizer=tokenizer, max_length=length, temperature=0)
+    return generate(decoder, z, tokenizer=tokenizer, max_length=length, temperature=temperature)
 
 
-def recurrent(documents: int = 64, length: int = 60, rounds: int = 5) -> Row:
+by_chance = partial(by_generate, temperature=1)
+
+
+def recurrent(drawn: bool, documents: int = 64, length: int = 60, rounds: int = 5) -> Row:
     decoder = never_ending(GRUDecoder(V, 300, 256, 16))
     z = torch.randn(documents, 16)
+    theirs, ours = (usual.drawn, by_chance) if drawn else (usual.greedy, by_generate)
     return measure(
-        f"writing {documents} texts, GRU",
+        f"{'drawing' if drawn else 'writing'} {documents} texts, GRU",
         "tokens",
         {
-            "usual": writing(usual.greedy, decoder, z, length),
-            "fp32": writing(by_generate, decoder, z, length),
-            "bf16": writing(by_generate, deepcopy(decoder).bfloat16(), z, length),
+            "usual": writing(theirs, decoder, z, length),
+            "fp32": writing(ours, decoder, z, length),
+            "bf16": writing(ours, deepcopy(decoder).bfloat16(), z, length),
         },
         threads=1,
         rounds=rounds,
         gflop=forward_gflop(decoder),
-        published=7_342 / 71,
+        published=None if drawn else 7_342 / 71,
     )
 
 
@@ -84,7 +88,8 @@ def convolutional(documents: int, length: int, rounds: int = 1) -> Row:
 
 
 def rows(documents: Sequence[int] = (1, 16), length: int = 200) -> list[Row]:
-    return [recurrent(), *(convolutional(count, length) for count in documents)]
+    words = [recurrent(drawn) for drawn in (False, True)]
+    return [*words, *(convolutional(count, length) for count in documents)]
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ convolutions, by a whole pass for every token.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -119,15 +119,27 @@ def mutual_information(q: Normal, codes: Tensor, block: int = 100) -> float:
 
 
 @torch.no_grad()
-def greedy(decoder: Recurrent, z: Tensor, length: int) -> Tensor:
-    """The most probable token, step by step, for all rows: `[B, length]`."""
+def written(
+    decoder: Recurrent, z: Tensor, length: int, choose: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Tokens chosen by their logits `[B, V]`, step by step, for all rows: `[B, length]`."""
     token, state = torch.full((len(z), 1), BOS, device=z.device), initial_state(decoder, z)
     tokens = []
     for _ in range(length):
         hidden, state = cell(decoder)(with_code(decoder, token, z), state)
-        token = decoder.output(hidden).argmax(-1)
+        token = choose(decoder.output(hidden)[:, 0])[:, None]
         tokens.append(token)
     return torch.cat(tokens, dim=1)
+
+
+def greedy(decoder: Recurrent, z: Tensor, length: int) -> Tensor:
+    """The most probable token each time: `[B, length]`."""
+    return written(decoder, z, length, lambda logits: logits.argmax(-1))
+
+
+def drawn(decoder: Recurrent, z: Tensor, length: int) -> Tensor:
+    """A token by its probability each time: `[B, length]`."""
+    return written(decoder, z, length, lambda logits: logits.softmax(-1).multinomial(1)[:, 0])
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from torch.distributions import Normal
 import tutvae
 from benchmarks import usual
 from benchmarks.common import GRUEncoder, file_order, forward_gflop
-from benchmarks.generation import by_generate, never_ending
+from benchmarks.generation import by_chance, by_generate, never_ending
 from benchmarks.growth import growth
 from tutvae.models import DilatedConvDecoder, GRUDecoder, LSTMDecoder, LSTMEncoder, TextVAE
 
@@ -69,6 +69,16 @@ def test_greedy_texts_are_the_same(kind: str) -> None:
     decoder = never_ending(MODELS[kind][1](*SIZES))
     z = torch.randn(5, 3)
     assert torch.equal(usual.greedy(decoder, z, 12), by_generate(decoder, z, 12))
+
+
+@pytest.mark.parametrize("kind", ["gru", "lstm"])
+def test_texts_are_drawn_by_the_same_probabilities(kind: str) -> None:
+    decoder = never_ending(MODELS[kind][1](*SIZES))
+    z, V = torch.randn(1, 3).expand(20_000, 3), SIZES[0]
+    ours, theirs = (write(decoder, z, 2) for write in (by_chance, usual.drawn))
+    for place in (0, 1):
+        shares = [x[:, place].bincount(minlength=V) / len(z) for x in (ours, theirs)]
+        torch.testing.assert_close(*shares, atol=0.02, rtol=0)
 
 
 def test_greedy_texts_by_full_passes_are_the_same() -> None:

@@ -113,14 +113,24 @@ class TestEveryStrategy:
         monkeypatch.setattr(decoding, "STAY", share)
         assert torch.equal(self.run(strategy, latent_size), usual)
 
+    @pytest.mark.parametrize("chunk_size", [1, 7, 30])
+    def test_how_many_are_written_at_a_time_changes_nothing(
+        self, strategy: str, latent_size: int, chunk_size: int
+    ) -> None:
+        chunked = self.run(strategy, latent_size, chunk_size=chunk_size)
+        assert torch.equal(chunked, self.run(strategy, latent_size))
+
+    def test_a_row_does_not_depend_on_those_behind_it(
+        self, strategy: str, latent_size: int
+    ) -> None:
+        model, z = decoder(latent_size, sharpness=1.5), codes(30) if latent_size else None
+        options = {"tokenizer": TOKENIZER} | STRATEGIES[strategy]
+        few = generate(model, None if z is None else z[:3], count=3, **options)
+        rows = [stripped(row) for row in self.run(strategy, latent_size)[:3]]
+        assert [stripped(row) for row in few] == rows
+
 
 class TestGreedy:
-    @pytest.mark.parametrize("chunk_size", [1, 7, 30])
-    def test_how_many_are_written_at_a_time_changes_nothing(self, chunk_size: int) -> None:
-        model, options = decoder(sharpness=1.5), {"tokenizer": TOKENIZER, "temperature": 0.0}
-        at_once = generate(model, codes(30), **options)
-        assert torch.equal(generate(model, codes(30), chunk_size=chunk_size, **options), at_once)
-
     @pytest.mark.parametrize("latent_size", [0, Z])
     def test_it_takes_the_most_probable_token_of_the_full_pass(self, latent_size: int) -> None:
         model = decoder(latent_size)
@@ -206,6 +216,22 @@ class TestSampling:
         plain = generate(decoder(), codes(), **options)
         assert torch.equal(generate(decoder(), codes(), top_p=1.0, **options), plain)
         assert torch.equal(generate(decoder(), codes(), top_p=1 - 1e-7, **options), plain)
+
+    @pytest.mark.parametrize("drawn", [2**-53, 0.5, 1.0])
+    def test_what_is_impossible_is_never_drawn(
+        self, drawn: float, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Not even by the smallest and the largest number that may be drawn."""
+        monkeypatch.setattr(
+            torch, "rand", lambda shape, **_: torch.full(shape, 1 - drawn, dtype=torch.float64)
+        )
+        model = decoder(0)
+        with torch.no_grad():
+            model.output.weight.zero_()
+            model.output.bias.fill_(-torch.inf)
+            model.output.bias[[UNK, WORDS[1]]] = torch.tensor([0.0, -30.0])
+        tokens = generate(model, tokenizer=TOKENIZER, count=3, max_length=2)
+        assert set(tokens.flatten().tolist()) <= {UNK, WORDS[1]}
 
     def test_rows_and_steps_draw_anew(self) -> None:
         model = decoder(0)

@@ -18,8 +18,8 @@ from tutvae.models.text_vae import check_tokenizer
 MAX_LENGTH = 100
 # In a template: a position that is to be filled.
 FREE = -1
-# What takes logits `[R, V]`, which are those `rows` of `count`, and gives a token of each, `[R]`.
-Choose = Callable[[Tensor, Tensor, int], Tensor]
+# What takes logits `[R, V]` and numbers in (0, 1], `[R]`, and gives tokens, `[R]`.
+Choose = Callable[[Tensor, Tensor], Tensor]
 # Strings that have ended leave the batch when no more than this share of it goes on. Not at once:
 # to some processors every new number of rows is a new kernel.
 STAY = 0.75
@@ -53,9 +53,9 @@ def generate(
         top_k: draw from the k most probable tokens only.
         top_p: draw from the nucleus only: the fewest most probable tokens that hold at least
             this probability.
-        seed: of the draws; torch's global random state is left alone.
-        chunk_size: strings that are written at a time; bounds the memory. Beyond it, what is
-            drawn depends on it.
+        seed: of the draws; torch's global random state is left alone. What is drawn for a row
+            depends on the seed, `max_length` and the row's place, not on the other rows.
+        chunk_size: strings that are written at a time; bounds the memory.
 
     Returns token ids without the start mark, `[B, T]` with T <= `max_length`. A ValueError says
     that an argument is out of range, or `z` or the tokenizer does not go with the decoder.
@@ -72,22 +72,34 @@ def generate(
             f"not {temperature} and {top_p}"
         )
     check_seed(seed)
-    choose = _chooser(temperature, top_k, top_p, int(seed))
+    choose = _chooser(temperature, top_k, top_p)
+    generator = torch.Generator().manual_seed(int(seed))
     with evaluating(decoder) as device:
         tokens = torch.full((B, max_length), tokenizer.pad_id, device=device)
         longest = 0
         for start in range(0, B, chunk_size):
             part = slice(start, start + chunk_size)
             code = None if z is None else _as_input(decoder, z[part])
-            longest = max(longest, _write(decoder, code, tokens[part], tokenizer, choose))
+            drawn = 1 - torch.rand(tokens[part].shape, generator=generator, dtype=torch.float64)
+            longest = max(longest, _write(decoder, code, tokens[part], tokenizer, choose, drawn))
     return tokens[:, :longest]
 
 
 def _write(
-    decoder: Decoder, z: Tensor | None, tokens: Tensor, tokenizer: Tokenizer, choose: Choose
+    decoder: Decoder,
+    z: Tensor | None,
+    tokens: Tensor,
+    tokenizer: Tokenizer,
+    choose: Choose,
+    drawn: Tensor,
 ) -> int:
-    """Write strings into tokens `[B, T]`, which are padding; returns the longest one's length."""
+    """Write strings into tokens `[B, T]`, which are padding; returns the longest one's length.
+
+    `drawn` are numbers in (0, 1] to choose by, `[B, T]`.
+    """
     B, T = tokens.shape
+    # All at once, so that a GPU need not wait for them. Apple's have no double precision.
+    drawn = drawn.to(tokens.device, torch.float32 if tokens.device.type == "mps" else None)
     state = decoder.start(z, batch_size=B)
     broken = torch.zeros((), dtype=torch.bool, device=tokens.device)
     forbidden = torch.tensor([tokenizer.pad_id, tokenizer.bos_id], device=tokens.device)
@@ -103,7 +115,7 @@ def _write(
         logits, state = decoder.step(token, state)
         broken |= _is_broken(logits)
         # In place: a copy would take longer than the choice.
-        token = choose(logits.index_fill_(-1, forbidden, -torch.inf), rows, B)
+        token = choose(logits.index_fill_(-1, forbidden, -torch.inf), drawn[rows, length])
         tokens[rows, length] = token.masked_fill(~going, tokenizer.pad_id)
         going &= token != tokenizer.eos_id
         length += 1
@@ -111,21 +123,20 @@ def _write(
     return length
 
 
-def _chooser(temperature: float, top_k: int | None, top_p: float, seed: int) -> Choose:
-    generator = torch.Generator().manual_seed(seed)
-
-    def choose(logits: Tensor, rows: Tensor, count: int) -> Tensor:
+def _chooser(temperature: float, top_k: int | None, top_p: float) -> Choose:
+    def choose(logits: Tensor, drawn: Tensor) -> Tensor:
         logits = in_single(logits)
         if temperature < torch.finfo(logits.dtype).tiny:  # 0, or too low to divide by
             return logits.argmax(-1)
-        logits = (logits - logits.amax(-1, keepdim=True)) / temperature
+        logits = (logits - logits.amax(-1, keepdim=True)).div_(temperature)
         if top_k is not None or top_p < 1:
             logits = keep_most_probable(logits, top_k, top_p)
-        # The Gumbel-max trick: argmax of logits + Gumbel noise is a draw from their softmax. Rows
-        # that have left are drawn for as well: what is written does not depend on who leaves when.
-        noise = torch.empty(count, logits.shape[1], dtype=logits.dtype)
-        gumbel = noise.exponential_(generator=generator).log_().neg_()
-        return (logits + gumbel[rows.cpu()].to(logits)).argmax(-1)
+        # The inverse of the distribution function: one number a row, where Gumbel noise, or
+        # `torch.multinomial`, would draw one a token. None is 0, so that no token of probability
+        # 0 is met. Logits of NaN reach nowhere.
+        reached = logits.softmax(-1).cumsum(-1, dtype=drawn.dtype)
+        found = torch.searchsorted(reached, (drawn * reached[:, -1])[:, None])[:, 0]
+        return found.clamp(max=logits.shape[1] - 1)
 
     return choose
 
