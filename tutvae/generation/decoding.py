@@ -20,6 +20,8 @@ MAX_LENGTH = 100
 FREE = -1
 # What takes logits `[R, V]` and numbers in (0, 1], `[R]`, and gives tokens, `[R]`.
 Choose = Callable[[Tensor, Tensor], Tensor]
+# A nucleus is looked for among so many tokens first.
+FEW = 128
 # Strings that have ended leave the batch when no more than this share of it goes on. Not at once:
 # to some processors every new number of rows is a new kernel.
 STAY = 0.75
@@ -148,13 +150,19 @@ def keep_most_probable(logits: Tensor, top_k: int | None = None, top_p: float = 
 
     Source: Holtzman et al. (2020), section 3.1. Chapter 3.
     """
-    ordered, order = logits.sort(dim=-1, descending=True, stable=True)
-    probabilities = ordered.softmax(-1)
-    kept = probabilities.cumsum(-1) - probabilities < top_p  # by what the likelier ones hold
+    probabilities = logits.softmax(-1)
+    V = logits.shape[-1]
+    most = V if top_k is None else min(top_k, V)
+    count = most if top_p >= 1 else min(most, FEW)
+    likeliest, order = probabilities.topk(count)
+    # Sorting all takes longer than the decoder does. More only where those few hold too little.
+    while count < most and (likeliest.sum(-1) < top_p).any():
+        count = min(most, 8 * count)
+        likeliest, order = probabilities.topk(count)
+    kept = likeliest.cumsum(-1) - likeliest < top_p  # by what the likelier ones hold
     kept[..., :1] = True  # the smallest top_p are zero in single precision
-    if top_k is not None:
-        kept[..., top_k:] = False
-    return logits.masked_fill(~torch.zeros_like(kept).scatter(-1, order, kept), -torch.inf)
+    stays = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, kept)
+    return logits.masked_fill(~stays, -torch.inf)
 
 
 def beam_search(
@@ -215,8 +223,7 @@ def _search(
     with evaluating(decoder) as device:
         vocabulary = torch.arange(decoder.vocabulary_size, device=device)
         free = torch.isin(vocabulary, torch.tensor(forbidden, device=device), invert=True)
-        codes = None if z is None else z.repeat_interleave(W, dim=0)
-        state = decoder.start(_as_input(decoder, codes), batch_size=B * W)
+        state = decoder.start(_as_input(decoder, z), batch_size=B)
         broken = torch.zeros((), dtype=torch.bool, device=device)
         first_row = torch.arange(B, device=device)[:, None] * W
         # All beams start alike, so only the first of each string may have successors.
@@ -224,24 +231,28 @@ def _search(
         scores[:, 0] = 0.0
         strings = torch.full((B, W, 1), tokenizer.bos_id, device=device)
         ended = torch.zeros(B, W, dtype=torch.bool, device=device)
+        going = first_row[:, 0]  # the rows whose states `state` holds; the others are not read
         for wanted in template.T[..., None].to(device):  # [B, 1]
-            logits, state = decoder.step(strings[..., -1].flatten(), state)
+            logits, state = decoder.step(strings[..., -1].flatten()[going], state)
             broken |= _is_broken(logits)
-            log_p = in_single(logits).log_softmax(-1).view(B, W, -1)
+            log_p = in_single(logits).log_softmax(-1)
+            log_p = log_p.new_full((B * W, len(vocabulary)), -torch.inf).index_copy(0, going, log_p)
             allowed = torch.where(wanted == FREE, free, wanted == vocabulary)  # [B, V]
-            log_p = log_p.masked_fill(~allowed[:, None], -torch.inf)
-            log_p[ended] = -torch.inf
+            log_p = log_p.view(B, W, -1).masked_fill_(~allowed[:, None], -torch.inf)
             # What has ended goes on as padding, at no cost.
             log_p[..., tokenizer.pad_id].masked_fill_(ended, 0.0)
             scores, best = (scores[..., None] + log_p).flatten(1).topk(W)  # [B, W], best first
             parent, token = best // log_p.shape[-1], best % log_p.shape[-1]
-            rows = first_row + parent
-            state = decoder.select(state, rows.flatten())
-            strings = torch.cat([strings.flatten(0, 1)[rows], token[..., None]], dim=-1)
-            ended = ended.flatten()[rows] | (token == tokenizer.eos_id)
+            rows = (first_row + parent).flatten()
+            strings = torch.cat([strings.flatten(0, 1)[rows].view(B, W, -1), token[..., None]], -1)
+            ended = ended.flatten()[rows].view(B, W) | (token == tokenizer.eos_id)
             # Log-probabilities only fall: an ended string in front stays there.
-            if ended[:, 0].all():
+            goes = ~ended & ~ended[:, :1] & (scores > -torch.inf)
+            place = torch.zeros_like(rows).index_copy(0, going, torch.arange(len(going)).to(going))
+            going = goes.flatten().nonzero()[:, 0]
+            if not len(going):
                 break
+            state = decoder.select(state, place[rows[going]])
         _check_unbroken(broken)
         # Ended strings before others, each by its score; the beams are sorted already.
         winner = (ended & scores.isfinite()).int().argmax(1)
