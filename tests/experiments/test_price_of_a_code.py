@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -119,9 +120,21 @@ def test_steps_on_a_posterior_raise_the_bound_of_its_sentences(
 ) -> None:
     model = moved(freer(models)).requires_grad_(False)
     monkeypatch.setattr(price, "SAMPLES", 1_000)
-    before, after = price.measured(model, TEXTS), price.measured(model, TEXTS, refine=True)
+    before, after = price.measured(model, TEXTS), price.measured(model, TEXTS, price.refined)
     assert after["bound"] < before["bound"] - 0.1
     assert after["nll"] == pytest.approx(before["nll"], abs=0.1)
+
+
+def test_steps_on_a_posterior_can_hold_its_rate(
+    price: ModuleType, models: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = moved(freer(models)).requires_grad_(False)
+    monkeypatch.setattr(price, "SAMPLES", 1_000)
+    monkeypatch.setattr(price, "STEPS", 300)
+    held = price.measured(model, TEXTS, partial(price.refined, rate=3.0))
+    free = price.measured(model, TEXTS, price.refined)
+    assert held["kl"] == pytest.approx(3.0, abs=0.2)
+    assert free["bound"] < held["bound"]
 
 
 def test_a_language_model_is_shared_by_all_that_leave_the_decoder_alone(price: ModuleType) -> None:
@@ -164,7 +177,7 @@ def test_runs_are_done_once_and_stand_in_the_table(
         assert run["best_epoch"] == 1
         assert math.isfinite(run["bound"])
         assert ("nll" in run) == (run["model"] == "vae")
-    assert {"encoder_s", "refined"} <= runs[1].keys()
+    assert {"encoder_s", "refined", "refined_at_the_rate"} <= runs[1].keys()
     capsys.readouterr()
     tiny.main(asked)
     assert (tmp_path / "price.json").read_text(encoding="utf-8") == written
