@@ -1,6 +1,6 @@
 """What the price of a code is paid for: a VAE of sentences, one thing changed at a time.
 
-    python experiments/price_of_a_code.py [--change NAME ...] [--model lm vae] [--seed 0 1]
+    python experiments/price_of_a_code.py [--change NAME ...] [--model vae ...] [--seed 0 1]
 
 A third of Tatoeba's sentences, three million weights, a held rate of 16 nats, two seeds; of each
 run the epoch with the best bound on the validation sentences. The price is the bound less the NLL
@@ -8,7 +8,8 @@ of a language model with the same decoder, trained alike, in nats a sentence.
 
 Finished runs are written to results/everyday/price.json, and are not done again; several
 processes may work side by side, each on one thread (a quarter of an hour a run), or on a GPU where
-there is one. Each ends with the table of all that is in the record.
+there is one. Each ends with the table of all that is in the record. `shipped` runs train nothing:
+they ask how much of the price of `sentences-8` and `sentences-24` is their encoders'.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import math
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -55,7 +56,8 @@ class Plan:
     latent_size: int = 32
     hidden_size: int = 384  # of the decoder
     both_ways: bool = True  # the encoder reads
-    encoder: dict[str, Any] = field(default_factory=dict)
+    encoder_size: int = 192  # of its states
+    encoder_dropout: float = 0.15
     small_words: bool = False  # the encoder's word vectors start with a scale of 0.05, not 1
     prior: str | None = None
     full: bool = False  # covariance of the posterior
@@ -76,8 +78,9 @@ CHANGES = {
     "prior: flow": Plan(prior="flow"),
     "posterior: full covariance": Plan(full=True),
     "encoder: one way": Plan(both_ways=False),
-    "encoder: more dropout": Plan(encoder={"dropout": 0.4}),
+    "encoder: more dropout": Plan(encoder_dropout=0.4),
     "encoder: small word vectors": Plan(small_words=True),
+    "encoder: twice as wide": Plan(encoder_size=384),
     "training: autoencoder first": Plan(alone_first=4),
     "training: rate of each sentence": Plan(by_sentence=True),
     "training: three times as long": Plan(epochs=72),
@@ -86,8 +89,14 @@ CHANGES = {
 }
 
 
+# Models that come with the package, and what their codes were told to hold.
+SHIPPED = {"sentences-8": 8.0, "sentences-24": 24.0}
+
+
 def plans() -> Iterator[dict[str, Any]]:
     """All runs; a language model is trained once for all changes that leave it as it is."""
+    for name in SHIPPED:
+        yield {"change": name, "model": "shipped", "seed": 0}
     for seed in SEEDS:
         for change, plan in CHANGES.items():
             if change == BASE or plan.alone() != CHANGES[BASE].alone():
@@ -113,9 +122,9 @@ def build(plan: Plan, V: int) -> LanguageModel | TextVAE:
     tie_weights(decoder)
     if Z == 0:
         return LanguageModel(decoder)
-    encoder: Any = LSTMEncoder(V, E, E, Z)
+    encoder: Any = LSTMEncoder(V, E, plan.encoder_size, Z)
     if plan.both_ways:
-        encoder = BiLSTMEncoder(V, E, E, Z, **{"dropout": 0.15} | plan.encoder)
+        encoder = BiLSTMEncoder(V, E, plan.encoder_size, Z, dropout=plan.encoder_dropout)
     if plan.small_words:
         nn.init.normal_(encoder.embedding.weight, std=0.05)
     if plan.prior or plan.full:
@@ -197,8 +206,21 @@ def measured(
     return {x: torch.cat([row[x] for row in rows]).double().mean().item() for x in rows[0]}
 
 
+def without_an_encoder(model: Any, test: tutvae.EncodedTexts, rate: float) -> dict[str, Any]:
+    """What some sentences cost by their encoder's posteriors, and by refined ones."""
+    some = test.part(range(min(REFINED, len(test))))
+    at_the_rate = partial(refined, rate=rate)
+    ways = {"encoder_s": posterior_of, "refined": refined, "refined_at_the_rate": at_the_rate}
+    return {name: measured(model, some, way) for name, way in ways.items()}
+
+
 def done(plan: dict[str, Any]) -> dict[str, Any]:
-    """Train one model and measure it."""
+    """Train one model and measure it; or measure one that comes with the package."""
+    if plan["model"] == "shipped":
+        vae: Any = tutvae.load(plan["change"])
+        texts = tutvae.EncodedTexts.from_texts(tutvae.tatoeba().test, vae.tokenizer_)
+        model = vae.model_.eval().requires_grad_(False)
+        return without_an_encoder(model, texts, SHIPPED[plan["change"]])
     settings = CHANGES[plan["change"]]
     settings = settings.alone() if plan["model"] == "lm" else settings
     model, history = trained(settings, plan["seed"])
@@ -207,10 +229,7 @@ def done(plan: dict[str, Any]) -> dict[str, Any]:
     found |= measured(model, test)
     found["train"] = measured(model, train.part(range(0, len(train), 24)))
     if plan["change"] == BASE and plan["model"] == "vae":
-        some = test.part(range(min(REFINED, len(test))))
-        found["encoder_s"] = measured(model, some)
-        found["refined"] = measured(model, some, refined)
-        found["refined_at_the_rate"] = measured(model, some, partial(refined, rate=RATE))
+        found |= without_an_encoder(model, test, RATE)
     names = [name for name in history.records[0] if name.startswith("valid_")]
     best: int = int(history.best["epoch"])
     return found | {"best_epoch": best, "epochs": {name: history[name] for name in names}}
@@ -243,7 +262,8 @@ def _figures(vae: dict[str, Any], alone: dict[str, Any]) -> tuple[float, ...]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Do what is asked for and not in the record yet, and print the table."""
-    choices: dict[str, Any] = {"change": CHANGES, "model": ("lm", "vae"), "seed": SEEDS}
+    choices: dict[str, Any] = {"change": SHIPPED | CHANGES, "seed": SEEDS}
+    choices["model"] = ("shipped", "lm", "vae")
     parser: argparse.ArgumentParser = parser_of(__doc__, RESULTS / "everyday", **choices)
     given = parser.parse_args(arguments)
     record = Record(given.records / "price.json")

@@ -157,6 +157,7 @@ def tiny(price: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setattr(price, "sentences", lambda: (tokenizer, encoded))
     monkeypatch.setattr(price, "SAMPLES", 4)
     monkeypatch.setattr(price, "STEPS", 1)
+    monkeypatch.setattr(price, "SHIPPED", {})
     short = {name: replace(plan, epochs=1) for name, plan in price.CHANGES.items()}
     some = (price.BASE, "prior: mixture", "posterior: full covariance", "width: twice the state")
     monkeypatch.setattr(price, "CHANGES", {name: short[name] for name in some})
@@ -182,6 +183,19 @@ def test_runs_are_done_once_and_stand_in_the_table(
     tiny.main(asked)
     assert (tmp_path / "price.json").read_text(encoding="utf-8") == written
     assert len(capsys.readouterr().out.splitlines()) == 1 + len(tiny.CHANGES)
+
+
+def test_a_model_that_comes_with_the_package_is_measured_and_not_trained(
+    tiny: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiny, "SHIPPED", {"sentences-8": 8.0})
+    some = tutvae.Texts(["Who are you?", "I live here."])
+    monkeypatch.setattr(tutvae, "tatoeba", lambda: tutvae.Corpus("some", some, some, some))
+    tiny.main(["--records", str(tmp_path), "--model", "shipped"])
+    (run,) = json.loads((tmp_path / "price.json").read_text(encoding="utf-8"))
+    assert (run["change"], run["model"]) == ("sentences-8", "shipped")
+    for way in ("encoder_s", "refined", "refined_at_the_rate"):
+        assert run[way]["bound"] > run[way]["nll"] > 0
 
 
 def test_a_language_model_is_measured_exactly(price: ModuleType) -> None:
