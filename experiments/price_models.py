@@ -14,6 +14,7 @@ from torch.distributions import (
     MixtureSameFamily,
     MultivariateNormal,
     Normal,
+    kl_divergence,
 )
 
 import tutvae
@@ -49,6 +50,8 @@ class VampPrior(nn.Module):
     def log_prob(self, z: Tensor, encoder: LSTMEncoder) -> Tensor:
         """Return log p(z), `[...]`, of codes `[..., Z]`."""
         parts = encoder.posterior(self.features)
+        # In half precision its means would be too coarse for scales as small as theirs.
+        parts = Normal(parts.loc.float(), parts.scale.float(), validate_args=False)
         return _mixture(parts.loc.new_zeros(COMPONENTS), parts).log_prob(z)
 
 
@@ -82,7 +85,23 @@ class FlowPrior(nn.Module):
         return log_det - 0.5 * (z.square() + math.log(2 * math.pi)).sum(-1)
 
 
-PRIORS = {"mixture": MixturePrior, "VampPrior": VampPrior, "flow": FlowPrior}
+class NormalPrior(nn.Module):
+    """The usual prior, for a model whose KL is taken at a sample as beside the other priors."""
+
+    def __init__(self, encoder: LSTMEncoder) -> None:
+        super().__init__()
+
+    def log_prob(self, z: Tensor, encoder: LSTMEncoder) -> Tensor:
+        """Return log p(z), `[...]`, of codes `[..., Z]`."""
+        return -0.5 * (z.square() + math.log(2 * math.pi)).sum(-1)
+
+
+PRIORS = {
+    "Normal": NormalPrior,
+    "mixture": MixturePrior,
+    "VampPrior": VampPrior,
+    "flow": FlowPrior,
+}
 
 
 class FreerVAE(TextVAE):
@@ -100,10 +119,14 @@ class FreerVAE(TextVAE):
             nn.init.zeros_(self.below.bias)
 
     def forward(self, batch: Any) -> tutvae.Elbo:
-        """Bound log p(x) at one sample a document, at which the KL is taken, too."""
+        """Bound log p(x) at one sample a document, where the KL is taken, too, if it has to be."""
         q = posterior_of(self, batch)
         z = q.rsample()
-        kl = q.log_prob(z) - log_prior(self, z)
+        if isinstance(q, MultivariateNormal):
+            zero, one = z.new_zeros(z.shape[-1]), torch.eye(z.shape[-1], device=z.device)
+            kl = kl_divergence(q, MultivariateNormal(zero, one))
+        else:
+            kl = q.log_prob(z) - log_prior(self, z)
         return tutvae.Elbo(-document_log_likelihood(self.decoder, batch, z), kl)
 
 

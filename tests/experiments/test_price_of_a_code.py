@@ -58,7 +58,9 @@ def plane(most: float = 12.0, points: int = 401) -> tuple[Tensor, float]:
 
 
 # A flow that is bent much throws its codes far out of the plane.
-@pytest.mark.parametrize(("prior", "by"), [("mixture", 0.3), ("VampPrior", 0.3), ("flow", 0.02)])
+@pytest.mark.parametrize(
+    ("prior", "by"), [("Normal", 0.3), ("mixture", 0.3), ("VampPrior", 0.3), ("flow", 0.02)]
+)
 def test_every_prior_is_a_density(models: ModuleType, prior: str, by: float) -> None:
     model = moved(freer(models, prior=prior), by)
     z, area = plane()
@@ -104,6 +106,15 @@ def test_the_kl_at_a_sample_is_right_on_average(models: ModuleType) -> None:
         z = q.sample((20_000,))
         sampled = (q.log_prob(z) - models.log_prior(model, z)).mean(0)
     torch.testing.assert_close(sampled, kl_divergence(q, standard), rtol=0.05, atol=0.02)
+
+
+def test_the_kl_of_a_full_posterior_is_taken_in_closed_form(models: ModuleType) -> None:
+    model = moved(freer(models, full=True)).eval()
+    batch = TEXTS.batch()
+    with torch.no_grad():
+        q = models.posterior_of(model, batch)
+        expected = kl_divergence(q, MultivariateNormal(torch.zeros(Z), torch.eye(Z)))
+        torch.testing.assert_close(model(batch).kl, expected)
 
 
 @pytest.mark.parametrize("options", [{"prior": "mixture"}, {"prior": "flow"}, {"full": True}])
@@ -223,3 +234,18 @@ def test_the_table_sets_each_change_beside_its_own_language_model(price: ModuleT
         ["4.00", "3.00", "1.00", "16.00", "4.00", "1"],
         ["3.00", "2.50", "0.50", "16.00", "3.00", "1"],
     ]
+
+
+def test_the_figures_of_the_record_fit_together(price: ModuleType) -> None:
+    path = tutvae.recorded_folder() / "everyday" / "price.json"
+    for run in json.loads(path.read_text(encoding="utf-8")):
+        assert run["change"] in (price.SHIPPED if run["model"] == "shipped" else price.CHANGES)
+        if run["model"] == "vae":
+            assert run["bound"] > run["nll"]
+            assert run["kl"] == pytest.approx(price.RATE, abs=0.4)
+        if "refined" in run:
+            bounds = [run[x]["bound"] for x in ("refined", "refined_at_the_rate", "encoder_s")]
+            assert bounds == sorted(bounds)
+            # Every estimate of the NLL is an upper one, and better proposals make better ones.
+            nlls = [run[x]["nll"] for x in ("refined", "refined_at_the_rate", "encoder_s")]
+            assert nlls == sorted(nlls)

@@ -264,9 +264,9 @@ class TestGeneration:
     def test_greedy_and_sampled(
         self, build: Build, latent_size: int, choice: dict[str, Any]
     ) -> None:
-        options = self.options | {"count": 20} | choice
+        options = self.options | {"count": 60} | choice
         stepwise, full = (
-            generate(decoder, code(latent_size, 20), **options)
+            generate(decoder, code(latent_size, 60), **options)
             for decoder in self.both(build, latent_size)
         )
         assert torch.equal(stepwise, full)

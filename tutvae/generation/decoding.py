@@ -134,8 +134,8 @@ def _chooser(temperature: float, top_k: int | None, top_p: float) -> Choose:
         if top_k is not None or top_p < 1:
             logits = keep_most_probable(logits, top_k, top_p)
         # The inverse of the distribution function: one number a row, where Gumbel noise, or
-        # `torch.multinomial`, would draw one a token. None is 0, so that no token of probability
-        # 0 is met. Logits of NaN reach nowhere.
+        # `torch.multinomial`, would draw one a token. None is 0: no token of probability 0 is met.
+        # Logits of NaN reach nowhere, so that what is found may lie behind the last token.
         reached = logits.softmax(-1).cumsum(-1, dtype=drawn.dtype)
         found = torch.searchsorted(reached, (drawn * reached[:, -1])[:, None])[:, 0]
         return found.clamp(max=logits.shape[1] - 1)
