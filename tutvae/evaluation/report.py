@@ -155,7 +155,7 @@ def evaluate(
         batches: the examples; each batch has `.to(device)`.
         importance_samples: S, the posterior samples an example, for reconstruction and NLL. The
             NLL is an upper estimate: a code of many nats has a narrow posterior, whose samples
-            miss most of p(x). At 24 nats, 100 of them left it more than 2 nats too high (chapter 11).
+            miss most of p(x). At 24 nats 100 of them leave it over 2 nats too high (chapter 11).
         chunk_size: samples that are decoded at a time; changes the memory, not the result.
         seed: of the noise.
         language_model: one of the same decoder, Z = 0, to tell the price of the code by.
