@@ -248,6 +248,7 @@ def _search(
             ended = ended.flatten()[rows].view(B, W) | (token == tokenizer.eos_id)
             # Log-probabilities only fall: an ended string in front stays there.
             goes = ~ended & ~ended[:, :1] & (scores > -torch.inf)
+            # Where a row's state stands among those that were read.
             place = torch.zeros_like(rows).index_copy(0, going, torch.arange(len(going)).to(going))
             going = goes.flatten().nonzero()[:, 0]
             if not len(going):
