@@ -64,11 +64,18 @@ unit: $(INSTALLED)  ## Run the unit tests and the docstrings' examples, with at 
 # A stored progress bar would stay at 0 % for ever.
 nbval notebooks: export TQDM_DISABLE = 1
 
+# All chapters are run two at a time, a thread each, which takes two thirds of the time; those that
+# NB names by themselves, on all threads.
+ifeq ($(origin NB),file)
+nbval: export OMP_NUM_THREADS = 1
+nbval: TWO_AT_A_TIME = -n 2 --dist loadfile
+endif
+
 nbval: $(INSTALLED)  ## Run every notebook again and compare its outputs (NB=... for one)
 	$(call heading,Notebooks)
 	$(BIN)/python -m pytest -p no:randomly -p tools.nbval_tolerance -p tools.nbval_times \
 		--nbval --nbval-current-env --nbval-sanitize-with tests/book/nbval_sanitize.cfg \
-		--durations=5 $(NB)
+		$(TWO_AT_A_TIME) --durations=5 $(NB)
 
 pages: $(BOOK)  ## Open every built page in a headless browser
 	$(call heading,Pages in a browser)

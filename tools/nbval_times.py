@@ -3,7 +3,8 @@
     python -m pytest -p tools.nbval_times --nbval notebooks/*.ipynb
 
 Seconds depend on the machine, reference steps far less: what a step is says
-`benchmarks.machine.reference_step`, which is timed once, before the chapters.
+`benchmarks.machine.reference_step`, which is timed once, before the chapters. A chapter beside which
+another one runs takes longer than by itself.
 """
 
 from collections import Counter
@@ -16,8 +17,9 @@ from benchmarks.machine import reference_step
 class Times:
     """Adds up a run's seconds by notebook, and reports them at its end."""
 
-    def __init__(self, step: float) -> None:
+    def __init__(self, step: float, at_a_time: int) -> None:
         self.step = step  # milliseconds
+        self.at_a_time = at_a_time
         self.seconds: Counter[str] = Counter()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -28,12 +30,15 @@ class Times:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print a line for each notebook."""
-        terminalreporter.section(f"chapters (a reference step took {self.step:.2f} ms)")
+        title = f"chapters, {self.at_a_time} at a time (a reference step took {self.step:.2f} ms)"
+        terminalreporter.section(title)
         for path, seconds in self.seconds.items():
             steps = 1000 * seconds / self.step
             terminalreporter.line(f"{seconds:8.1f} s {steps:9,.0f} reference steps  {path}")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Time the reference step, while nothing else runs."""
-    config.pluginmanager.register(Times(reference_step()), "times")
+    """Time the reference step, while nothing else runs: not in the processes of pytest-xdist."""
+    if not hasattr(config, "workerinput"):
+        at_a_time = config.getoption("numprocesses", None) or 1
+        config.pluginmanager.register(Times(reference_step(), at_a_time), "times")

@@ -14,7 +14,7 @@ def reported(nodeid: str, duration: float) -> SimpleNamespace:
 @pytest.fixture
 def lines() -> list[str]:
     """What is printed after two cells of one chapter, one of another, and another kind of test."""
-    times, printed = Times(step=20.0), []
+    times, printed = Times(step=20.0, at_a_time=2), []
     for report in (
         reported("notebooks/01.ipynb::Cell 0", 0.5),
         reported("notebooks/01.ipynb::Cell 1", 1.5),
@@ -27,8 +27,9 @@ def lines() -> list[str]:
     return printed
 
 
-def test_the_reference_step_is_told(lines: list[str]) -> None:
+def test_the_reference_step_is_told_and_how_many_ran_at_a_time(lines: list[str]) -> None:
     assert "20.00 ms" in lines[0]
+    assert "2 at a time" in lines[0]
 
 
 def test_a_chapter_is_told_in_seconds_and_reference_steps(lines: list[str]) -> None:
