@@ -3,8 +3,8 @@
     python -m pytest -p tools.nbval_times --nbval notebooks/*.ipynb
 
 Seconds depend on the machine, reference steps far less: what a step is says
-`benchmarks.machine.reference_step`, which is timed once, before the chapters. A chapter beside which
-another one runs takes longer than by itself.
+`benchmarks.machine.reference_step`, which is timed once, before the chapters. Beside another one a
+chapter takes longer than by itself.
 """
 
 from collections import Counter
