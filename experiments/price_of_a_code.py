@@ -81,6 +81,7 @@ CHANGES = {
     "posterior: full covariance": Plan(full=True),
     "encoder: one way": Plan(both_ways=False),
     "encoder: more dropout": Plan(encoder_dropout=0.4),
+    "encoder: no dropout": Plan(encoder_dropout=0.0),
     "encoder: small word vectors": Plan(small_words=True),
     "encoder: twice as wide": Plan(encoder_size=384),
     "training: autoencoder first": Plan(alone_first=4),
@@ -89,6 +90,10 @@ CHANGES = {
     "training: three times as long": Plan(epochs=72),
     "width: twice the code": Plan(latent_size=64),
     "width: twice the state": Plan(hidden_size=768),
+    # What helps by itself, at once: the recipe for full size.
+    "together": Plan(
+        small_words=True, encoder_size=384, encoder_dropout=0.0, free_bits_per="example"
+    ),
 }
 
 # Models that come with the package, and what their codes were told to hold.
@@ -127,8 +132,7 @@ def build(plan: Plan, V: int) -> LanguageModel | TextVAE:
     encoder: Any = LSTMEncoder(V, E, plan.encoder_size, Z)
     if plan.both_ways:
         encoder = BiLSTMEncoder(V, E, plan.encoder_size, Z, dropout=plan.encoder_dropout)
-    if plan.small_words:
-        nn.init.normal_(encoder.embedding.weight, std=0.05)
+    nn.init.normal_(encoder.embedding.weight, std=0.05 if plan.small_words else 1.0)
     if plan.prior or plan.full:
         return FreerVAE(encoder, decoder, plan.prior, plan.full)
     return TextVAE(encoder, decoder)

@@ -69,7 +69,7 @@ class BiLSTMEncoder(LSTMEncoder):
 
     The sizes are those of `LSTMEncoder`, but the features are twice as wide as a state. `dropout`
     is, in training, the share of zeroed entries in word vectors.
-    No chapter defines it; chapter 10 uses a model of it.
+    No chapter defines it; chapter 10 uses a model of it, and chapter 11 measures its parts.
 
     Source: Graves & Schmidhuber (2005), "Framewise Phoneme Classification with Bidirectional LSTM".
     """
@@ -86,6 +86,9 @@ class BiLSTMEncoder(LSTMEncoder):
         super().__init__(vocabulary_size, embedding_size, hidden_size, latent_size, pooling="max")
         self.hidden_size = 2 * hidden_size
         self.dropout = nn.Dropout(dropout)
+        # A rare word keeps about the vector that it began with. A large one, drawn by chance, would
+        # move the code of every text that has the word.
+        nn.init.normal_(self.embedding.weight, std=0.05)
         self.backward_lstm = LSTM(embedding_size, hidden_size)
         self.mean = nn.Linear(2 * hidden_size, latent_size)
         self.log_variance = nn.Linear(2 * hidden_size, latent_size)
