@@ -5,7 +5,10 @@ TUTVAE_DATA=data python -m benchmarks.evaluation
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import nullcontext
 from statistics import median
+from typing import Literal
 
 import torch
 from torch.distributions import Normal
@@ -14,6 +17,7 @@ import tutvae
 from benchmarks import usual
 from benchmarks.common import (
     Row,
+    Work,
     alone,
     documents,
     forward_gflop,
@@ -21,10 +25,27 @@ from benchmarks.common import (
     measure,
     shown,
 )
+from tutvae.data.batches.text_batch import TextBatch
+from tutvae.models import TextVAE
 from tutvae.training.engine import autocast
 
 SAMPLES = 100
 TOGETHER = 4  # documents that we score at once
+
+
+def scoring(
+    model: TextVAE, batches: Iterable[TextBatch], precision: Literal["fp32", "bf16"]
+) -> Work:
+    """Score the next batch by `evaluate`; token-samples."""
+    coming = iter(batches)
+
+    def score() -> float:
+        batch, half = next(coming), autocast(torch.device("cpu"), torch.bfloat16)
+        with half if precision == "bf16" else nullcontext():
+            tutvae.evaluate(model, [batch], importance_samples=SAMPLES)
+        return SAMPLES * batch.predicted_tokens
+
+    return score
 
 
 def importance_weighted(rounds: int = 3) -> Row:
@@ -39,19 +60,14 @@ def importance_weighted(rounds: int = 3) -> Row:
         usual.importance_weighted_nll(model, batch, SAMPLES, block=SAMPLES)
         return SAMPLES * batch.predicted_tokens
 
-    def by_evaluate() -> float:
-        batch = next(batches)
-        tutvae.evaluate(model, [batch], importance_samples=SAMPLES)
-        return SAMPLES * batch.predicted_tokens
-
-    def in_half() -> float:
-        with autocast(torch.device("cpu"), torch.bfloat16):
-            return by_evaluate()
-
     return measure(
         f"likelihood by {SAMPLES} samples",
         "token-samples",
-        {"usual": one_by_one, "fp32": by_evaluate, "bf16": in_half},
+        {
+            "usual": one_by_one,
+            "fp32": scoring(model, batches, "fp32"),
+            "bf16": scoring(model, batches, "bf16"),
+        },
         threads=1,
         rounds=rounds,
         gflop=forward_gflop(model.decoder),

@@ -52,9 +52,16 @@ def by_generate(decoder: Decoder, z: Tensor, length: int, temperature: float = 0
 by_chance = partial(by_generate, temperature=1)
 
 
+def small_writer() -> Decoder:
+    return never_ending(GRUDecoder(V, 300, 256, 16))
+
+
+def large_cnn_writer() -> Decoder:
+    return never_ending(DilatedConvDecoder(V, 256, 256, 32, dilations="large"))
+
+
 def recurrent(drawn: bool, documents: int = 64, length: int = 60, rounds: int = 5) -> Row:
-    decoder = never_ending(GRUDecoder(V, 300, 256, 16))
-    z = torch.randn(documents, 16)
+    decoder, z = small_writer(), torch.randn(documents, 16)
     theirs, ours = (usual.drawn, by_chance) if drawn else (usual.greedy, by_generate)
     return measure(
         f"{'drawing' if drawn else 'writing'} {documents} texts, GRU",
@@ -72,8 +79,7 @@ def recurrent(drawn: bool, documents: int = 64, length: int = 60, rounds: int = 
 
 
 def convolutional(documents: int, length: int, rounds: int = 1) -> Row:
-    decoder = never_ending(DilatedConvDecoder(V, 256, 256, 32, dilations="large"))
-    z = torch.randn(documents, 32)
+    decoder, z = large_cnn_writer(), torch.randn(documents, 32)
     return measure(
         f"writing {documents} text{'s' * (documents > 1)}, large CNN",
         "tokens",
