@@ -1,13 +1,14 @@
 """How well models of everyday sentences read back, walk and write: what their records lack.
 
     pip install sacrebleu
-    python experiments/everyday_quality.py RUNS --judge RUN [--jobs N]
+    python experiments/everyday_quality.py RUNS --judge RUN [--jobs N] [--record NAME]
 
-RUNS is the folder of `tutvae train experiments/everyday_sentences.toml`. Each run is measured on
+RUNS is the folder of `tutvae train experiments/everyday_sentences.toml`; with `--record small`,
+that of `everyday_small.toml`. Each run is measured on
 the 3,124 test sentences: the share that comes back exactly, greedily from the posterior's mean,
 the share of tokens at their place, and chrF; then 200 walks of seven steps between pairs of them
 and 1,000 samples, whose words are judged by a language model that was trained apart. Written to
-results/everyday/quality.json.
+results/everyday/quality.json, or small.json.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import tutvae
 from tutvae.experiments.provenance import provenance
 
 PAIRS, STEPS, SAMPLES, MONOTONE = 200, 7, 1_000, 0.8
-RECORD = Path(__file__).parents[1] / "results" / "everyday" / "quality.json"
+RESULTS = Path(__file__).parents[1] / "results" / "everyday"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -111,16 +112,17 @@ def main() -> None:
     arguments.add_argument("runs", type=Path)
     arguments.add_argument("--judge", type=Path, required=True)
     arguments.add_argument("--jobs", type=int, default=1)
+    arguments.add_argument("--record", default="quality")
     given = arguments.parse_args()
-    done = json.loads(RECORD.read_text()) if RECORD.exists() else []
+    record = RESULTS / f"{given.record}.json"
+    done = json.loads(record.read_text()) if record.exists() else []
     known = {row["run"] for row in done}
     folders = sorted(path.parent for path in given.runs.glob("*/weights.safetensors"))
     todo = [folder for folder in folders if folder.name not in known]
-    RECORD.parent.mkdir(parents=True, exist_ok=True)
     parallel = Parallel(n_jobs=given.jobs, return_as="generator_unordered")
     for row in parallel(delayed(measured)(folder, given.judge) for folder in todo):
         done.append(row)
-        RECORD.write_text(json.dumps(done, indent=1, ensure_ascii=False) + "\n")
+        record.write_text(json.dumps(done, indent=1, ensure_ascii=False) + "\n")
         shown = {k: round(v, 2) for k, v in row.items() if isinstance(v, float)}
         print(row["run"], shown, flush=True)
 
