@@ -10,7 +10,7 @@ and p(x) is a sum over the 200 combinations of the hidden factors: exact and fas
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
 from typing import Literal, NamedTuple
 
@@ -209,15 +209,11 @@ class ReviewGrammar:
         sizes = {size: getattr(self, size) for size in _SIZES}
         return compiled(texts, sizes, self._shape, self.vagueness, self.star_noise)
 
-    @cached_property
-    def _sample_posteriors(self) -> Floats:
-        """p(factors | x) of `MONTE_CARLO_DOCUMENTS` documents, `[N, 5, 5, persons, tenses]`."""
-        return self._factor_posteriors(self.sample(MONTE_CARLO_DOCUMENTS, seed=0).texts)
-
     def _sampled_posteriors(self, *names: str) -> Floats:
-        """The same of the factors with these names alone, raveled, `[N, states]`."""
+        """p(factors with these names | x) of many documents, raveled, `[N, states]`."""
         others = tuple(axis for axis, name in enumerate(FACTORS, start=1) if name not in names)
-        return self._sample_posteriors.sum(others).reshape(MONTE_CARLO_DOCUMENTS, -1)
+        sampled = _sample_posteriors(self, MONTE_CARLO_DOCUMENTS)
+        return sampled.sum(others).reshape(len(sampled), -1)
 
     def _draw_templates(self, lengths: Integers, rng: np.random.Generator) -> Integers:
         """Indices of each document's templates, `[N, most]`; -1 past its end."""
@@ -269,6 +265,12 @@ class ReviewGrammar:
             if least <= len(found) <= most:
                 row[:] = prior[len(found)] * np.prod(found, axis=0)
         return result
+
+
+@lru_cache(maxsize=2)  # grammars alike share them; 32 MB each
+def _sample_posteriors(grammar: ReviewGrammar, count: int) -> Floats:
+    """p(factors | x) of N sampled documents, `[N, 5, 5, persons, tenses]`."""
+    return grammar._factor_posteriors(grammar.sample(count, seed=0).texts)
 
 
 def _label_names(label: str) -> tuple[str, ...]:
