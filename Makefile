@@ -6,7 +6,7 @@ NB ?= notebooks/*.ipynb
 BIN := .venv/bin
 BOOK := _build/html/index.html
 # The models that run in the book's pages.
-LIVE := $(patsubst %,book/_static/live/%.js,sentences-8 sentences-24)
+LIVE := $(patsubst book/models/%,book/_static/live/%.js,$(wildcard book/models/*))
 INSTALLED := .venv/.installed
 SOURCES := $(shell find book notebooks tutvae results benchmarks/speed.json _config.yml _toc.yml \
 	-type f -not -path '*/.*' -not -path '*/__pycache__/*' 2>/dev/null)
@@ -124,9 +124,9 @@ $(BOOK): $(INSTALLED) $(SOURCES) $(LIVE)
 	@$(BIN)/python -m zipfile -c _build/html/notebooks.zip notebooks/*.ipynb
 	@touch $(BOOK)
 
-$(LIVE): book/_static/live/%.js: tutvae/pretrained/%/weights.safetensors tutvae/pretrained/%/tokenizer.json \
+$(LIVE): book/_static/live/%.js: book/models/%/weights.safetensors book/models/%/tokenizer.json \
 		tools/live.py | $(INSTALLED)
-	@$(BIN)/python tools/live.py $* >$@
+	@$(BIN)/python tools/live.py book/models/$* >$@
 
 # The version is in __init__.py.
 $(INSTALLED): requirements.txt pyproject.toml tutvae/__init__.py

@@ -1,10 +1,10 @@
-// A sentence VAE in the page: `tutvae.load(name)` without Python. It knows one architecture, that of
-// the models in tutvae/pretrained: an LSTM encoder that reads both ways and pools by the maximum,
+// A sentence VAE in the page: `tutvae.load(folder)` without Python. It knows one architecture, that of
+// the models in book/models and tutvae/pretrained: an LSTM encoder that reads both ways and pools by the maximum,
 // and an LSTM decoder with tied weights, whose state, inputs and output the code joins.
 //
 // What tools/live.py writes calls tutvaeLive.receive; after that
 //
-//   const model = await tutvaeLive.load("sentences-8");
+//   const model = await tutvaeLive.load("rate-8");
 //   model.decode(model.encode("Where is the station?").mean);
 "use strict";
 

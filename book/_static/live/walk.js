@@ -57,7 +57,7 @@
   // Fills the page, a sentence a frame, so that it answers in the meantime.
   async function show(started, left, right) {
     walk = started;
-    const rate = form.model.value.replace("sentences-", "");
+    const rate = form.model.value.replace("rate-", "");
     part("title").textContent = `The whole walk at ${rate} nats, from “${left}” to “${right}”:`;
     for (const name of ["list", "left-back", "right-back"]) part(name).replaceChildren();
     slider.value = 0;
@@ -127,7 +127,7 @@
 
   function labelButton() {
     const known = ready.has(form.model.value);
-    part("start").textContent = known ? "Walk" : "Load the model, 8 MB";
+    part("start").textContent = known ? "Walk" : "Load the model, 4 MB";
   }
 
   let moving = false; // at most one sentence a frame is written while the slider is dragged
