@@ -196,6 +196,11 @@ def test_max_pooling_takes_the_largest_state_of_the_words() -> None:
     torch.testing.assert_close(model(batch).loc, model.mean(largest))
 
 
+def test_read_both_ways_word_vectors_begin_small() -> None:
+    encoder = BiLSTMEncoder(500, 32, 8, 2)
+    assert encoder.embedding.weight.std().item() == pytest.approx(0.05, rel=0.1)
+
+
 def test_an_unknown_pooling_is_one_clear_error() -> None:
     with pytest.raises(ValueError, match='pooling must be "last" or "max", not \'mean\''):
         LSTMEncoder(V, E, H, Z, pooling="mean")
