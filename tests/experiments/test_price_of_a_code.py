@@ -243,7 +243,8 @@ def test_the_figures_of_the_record_fit_together(price: ModuleType) -> None:
         if run["model"] == "vae":
             assert run["bound"] > run["nll"]
             # Training holds the rate under dropout, which measuring has not.
-            assert run["kl"] == pytest.approx(price.RATE, abs=0.6)
+            above = 0.5 if run["change"] == "encoder: more dropout" else 0.0
+            assert run["kl"] == pytest.approx(price.RATE + above, abs=0.4)
         if "refined" in run:
             bounds = [run[x]["bound"] for x in ("refined", "refined_at_the_rate", "encoder_s")]
             assert bounds == sorted(bounds)
