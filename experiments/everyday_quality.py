@@ -40,9 +40,8 @@ def loaded(folder: str | Path) -> Any:
     return trained
 
 
-def read_back(trained: Any, texts: list[str]) -> dict[str, float]:
-    """What comes back of texts, in per cent; chrF as sacrebleu defines it."""
-    back = trained.reconstruct(texts)
+def compared(trained: Any, texts: list[str], back: list[str]) -> dict[str, float]:
+    """How much of texts came back, in per cent; chrF as sacrebleu defines it."""
     own, found = (trained.tokenizer_.encode(part) for part in (texts, back))
     pairs = list(zip(own, found, strict=True))
     # Start and end mark are no words.
@@ -94,7 +93,7 @@ def measured(folder: Path, judge_folder: Path) -> dict[str, Any]:
     found["samples_nats_a_token"] = nats_a_token(judge, trained.sample(SAMPLES))
     if trained.model_.latent_size == 0:
         return found
-    found |= read_back(trained, texts)
+    found |= compared(trained, texts, trained.reconstruct(texts))
     taken = walks(trained, texts)
     middle = [text for walk in taken for text in walk[2:-2]]
     drifts = [x for x in map(drift, (w for w in taken if len(set(w)) > 1)) if not np.isnan(x)]

@@ -20,6 +20,7 @@ from tutvae.models import (
     DECODERS,
     LanguageModel,
     LSTMEncoder,
+    RefinedTextVAE,
     SemiSupervisedTextVAE,
     TextClassifier,
     TextVAE,
@@ -94,6 +95,12 @@ def test_fit_in_half_precision(device: torch.device) -> None:
     history = tutvae.fit(model, batches(), epochs=1, precision="bf16", device=device)
     assert history["train_kl"][0] > 0
     assert next(model.parameters()).dtype == torch.float32
+
+
+def test_posteriors_are_refined_there(device: torch.device) -> None:
+    model = RefinedTextVAE(vae().encoder, decoder("gru"), steps=3)
+    here, there = (tutvae.encode(x, batches()).loc for x in twins(model, device))
+    torch.testing.assert_close(there, here, rtol=1e-4, atol=1e-4)
 
 
 def twins(model: nn.Module, device: torch.device) -> tuple[nn.Module, nn.Module]:

@@ -27,6 +27,7 @@ from tutvae.models.protocols import Encoder as Encoder
 from tutvae.models.protocols import LatentVariableModel as LatentVariableModel
 from tutvae.models.protocols import State as State
 from tutvae.models.protocols import TrainableModel as TrainableModel
+from tutvae.models.refined_text_vae import RefinedTextVAE as RefinedTextVAE
 from tutvae.models.semi_supervised import Marginal as Marginal
 from tutvae.models.semi_supervised import SemiSupervisedTextVAE as SemiSupervisedTextVAE
 from tutvae.models.text_classifier import LabelHead as LabelHead
