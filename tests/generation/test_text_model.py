@@ -44,10 +44,11 @@ def with_labels(tmp_path_factory: pytest.TempPathFactory) -> TextModel:
 
 @pytest.mark.parametrize("use", USES)
 class TestEveryModel:
-    def test_a_vae_and_a_model_with_labels_answer_everything(
+    def test_a_vae_refined_or_not_and_a_model_with_labels_answer_everything(
         self, run_folders: dict[str, Path], with_labels: TextModel, use: str
     ) -> None:
-        for trained in (tutvae.load(run_folders["vae"]), with_labels):
+        vae = tutvae.load(run_folders["vae"])
+        for trained in (vae, vae.refined(steps=2), with_labels):
             assert USES[use](trained) is not None
 
     def test_a_language_model_lacks_a_code_alone(
