@@ -105,6 +105,21 @@ def test_it_works_where_gradients_are_off_and_weights_are_frozen() -> None:
     assert torch.equal(refined(model).posterior(batch()).loc, expected)
 
 
+def test_under_inference_mode_it_says_what_to_use_instead() -> None:
+    with torch.inference_mode(), pytest.raises(RuntimeError, match=r"use torch\.no_grad instead"):
+        refined(text_vae()).posterior(batch())
+
+
+def test_a_model_in_half_precision_is_refined_too() -> None:
+    model, half = text_vae(), text_vae().bfloat16()
+    before, after = (x.posterior(batch()) for x in (half, refined(half)))
+    assert after.loc.dtype == after.scale.dtype == torch.bfloat16
+    rate = kl_to_prior(before).float()
+    qs = [Normal(q.loc.float(), q.scale.float()) for q in (before, after)]
+    loss, lower = (cost(model, q) + torch.maximum(kl_to_prior(q), rate) for q in qs)
+    assert lower.mean() < loss.mean() - 0.2
+
+
 def test_better_proposals_make_a_better_estimate() -> None:
     model, texts = text_vae(), [batch()]
     few, some = (
@@ -148,6 +163,13 @@ class TestOfTexts:
             x.evaluate(texts, importance_samples=5).bound for x in (trained, trained.refined())
         ]
         assert costs[1] < costs[0] - 0.5
+
+    def test_what_was_measured_before_is_not_said_of_it(self) -> None:
+        trained = tutvae.load("sentences")
+        other = trained.refined()
+        assert trained.report is not None
+        assert other.report is None
+        assert not hasattr(other, "report_")
 
     def test_a_language_model_has_nothing_to_refine(self, run_folders: dict[str, Path]) -> None:
         with pytest.raises(ValueError, match="a language model has no code"):
