@@ -1,7 +1,7 @@
 """What some gradient steps on a sentence's posterior bring: what comes back, and the bound.
 
     pip install sacrebleu
-    python experiments/everyday_refined.py [--model NAME ...] [--steps N ...] [--draws N]
+    python experiments/everyday_refined.py [--model NAME ...]
 
 The models that come with the package and those of the book's live walk, on Tatoeba's 3,124 test
 sentences: with their encoders' posteriors (no steps), and with those of `RefinedTextVAE`. The rival
@@ -83,9 +83,7 @@ def table(runs: list[dict[str, Any]]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Do what is asked for and not in the record yet, and print the table."""
-    choices: dict[str, Any] = {"model": MODELS, "steps": STEPS, "draws": [DRAWS]}
-    parser = parser_of(__doc__, RESULTS / "everyday", **choices)
-    given = parser.parse_args(arguments)
+    given = parser_of(__doc__, RESULTS / "everyday", model=MODELS).parse_args(arguments)
     record = Record(given.records / "refined.json")
     record.complete(selected(plans(), given), done)
     print(table(record.runs))

@@ -401,6 +401,14 @@ for model in map(tutvae.load, folders):
 
 
 class TestSaved:
+    def test_a_refined_one_is_saved_without_the_report_of_another(
+        self, vae: SentenceVAE, tmp_path: Path
+    ) -> None:
+        loaded = tutvae.load(vae.refined(steps=2).save(tmp_path / "refined"))
+        assert vae.report_ is not None
+        assert loaded.report_ is None
+        assert "## Measured" not in (tmp_path / "refined" / "README.md").read_text("utf-8")
+
     @pytest.mark.filterwarnings("ignore:.*were cut")
     def test_a_new_process_finds_the_same_estimators(self, tmp_path: Path) -> None:
         tokenizer, texts = tutvae.Tokenizer.train(TEXTS), TEXTS[:5]

@@ -114,7 +114,9 @@ class TextModel:
         other = copy.copy(self)
         other.model_ = RefinedTextVAE(model.encoder, model.decoder, steps).train(model.training)
         # What was measured was measured with the encoder's own posteriors.
-        vars(other).update(dict.fromkeys({"report", "report_"} & vars(self).keys()))
+        for name in ("report", "report_"):
+            if hasattr(other, name):
+                setattr(other, name, None)
         return other
 
     def interpolate(self, left: str, right: str, steps: int = 5) -> list[str]:
