@@ -59,3 +59,12 @@ def test_a_name_that_does_not_exist_is_an_error_that_names_it() -> None:
         _ = tutvae.TextVEA
     with pytest.raises(ImportError, match="cannot import name 'TextVEA'"):
         exec("from tutvae import TextVEA")
+
+
+def test_what_many_do_without_is_not_loaded() -> None:
+    """The command line and a model that comes with the package do not wait for scikit-learn."""
+    program = (
+        "import sys, tutvae, tutvae.cli.main; tutvae.load('sentences').sample(1)\n"
+        "print({'sklearn', 'pandas', 'scipy', 'matplotlib'} & set(sys.modules))"
+    )
+    assert in_a_fresh_process(program) == "set()"

@@ -1,16 +1,18 @@
 """Trained models: saved, loaded and shared, in one line each."""
 
+from __future__ import annotations
+
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tutvae.estimators import SemiSupervisedClassifier, SentenceVAE
 from tutvae.model_folder import TrainedModel, read, save
+
+if TYPE_CHECKING:
+    from tutvae.estimators import SentenceVAE
 
 __all__ = ["TrainedModel", "load", "push_to_hub", "save"]
 
-MADE: tuple[type[SentenceVAE], ...] = (SentenceVAE, SemiSupervisedClassifier)
-ESTIMATORS: dict[Any, type[SentenceVAE]] = {made.__name__: made for made in MADE}
 # Trained models that come with the package, each as `save` wrote it, and another name for one.
 PRETRAINED, ALIASES = Path(__file__).parent / "pretrained", {"sentences": "sentences-8"}
 HUB = "hub:"
@@ -38,7 +40,14 @@ def load(source: str | Path) -> TrainedModel | SentenceVAE:
     (32, Tokenizer(V=6000))
     """
     trained = load_trained(source)
-    estimator = ESTIMATORS.get(trained.configuration.get("estimator"))
+    if "estimator" not in trained.configuration:
+        return trained
+    # Not above: scikit-learn comes with it, and takes a second that other models do without.
+    from tutvae.estimators import SemiSupervisedClassifier, SentenceVAE
+
+    made: tuple[type[SentenceVAE], ...] = (SentenceVAE, SemiSupervisedClassifier)
+    by_name = {estimator.__name__: estimator for estimator in made}
+    estimator = by_name.get(trained.configuration["estimator"])
     return trained if estimator is None else estimator.from_trained(trained)
 
 

@@ -124,3 +124,32 @@ function faintText() {
   const faint = [...elements].filter((element) => contrast(element) < 4.5);
   return faint.map((element) => `${contrast(element).toFixed(2)} ${describe(element)}`);
 }
+
+// What axe-core finds that keeps somebody from reading or using the page, or a part of it. It is not
+// asked for contrasts: `faintText` asks for more of them in a fraction of the time. Nor does it fetch
+// style sheets again, for a rule that is not asked.
+async function axeFinds(part, options) {
+  const asked = { preload: false, resultTypes: ["violations"], ...options };
+  const { violations } = await axe.run(part, asked);
+  const worst = violations.filter(({ impact }) => ["serious", "critical"].includes(impact));
+  return worst.flatMap(({ id, nodes }) => nodes.map(({ html }) => `${id}: ${html.slice(0, 100)}`));
+}
+
+const ALL_BUT_CONTRASTS = { rules: { "color-contrast": { enabled: false } } };
+
+function shown() {
+  return [...document.body.querySelectorAll("*")].filter(isVisible);
+}
+
+async function barriers() {
+  window.shownBefore = new Set(shown());
+  return axeFinds(document, ALL_BUT_CONTRASTS);
+}
+
+// What axe-core may find in another colour mode than the one that `barriers` has just looked at: by
+// the one rule that goes by colours, and in what was not shown. For all other rules nothing changed.
+async function barriersOfColours() {
+  const found = await axeFinds(document, { runOnly: ["link-in-text-block"] });
+  const newlyShown = shown().filter((element) => !window.shownBefore.has(element));
+  return newlyShown.length ? [...found, ...(await axeFinds(newlyShown, ALL_BUT_CONTRASTS))] : found;
+}

@@ -10,7 +10,6 @@ import typer
 
 from tutvae.data.readers.files import read_toml, write_beside
 from tutvae.data.readers.texts import from_files
-from tutvae.estimators import MANY, SemiSupervisedClassifier, SentenceVAE
 from tutvae.experiments.experiment import Experiment
 from tutvae.experiments.sweeps import apply_setting, validate_experiment
 from tutvae.training.run_folder import RunFolder
@@ -39,7 +38,7 @@ def own_experiment(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # training reads it, too, and tells what is odd
         corpus = from_files(documents, text=text, label=label, missing_labels=label is not None)
-    table = _described(documents, text, label, len(corpus.train))
+    table = _described(documents, text, label, documents=len(corpus.train))
     for setting in settings:
         apply_setting(setting, table)
     experiment = validate_experiment(table)
@@ -50,14 +49,17 @@ def own_experiment(
     return experiment
 
 
-def _described(documents: Path, text: str, label: str | None, count: int = MANY) -> dict[str, Any]:
-    """What the estimator with its defaults would do with the documents."""
-    corpus: dict[str, Any] = {"name": "files", "train": str(documents), "text": text}
+def _described(file: Path, text: str, label: str | None, **documents: int) -> dict[str, Any]:
+    """What the estimator with its defaults would do with the documents of a file."""
+    # Not above: scikit-learn comes with them, and takes a second that most commands do without.
+    from tutvae.estimators import SemiSupervisedClassifier, SentenceVAE
+
+    corpus: dict[str, Any] = {"name": "files", "train": str(file), "text": text}
     if label is not None:
         corpus |= {"label": label, "missing_labels": True}
     estimator = SentenceVAE() if label is None else SemiSupervisedClassifier()
-    table = estimator.description(count, **corpus)
-    return table | {"name": re.sub(r"[^\w-]+", "-", documents.name.split(".")[0]) or "own"}
+    table = estimator.description(**documents, **corpus)
+    return table | {"name": re.sub(r"[^\w-]+", "-", file.name.split(".")[0]) or "own"}
 
 
 def to_toml(table: dict[str, Any]) -> str:
