@@ -48,12 +48,14 @@ class CausalConv1d(nn.Module):
         seen = torch.cat([past, x], dim=1)
         # A new tensor, not a ring written in place: whoever keeps the old past may go on from it.
         past = seen[:, -self.memory :]
-        if x.shape[1] > 1:
+        length = x.shape[1]
+        if length > 1 and x.device.type != "cpu":
             return self.conv(seen.transpose(1, 2)).transpose(1, 2), past
-        # One step: the same sum as one matrix product, several times as fast.
-        window = seen[:, :: self.dilation].transpose(1, 2)  # [B, C, width]
-        outputs = F.linear(window.flatten(1), self.conv.weight.flatten(1), self.conv.bias)
-        return outputs[:, None], past
+        # The same sum as one matrix product. On the CPU that saves what oneDNN's convolution takes
+        # to prepare for each new length, and leaves the channels side by side for what comes after.
+        shifted = [seen[:, k : k + length] for k in range(0, self.memory + 1, self.dilation)]
+        windows = torch.stack(shifted, dim=-1).flatten(2)  # [B, T, C * width]
+        return F.linear(windows, self.conv.weight.flatten(1), self.conv.bias), past
 
 
 class ResidualBlock(nn.Module):
