@@ -79,7 +79,8 @@ nbval: $(INSTALLED)  ## Run every notebook again and compare its outputs (NB=...
 
 pages: $(BOOK)  ## Open every built page in a headless browser
 	$(call heading,Pages in a browser)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m browser tests/book
+	@# Three processes on two cores: a page is often waited for.
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m browser tests/book
 
 bench: export MPLBACKEND = Agg
 bench: $(INSTALLED)  ## Measure the speed against the usual way, for the page that shows it (10 minutes)

@@ -3,11 +3,12 @@
     python -m pytest -p tools.nbval_times --nbval notebooks/*.ipynb
 
 Seconds depend on the machine, reference steps far less: what a step is says
-`benchmarks.machine.reference_step`, which is timed once, before the chapters. Beside another one a
-chapter takes longer than by itself.
+`benchmarks.machine.reference_step`, which is timed before the chapters and after them, as a machine
+that others share is not always as fast. Beside another one a chapter takes longer than by itself.
 """
 
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 
@@ -17,8 +18,9 @@ from benchmarks.machine import reference_step
 class Times:
     """Adds up a run's seconds by notebook, and reports them at its end."""
 
-    def __init__(self, step: float, at_a_time: int) -> None:
-        self.step = step  # milliseconds
+    def __init__(self, measure: Callable[[], float], at_a_time: int) -> None:
+        self.measure = measure  # a reference step, in milliseconds
+        self.before = measure()
         self.at_a_time = at_a_time
         self.seconds: Counter[str] = Counter()
 
@@ -30,15 +32,17 @@ class Times:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print a line for each notebook."""
-        title = f"chapters, {self.at_a_time} at a time (a reference step took {self.step:.2f} ms)"
-        terminalreporter.section(title)
+        after = self.measure()
+        step = (self.before + after) / 2
+        taken = f"a reference step took {self.before:.2f} ms before and {after:.2f} after"
+        terminalreporter.section(f"chapters, {self.at_a_time} at a time ({taken})")
         for path, seconds in self.seconds.items():
-            steps = 1000 * seconds / self.step
+            steps = 1000 * seconds / step
             terminalreporter.line(f"{seconds:8.1f} s {steps:9,.0f} reference steps  {path}")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Time the reference step, while nothing else runs: not in the processes of pytest-xdist."""
+    """Time reference steps while nothing else runs: not in the processes of pytest-xdist."""
     if not hasattr(config, "workerinput"):
         at_a_time = config.getoption("numprocesses", None) or 1
-        config.pluginmanager.register(Times(reference_step(), at_a_time), "times")
+        config.pluginmanager.register(Times(reference_step, at_a_time), "times")

@@ -53,9 +53,12 @@ class CausalConv1d(nn.Module):
             return self.conv(seen.transpose(1, 2)).transpose(1, 2), past
         # The same sum as one matrix product. On the CPU that saves what oneDNN's convolution takes
         # to prepare for each new length, and leaves the channels side by side for what comes after.
-        shifted = [seen[:, k : k + length] for k in range(0, self.memory + 1, self.dilation)]
-        windows = torch.stack(shifted, dim=-1).flatten(2)  # [B, T, C * width]
-        return F.linear(windows, self.conv.weight.flatten(1), self.conv.bias), past
+        if length == 1:
+            windows = seen[:, None, :: self.dilation].transpose(2, 3)  # [B, 1, C, width], a view
+        else:
+            shifted = [seen[:, k : k + length] for k in range(0, self.memory + 1, self.dilation)]
+            windows = torch.stack(shifted, dim=-1)  # [B, T, C, width]
+        return F.linear(windows.flatten(2), self.conv.weight.flatten(1), self.conv.bias), past
 
 
 class ResidualBlock(nn.Module):
