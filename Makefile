@@ -1,7 +1,8 @@
 # Every command of the project. `make` alone lists them.
 PYTHON ?= python3
 PORT ?= 8000
-NB ?= notebooks/*.ipynb
+# The last chapters first: they are among the longest, and nobody is to wait for them alone.
+NB ?= $(shell ls -r notebooks/*.ipynb)
 
 BIN := .venv/bin
 BOOK := _build/html/index.html
@@ -68,7 +69,7 @@ nbval notebooks: export TQDM_DISABLE = 1
 # NB names by themselves, on all threads.
 ifeq ($(origin NB),file)
 nbval: export OMP_NUM_THREADS = 1
-nbval: TWO_AT_A_TIME = -n 2 --dist loadfile
+nbval: TWO_AT_A_TIME = -n 2 --dist loadfile --no-loadscope-reorder
 endif
 
 nbval: $(INSTALLED)  ## Run every notebook again and compare its outputs (NB=... for one)

@@ -62,7 +62,7 @@ def test_a_name_that_does_not_exist_is_an_error_that_names_it() -> None:
 
 
 def test_what_many_do_without_is_not_loaded() -> None:
-    """The command line and a model that comes with the package do not wait for scikit-learn."""
+    """The command line and a model of the package wait for none of these large libraries."""
     program = (
         "import sys, tutvae, tutvae.cli.main; tutvae.load('sentences').sample(1)\n"
         "print({'sklearn', 'pandas', 'scipy', 'matplotlib'} & set(sys.modules))"

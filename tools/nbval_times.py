@@ -42,7 +42,7 @@ class Times:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Time reference steps while nothing else runs: not in the processes of pytest-xdist."""
+    """Time reference steps while no chapter runs: not in the processes of pytest-xdist."""
     if not hasattr(config, "workerinput"):
         at_a_time = config.getoption("numprocesses", None) or 1
         config.pluginmanager.register(Times(reference_step, at_a_time), "times")

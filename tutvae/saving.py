@@ -42,7 +42,7 @@ def load(source: str | Path) -> TrainedModel | SentenceVAE:
     trained = load_trained(source)
     if "estimator" not in trained.configuration:
         return trained
-    # Not above: scikit-learn comes with it, and takes a second that other models do without.
+    # Not imported at the top: scikit-learn comes with them, a second that others do without.
     from tutvae.estimators import SemiSupervisedClassifier, SentenceVAE
 
     made: tuple[type[SentenceVAE], ...] = (SentenceVAE, SemiSupervisedClassifier)

@@ -127,7 +127,7 @@ function faintText() {
 
 // What axe-core finds that keeps somebody from reading or using the page, or a part of it. It is not
 // asked for contrasts: `faintText` asks for more of them in a fraction of the time. Nor does it fetch
-// style sheets again, for a rule that is not asked.
+// style sheets again, for a rule that is not run.
 async function axeFinds(part, options) {
   const asked = { preload: false, resultTypes: ["violations"], ...options };
   const { violations } = await axe.run(part, asked);
@@ -147,9 +147,13 @@ async function barriers() {
 }
 
 // What axe-core may find in another colour mode than the one that `barriers` has just looked at: by
-// the one rule that goes by colours, and in what was not shown. For all other rules nothing changed.
+// the one rule that goes by colours, in what was not shown, and in what has lost a part that was.
 async function barriersOfColours() {
   const found = await axeFinds(document, { runOnly: ["link-in-text-block"] });
-  const newlyShown = shown().filter((element) => !window.shownBefore.has(element));
-  return newlyShown.length ? [...found, ...(await axeFinds(newlyShown, ALL_BUT_CONTRASTS))] : found;
+  const now = new Set(shown());
+  const newlyShown = [...now].filter((element) => !window.shownBefore.has(element));
+  const lost = [...window.shownBefore].filter((element) => element.isConnected && !now.has(element));
+  const losers = lost.map((element) => element.closest("a, button, label, [role]") ?? element.parentElement);
+  const changed = [...new Set([...newlyShown, ...losers])];
+  return changed.length ? [...found, ...(await axeFinds(changed, ALL_BUT_CONTRASTS))] : found;
 }

@@ -25,7 +25,8 @@ WIDTHS = {"desk": 1280, "phone": 375}
 # The colour modes, and what is asked in each: in the second, what the first cannot have answered.
 MODES = {"light": "barriers", "dark": "barriersOfColours"}
 HEAVIEST = 2_500_000  # bytes before the reader does anything
-# After a resize the theme takes 300 milliseconds until the tab key stops at boxes that scroll.
+# After a resize, though not after loading, the theme takes 300 milliseconds until the tab key stops
+# at boxes that scroll.
 SETTLED = 350
 
 

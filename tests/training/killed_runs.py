@@ -1,4 +1,4 @@
-"""Training runs that are killed again and again, for `test_state.py`; prints their names.
+"""Training runs killed again and again, for `test_state.py`; prints which.
 
 It runs by itself, so that its processes fork from one that has no threads.
 """
@@ -108,7 +108,7 @@ def in_a_child(work: Callable[[], None], kill_after: float | None) -> bool:
 
 @dataclass
 class Kills:
-    """How often a run was killed, within a write, and found a state to go on from."""
+    """How often runs were killed, how often in a write, and how often a state was there then."""
 
     all: int = 0
     in_writes: int = 0
@@ -149,7 +149,7 @@ def main(folder: Path, seed: int) -> None:
     seconds = time.perf_counter() - start
     kills = Kills()
     runs = []
-    # A run that the machine hurries through is killed too seldom: then another one is.
+    # On a hurried machine one run may end before there were enough kills: then another follows.
     while not kills.enough and len(runs) < 10:
         runs.append(f"killed_{len(runs)}")
         killed_until_done(folder / runs[-1], seconds, kills)

@@ -49,16 +49,18 @@ def own_experiment(
     return experiment
 
 
-def _described(file: Path, text: str, label: str | None, **documents: int) -> dict[str, Any]:
-    """What the estimator with its defaults would do with the documents of a file."""
-    # Not above: scikit-learn comes with them, and takes a second that most commands do without.
-    from tutvae.estimators import SemiSupervisedClassifier, SentenceVAE
+def _described(
+    file: Path, text: str, label: str | None, documents: int | None = None
+) -> dict[str, Any]:
+    """What the estimator with its defaults would do with so many documents, many unless said."""
+    # Not imported at the top: scikit-learn comes with them, a second that most commands do without.
+    from tutvae.estimators import MANY, SemiSupervisedClassifier, SentenceVAE
 
     corpus: dict[str, Any] = {"name": "files", "train": str(file), "text": text}
     if label is not None:
         corpus |= {"label": label, "missing_labels": True}
     estimator = SentenceVAE() if label is None else SemiSupervisedClassifier()
-    table = estimator.description(**documents, **corpus)
+    table = estimator.description(documents or MANY, **corpus)
     return table | {"name": re.sub(r"[^\w-]+", "-", file.name.split(".")[0]) or "own"}
 
 

@@ -51,10 +51,11 @@ class CausalConv1d(nn.Module):
         length = x.shape[1]
         if length > 1 and x.device.type != "cpu":
             return self.conv(seen.transpose(1, 2)).transpose(1, 2), past
-        # The same sum as one matrix product. On the CPU that saves what oneDNN's convolution takes
-        # to prepare for each new length, and leaves the channels side by side for what comes after.
+        # The same sum as one matrix product. For a single step it is several times as fast. On the
+        # CPU it always is faster: oneDNN's convolution prepares itself anew for each length, and
+        # returns the channels far apart in memory, where all that follows is slow to read them.
         if length == 1:
-            windows = seen[:, None, :: self.dilation].transpose(2, 3)  # [B, 1, C, width], a view
+            windows = seen[:, None, :: self.dilation].transpose(2, 3)  # [B, 1, C, width]
         else:
             shifted = [seen[:, k : k + length] for k in range(0, self.memory + 1, self.dilation)]
             windows = torch.stack(shifted, dim=-1)  # [B, T, C, width]
