@@ -61,7 +61,7 @@ def test_a_name_that_does_not_exist_is_an_error_that_names_it() -> None:
         exec("from tutvae import TextVEA")
 
 
-def test_what_many_do_without_is_not_loaded() -> None:
+def test_large_libraries_wait_until_they_are_needed() -> None:
     """The command line and a model of the package wait for none of these large libraries."""
     program = (
         "import sys, tutvae, tutvae.cli.main; tutvae.load('sentences').sample(1)\n"

@@ -27,9 +27,6 @@ from tutvae.models import (
 )
 from tutvae.training.aggressive import fit_aggressively
 
-# Other tests run these lines, too: counting them here as well would take a third of the time.
-pytestmark = pytest.mark.no_cover
-
 E, H, Z, K = 5, 6, 3, 4
 TEXTS = ["so good", "so bad", "very good indeed", "bad", "good and so bad", "so so"]
 LABELS = [0, 1, 2, 1, 3, 0]

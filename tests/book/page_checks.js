@@ -153,7 +153,7 @@ async function barriersOfColours() {
   const now = new Set(shown());
   const newlyShown = [...now].filter((element) => !window.shownBefore.has(element));
   const lost = [...window.shownBefore].filter((element) => element.isConnected && !now.has(element));
-  const losers = lost.map((element) => element.closest("a, button, label, [role]") ?? element.parentElement);
+  const losers = lost.map(({ parentElement }) => parentElement.closest("a, button, label, [role]") ?? parentElement);
   const changed = [...new Set([...newlyShown, ...losers])];
   return changed.length ? [...found, ...(await axeFinds(changed, ALL_BUT_CONTRASTS))] : found;
 }

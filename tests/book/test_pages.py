@@ -275,12 +275,15 @@ BROKEN_PAGE = f"""<!doctype html><html data-theme="light"><body><article class="
 <mjx-math style="display: block; width: 3000px">x</mjx-math></mjx-container></section>
 <pre style="overflow: auto">{"word " * 500}</pre>
 <div style="width: 3000px">wide</div></article></body></html>"""
-# In the dark, a picture without a text is shown, and a link looks like what stands around it.
+# In the dark, a picture without a text is shown, a link looks like what stands around it, and a
+# button loses its name.
 PAGE_OF_TWO_MODES = """<!doctype html><html lang="en" data-theme="light"><head><title>Two</title>
 <style>[data-theme="light"] img { display: none }
+[data-theme="dark"] span { display: none }
 [data-theme="light"] a { text-decoration: underline } a { color: #222; text-decoration: none }
 </style></head><body><main><h1>Modes</h1><p>Some text with <a href="#x">a link</a> in it.</p>
-<img src="data:image/gif;base64,R0lGODlhAQABAAAAACw=" /></main></body></html>"""
+<img src="data:image/gif;base64,R0lGODlhAQABAAAAACw=" />
+<button style="width: 48px; height: 48px"><span>Go</span></button></main></body></html>"""
 
 
 @pytest.mark.parametrize(
@@ -314,7 +317,7 @@ def test_a_barrier_of_another_colour_mode_is_seen(open_page: Any) -> None:
     assert visit.barriers() == []
     visit.page.evaluate("document.documentElement.dataset.theme = 'dark'")
     found = [barrier.split(":")[0] for barrier in visit.barriers("barriersOfColours")]
-    assert sorted(found) == ["image-alt", "link-in-text-block"]
+    assert sorted(found) == ["button-name", "image-alt", "link-in-text-block"]
 
 
 def test_what_a_page_weighs_is_seen(open_page: Any) -> None:

@@ -18,9 +18,6 @@ from tutvae.models.lstm_decoder import Decoder, LSTMDecoder, State, WordDropout,
 from tutvae.models.projected_lstm_decoder import ProjectedLSTMDecoder
 from tutvae.models.text_vae import document_log_likelihood
 
-# Other tests run these lines, too: counting them here as well would take a third of the time.
-pytestmark = pytest.mark.no_cover
-
 B, T, V, Z = 4, 6, 11, 3
 BOS, EOS, UNK = 1, 2, 3
 

@@ -17,8 +17,8 @@ from tutvae.reviews.words import (
     inflect,
 )
 
-# Other tests run these lines, too: counting them here would double the time.
-pytestmark = pytest.mark.no_cover
+# Of tests that run the same few lines very often: to count them there would double the time.
+uncounted = pytest.mark.no_cover
 
 SHAPE = (5, 5, 4, 2)
 
@@ -105,6 +105,7 @@ def assert_estimates(estimate, expected, factor=4.0):
     assert abs(estimate.value - expected) <= factor * estimate.standard_error + 1e-9
 
 
+@uncounted
 def test_enumerated_probabilities_sum_to_one_and_agree(tiny):
     grammar, documents, joint = tiny
     probabilities = np.exp(grammar.log_probs(documents))
@@ -112,6 +113,7 @@ def test_enumerated_probabilities_sum_to_one_and_agree(tiny):
     np.testing.assert_allclose(probabilities, joint.sum((1, 2, 3, 4)), rtol=1e-10)
 
 
+@uncounted
 def test_sampling_frequencies_agree_with_log_prob(tiny):
     grammar, documents, _ = tiny
     count = 40_000
@@ -127,6 +129,7 @@ def test_sampling_frequencies_agree_with_log_prob(tiny):
     assert abs(chi_square - freedom) < 5 * np.sqrt(2 * freedom)
 
 
+@uncounted
 def test_posterior_is_bayes_by_enumeration(tiny):
     grammar, documents, joint = tiny
     joint = joint.sum((3, 4))
@@ -166,6 +169,7 @@ def vars_of(grammar):
     return {name: getattr(grammar, name) for name in grammar.__dataclass_fields__}
 
 
+@uncounted
 @pytest.mark.parametrize("sentences", [(1, 1), (4, 10)])
 def test_entropy_is_minus_the_mean_log_prob(sentences):
     grammar = ReviewGrammar(sentences)
@@ -362,6 +366,7 @@ def test_the_bayes_classifier_scores_its_accuracy(label):
     assert abs(accuracy - expected) < 4 * np.hypot(error, np.sqrt(expected * (1 - expected) / 8e3))
 
 
+@uncounted
 def test_noise_blurs_and_length_sharpens():
     noisy, clean = ReviewGrammar(star_noise=0.4), ReviewGrammar(star_noise=0.0)
     long = ReviewGrammar((4, 6), star_noise=0.4)

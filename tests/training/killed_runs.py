@@ -1,6 +1,7 @@
-"""Training runs killed again and again, for `test_state.py`; prints which.
+"""Kills the same training again and again, run after run, for `test_state.py`.
 
-It runs by itself, so that its processes fork from one that has no threads.
+It prints whether there were enough kills, and the folders of the runs. It is a program of its own,
+so that its processes fork from one that has no threads.
 """
 
 from __future__ import annotations

@@ -29,9 +29,6 @@ from tutvae.training.checkpoints import load_tensors, load_weights, save_tensors
 from tutvae.training.loop import History, fit
 from tutvae.training.step import adam
 
-# Other tests run these lines, too: counting them here as well would take a third of the time.
-pytestmark = pytest.mark.no_cover
-
 D, Z, V = 7, 3, 13
 STEPS = 4  # an epoch
 
